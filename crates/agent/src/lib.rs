@@ -1,0 +1,1 @@
+//! A worker: session with a manager, one driver task per assigned task, status reports, logs, exec.

@@ -1,0 +1,1 @@
+//! The wire: generated protobuf (private) and one conversion file per object; gRPC clients and servers.

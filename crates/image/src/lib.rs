@@ -1,0 +1,1 @@
+//! OCI registry client, content store, unpack, garbage collection.

@@ -1,0 +1,1 @@
+//! N nodes on one machine, in network namespaces: try-out, tests, benchmarks, faults.

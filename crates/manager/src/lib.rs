@@ -1,0 +1,1 @@
+//! Control API, dispatcher, CA, and the leader loop that turns decisions into proposals.

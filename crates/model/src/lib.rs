@@ -1,0 +1,1 @@
+//! Ids, units, specs, objects, task states, and Cluster: an in-memory value with apply(Change).

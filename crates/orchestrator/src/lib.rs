@@ -1,0 +1,1 @@
+//! Decides how many tasks and which lifecycles: replicated, global, restarts, reaper, allocator.

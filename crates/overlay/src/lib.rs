@@ -1,0 +1,1 @@
+//! One node's network: plan (pure), realize (netlink, nftables), and the net helper (DNS, localhost proxies).

@@ -1,0 +1,1 @@
+//! Places pending tasks on nodes, or says why no node fits.

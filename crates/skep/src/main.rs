@@ -1,0 +1,2 @@
+//! The skep binary: daemon, command line, lab, and the re-exec entries.
+fn main() {}

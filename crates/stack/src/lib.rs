@@ -1,0 +1,1 @@
+//! Compose project to service, network, secret and config specs; the plan of a deploy.

@@ -1,0 +1,1 @@
+//! Cluster replicated by Raft: log, snapshots, transactions, watch, encryption at rest.
