@@ -1,1 +1,51 @@
-//! Ids, units, specs, objects, task states, and Cluster: an in-memory value with apply(Change).
+//! Ids, units, specs, objects, task states, and [`Cluster`]: an in-memory value with `apply(Change)`.
+//!
+//! Everything that a manager decides on is a value of this crate, and everything that changes it is a
+//! [`Change`].
+//! The crate is pure: no clock, randomness, file system or async; time and ids arrive as arguments.
+//! `spec` is what a user wrote and is never modified; `desired` is what we want now; `status` is what
+//! an agent observed.
+
+mod apply;
+mod change;
+mod check;
+mod cluster;
+mod config;
+mod content;
+mod id;
+mod network;
+mod node;
+mod service;
+pub mod spec;
+mod stack;
+mod task;
+mod units;
+mod validate;
+
+pub use change::{Change, Kind, Rejection};
+pub use check::Violation;
+pub use cluster::{Cluster, LookupError};
+pub use config::{ClusterConfig, ClusterSpec, JoinTokenHashes};
+pub use content::{Config, ContentDigest, ContentRevision, Contents, Secret};
+pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId};
+pub use id::{Id, IdSource, ParseIdError};
+pub use network::Network;
+pub use node::{
+    Availability, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec, NodeState, NodeStatus,
+    Platform, Role,
+};
+pub use service::{Endpoint, Service, ServiceRevision, UpdateState, UpdateStatus, VirtualIp};
+pub use spec::ParseConstraintError;
+pub use spec::{
+    Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, EndpointMode, EndpointSpec, FailureAction,
+    FileTarget, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment, NetworkSpec,
+    Placement, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations,
+    Resources, RestartPolicy, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+};
+pub use stack::{Stack, StackRevision};
+pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};
+pub use units::{MemoryBytes, Meta, NanoCpus, Timestamp, Version};
+pub use validate::{InvalidSpec, validate_content_name, validate_service_name};
+
+/// Labels and other free-form maps: ordered, so that every walk over them is deterministic.
+pub type Labels = std::collections::BTreeMap<String, String>;

@@ -1,0 +1,437 @@
+//! Applying changes: the only writes to a [`Cluster`].
+//!
+//! `apply` is deterministic: every manager applies the same changes in the same order and must end with
+//! the same value, so it knows no clock and no chance.
+
+use std::sync::Arc;
+
+use crate::change::Kind;
+use crate::{
+    Change, Cluster, ConfigId, ContentDigest, DesiredState, Labels, NetworkId, Node, NodeId, Rejection, SecretId,
+    Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, Version,
+};
+
+impl Cluster {
+    /// Applies one change at Raft index `index`.
+    ///
+    /// A refused change leaves the value as it was.
+    /// To apply a list whole or not at all, apply it to a clone: clones share everything.
+    pub fn apply(&mut self, change: &Change, index: u64) -> Result<(), Rejection> {
+        let version = Version(index);
+        self.apply_at(change, version)?;
+        self.version = version;
+        Ok(())
+    }
+
+    fn apply_at(&mut self, change: &Change, version: Version) -> Result<(), Rejection> {
+        match change {
+            Change::SetClusterConfig { config, expected } => {
+                let actual = self.config.as_ref().map(|config| config.meta.version);
+                if actual != *expected {
+                    let (expected, actual) = (expected.unwrap_or_default(), actual.unwrap_or_default());
+                    return Err(out_of_sequence(Kind::Cluster, &config.id, expected, actual));
+                }
+                let mut config = config.clone();
+                config.meta.version = version;
+                self.config = Some(Arc::from(config));
+            }
+            Change::CreateNode { node } => self.create_node(node, version)?,
+            Change::UpdateNodeSpec { node, expected, spec, at } => {
+                let node = self.node_mut(*node)?;
+                check_version(Kind::Node, &node.id, *expected, node.meta.version)?;
+                node.spec = spec.clone();
+                (node.meta.version, node.meta.updated_at) = (version, *at);
+            }
+            Change::ReportNode { node, description, status, at } => {
+                let node = self.node_mut(*node)?;
+                if let Some(description) = description {
+                    node.description = Some((**description).clone());
+                }
+                node.status = status.clone();
+                (node.meta.version, node.meta.updated_at) = (version, *at);
+            }
+            Change::RemoveNode { node } => self.remove_node(*node)?,
+            Change::CreateService { service } => self.create_service(service, version)?,
+            Change::UpdateService { service, expected, spec, at } => {
+                self.update_service(*service, *expected, spec, *at, version)?;
+            }
+            Change::SetServiceEndpoint { service, endpoint } => {
+                let service = self.service_mut(*service)?;
+                service.endpoint = endpoint.clone();
+                service.meta.version = version;
+            }
+            Change::SetUpdateStatus { service, status } => {
+                let service = self.service_mut(*service)?;
+                service.update_status = status.clone();
+                service.meta.version = version;
+            }
+            Change::RemoveService { service } => {
+                let service = self.services.remove(service).ok_or_else(|| not_found(Kind::Service, service))?;
+                self.index.services.remove(&service.name().to_lowercase());
+            }
+            Change::CreateTask { task } => self.create_task(task, version)?,
+            Change::SetTaskPending { task, reason, at } => self.set_task_pending(*task, reason, *at, version)?,
+            Change::AssignTask { task, node, at } => self.assign_task(*task, *node, *at, version)?,
+            Change::SetTaskDesired { task, desired, at } => self.set_task_desired(*task, *desired, *at, version)?,
+            Change::ReportTask { task, node, status } => self.report_task(*task, *node, status, version)?,
+            Change::RemoveTask { task } => {
+                let task = self.tasks.remove(task).ok_or_else(|| not_found(Kind::Task, task))?;
+                self.index.tasks_of_service.remove(&(task.service, task.id));
+                if let Some(node) = task.node {
+                    self.index.tasks_of_node.remove(&(node, task.id));
+                }
+            }
+            Change::CreateNetwork { network } => {
+                let name = network.spec.name.to_lowercase();
+                if self.index.networks.contains_key(&name) {
+                    return Err(already_exists(Kind::Network, &network.spec.name));
+                }
+                let mut network = network.clone();
+                network.meta.version = version;
+                self.index.networks.insert(name, network.id);
+                self.networks.insert(network.id, Arc::from(network));
+            }
+            Change::AssignBlock { network, block, node } => self.assign_block(*network, *block, *node, version)?,
+            Change::ReleaseBlock { network, block } => {
+                let network = self.networks.get_mut(network).ok_or_else(|| not_found(Kind::Network, network))?;
+                let network = Arc::make_mut(network);
+                network.blocks.remove(block);
+                network.meta.version = version;
+            }
+            Change::RemoveNetwork { network } => self.remove_network(*network)?,
+            Change::CreateSecret { secret } => {
+                let name = secret.name.to_lowercase();
+                if self.index.secrets.contains_key(&name) {
+                    return Err(already_exists(Kind::Secret, &secret.name));
+                }
+                let mut secret = secret.clone();
+                secret.meta.version = version;
+                self.index.secrets.insert(name, secret.id);
+                self.secrets.insert(secret.id, Arc::from(secret));
+            }
+            Change::UpdateSecret { secret, expected, labels, digest, data, at } => {
+                self.update_secret(*secret, *expected, labels, digest, data, *at, version)?;
+            }
+            Change::RemoveSecret { secret } => self.remove_secret(*secret)?,
+            Change::CreateConfig { config } => {
+                let name = config.name.to_lowercase();
+                if self.index.configs.contains_key(&name) {
+                    return Err(already_exists(Kind::Config, &config.name));
+                }
+                let mut config = config.clone();
+                config.meta.version = version;
+                self.index.configs.insert(name, config.id);
+                self.configs.insert(config.id, Arc::from(config));
+            }
+            Change::UpdateConfig { config, expected, labels, digest, data, at } => {
+                self.update_config(*config, *expected, labels, digest, data, *at, version)?;
+            }
+            Change::RemoveConfig { config } => self.remove_config(*config)?,
+            Change::PutStack { stack } => {
+                let mut stack = stack.clone();
+                stack.meta.version = version;
+                self.stacks.insert(stack.name.clone(), Arc::from(stack));
+            }
+            Change::RemoveStack { name } => {
+                self.stacks.remove(name).ok_or_else(|| not_found(Kind::Stack, name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create_node(&mut self, node: &Node, version: Version) -> Result<(), Rejection> {
+        if self.nodes.contains_key(&node.id) {
+            return Err(already_exists(Kind::Node, &node.id));
+        }
+        let mut node = node.clone();
+        node.meta.version = version;
+        self.nodes.insert(node.id, Arc::new(node));
+        Ok(())
+    }
+
+    fn remove_node(&mut self, node: NodeId) -> Result<(), Rejection> {
+        if let Some(task) = self.tasks_of_node(node).find(|task| !task.status.state.is_terminal()) {
+            return Err(in_use(Kind::Node, &node, format!("task {}", task.name())));
+        }
+        self.nodes.remove(&node).ok_or_else(|| not_found(Kind::Node, &node))?;
+        Ok(())
+    }
+
+    fn create_service(&mut self, service: &Service, version: Version) -> Result<(), Rejection> {
+        let name = service.name().to_lowercase();
+        if self.index.services.contains_key(&name) {
+            return Err(already_exists(Kind::Service, &service.name()));
+        }
+        let mut service = service.clone();
+        service.meta.version = version;
+        service.spec_version = version;
+        self.index.services.insert(name, service.id);
+        self.services.insert(service.id, Arc::new(service));
+        Ok(())
+    }
+
+    fn update_service(
+        &mut self,
+        id: ServiceId,
+        expected: Version,
+        spec: &Arc<ServiceSpec>,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let service = self.service_mut(id)?;
+        check_version(Kind::Service, &id, expected, service.meta.version)?;
+        if service.spec == *spec {
+            return Ok(());
+        }
+        (service.meta.version, service.meta.updated_at) = (version, at);
+        let only_scaled = ServiceSpec { mode: spec.mode, ..(*service.spec).clone() } == **spec;
+        let old = std::mem::replace(&mut service.spec, Arc::clone(spec));
+        if only_scaled {
+            return Ok(());
+        }
+        service.revisions.push(ServiceRevision { spec_version: service.spec_version, spec: old, replaced_at: at });
+        let excess = service.revisions.len().saturating_sub(Service::REVISIONS_KEPT);
+        service.revisions.drain(..excess);
+        service.spec_version = version;
+        service.update_status = None;
+        Ok(())
+    }
+
+    fn create_task(&mut self, task: &Task, version: Version) -> Result<(), Rejection> {
+        if self.tasks.contains_key(&task.id) {
+            return Err(already_exists(Kind::Task, &task.id));
+        }
+        if !self.services.contains_key(&task.service) {
+            return Err(not_found(Kind::Service, &task.service));
+        }
+        let mut task = task.clone();
+        task.meta.version = version;
+        self.index.tasks_of_service.insert((task.service, task.id));
+        if let Some(node) = task.node {
+            self.index.tasks_of_node.insert((node, task.id));
+        }
+        self.tasks.insert(task.id, Arc::new(task));
+        Ok(())
+    }
+
+    fn set_task_pending(
+        &mut self,
+        id: TaskId,
+        reason: &Option<String>,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if task.status.state > TaskState::Pending {
+            return Err(backwards(task, TaskState::Pending.word()));
+        }
+        let mut status = TaskStatus::new(TaskState::Pending, at, "pending task scheduling");
+        status.error.clone_from(reason);
+        task.status = status;
+        task.meta.version = version;
+        Ok(())
+    }
+
+    fn assign_task(&mut self, id: TaskId, node: NodeId, at: Timestamp, version: Version) -> Result<(), Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(not_found(Kind::Node, &node));
+        }
+        let task = self.task_mut(id)?;
+        if task.status.state != TaskState::Pending {
+            return Err(backwards(task, TaskState::Assigned.word()));
+        }
+        let before = task.node.replace(node);
+        task.status = TaskStatus::new(TaskState::Assigned, at, "scheduler assigned task to node");
+        task.meta.version = version;
+        if let Some(before) = before {
+            self.index.tasks_of_node.remove(&(before, id));
+        }
+        self.index.tasks_of_node.insert((node, id));
+        Ok(())
+    }
+
+    fn set_task_desired(
+        &mut self,
+        id: TaskId,
+        desired: DesiredState,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if desired < task.desired {
+            return Err(backwards(task, desired.word()));
+        }
+        if desired != task.desired {
+            task.desired = desired;
+            (task.meta.version, task.meta.updated_at) = (version, at);
+        }
+        Ok(())
+    }
+
+    fn report_task(
+        &mut self,
+        id: TaskId,
+        node: NodeId,
+        status: &TaskStatus,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if task.node != Some(node) {
+            return Err(not_found(Kind::Task, &id));
+        }
+        if status.state < task.status.state || (task.status.state.is_terminal() && status.state != task.status.state) {
+            return Err(backwards(task, status.state.word()));
+        }
+        task.status = status.clone();
+        task.meta.version = version;
+        Ok(())
+    }
+
+    fn assign_block(
+        &mut self,
+        id: NetworkId,
+        block: ipnet::Ipv4Net,
+        node: NodeId,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(not_found(Kind::Node, &node));
+        }
+        let network = self.networks.get_mut(&id).ok_or_else(|| not_found(Kind::Network, &id))?;
+        let taken = |reason: String| Rejection::BlockTaken { network: network.spec.name.clone(), reason };
+        if !network.subnet.contains(&block) {
+            return Err(taken(format!("{block} lies outside {}", network.subnet)));
+        }
+        if let Some(overlap) = network.blocks.keys().find(|other| other.contains(&block) || block.contains(*other)) {
+            return Err(taken(format!("{block} overlaps {overlap}, which a node holds")));
+        }
+        let network = Arc::make_mut(network);
+        network.blocks.insert(block, node);
+        network.meta.version = version;
+        Ok(())
+    }
+
+    fn remove_network(&mut self, id: NetworkId) -> Result<(), Rejection> {
+        let network = self.networks.get(&id).ok_or_else(|| not_found(Kind::Network, &id))?;
+        let name = network.spec.name.clone();
+        let uses =
+            |service: &&Arc<Service>| service.spec.task.networks.iter().any(|n| n.network.eq_ignore_ascii_case(&name));
+        if let Some(service) = self.services.values().find(uses) {
+            return Err(in_use(Kind::Network, &name, format!("service {}", service.name())));
+        }
+        let attached = |task: &&Arc<Task>| task.networks.contains(&id) && task.occupies_node();
+        if let Some(task) = self.tasks.values().find(attached) {
+            return Err(in_use(Kind::Network, &name, format!("task {}", task.name())));
+        }
+        self.networks.remove(&id);
+        self.index.networks.remove(&name.to_lowercase());
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one change")]
+    fn update_secret(
+        &mut self,
+        id: SecretId,
+        expected: Version,
+        labels: &Labels,
+        digest: &ContentDigest,
+        data: &Arc<[u8]>,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let secret = self.secrets.get_mut(&id).ok_or_else(|| not_found(Kind::Secret, &id))?;
+        check_version(Kind::Secret, &id, expected, secret.meta.version)?;
+        let secret = Arc::make_mut(secret);
+        secret.labels = labels.clone();
+        secret.contents.set_current(digest.clone(), Arc::clone(data), at);
+        (secret.meta.version, secret.meta.updated_at) = (version, at);
+        Ok(())
+    }
+
+    fn remove_secret(&mut self, id: SecretId) -> Result<(), Rejection> {
+        let name = self.secrets.get(&id).ok_or_else(|| not_found(Kind::Secret, &id))?.name.clone();
+        let uses =
+            |s: &&Arc<Service>| s.spec.task.container.secrets.iter().any(|r| r.secret.eq_ignore_ascii_case(&name));
+        if let Some(service) = self.services.values().find(uses) {
+            return Err(in_use(Kind::Secret, &name, format!("service {}", service.name())));
+        }
+        self.secrets.remove(&id);
+        self.index.secrets.remove(&name.to_lowercase());
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one change")]
+    fn update_config(
+        &mut self,
+        id: ConfigId,
+        expected: Version,
+        labels: &Labels,
+        digest: &ContentDigest,
+        data: &Arc<[u8]>,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let config = self.configs.get_mut(&id).ok_or_else(|| not_found(Kind::Config, &id))?;
+        check_version(Kind::Config, &id, expected, config.meta.version)?;
+        let config = Arc::make_mut(config);
+        config.labels = labels.clone();
+        config.contents.set_current(digest.clone(), Arc::clone(data), at);
+        (config.meta.version, config.meta.updated_at) = (version, at);
+        Ok(())
+    }
+
+    fn remove_config(&mut self, id: ConfigId) -> Result<(), Rejection> {
+        let name = self.configs.get(&id).ok_or_else(|| not_found(Kind::Config, &id))?.name.clone();
+        let uses =
+            |s: &&Arc<Service>| s.spec.task.container.configs.iter().any(|r| r.config.eq_ignore_ascii_case(&name));
+        if let Some(service) = self.services.values().find(uses) {
+            return Err(in_use(Kind::Config, &name, format!("service {}", service.name())));
+        }
+        self.configs.remove(&id);
+        self.index.configs.remove(&name.to_lowercase());
+        Ok(())
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> Result<&mut Node, Rejection> {
+        self.nodes.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found(Kind::Node, &id))
+    }
+
+    fn service_mut(&mut self, id: ServiceId) -> Result<&mut Service, Rejection> {
+        self.services.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found(Kind::Service, &id))
+    }
+
+    fn task_mut(&mut self, id: TaskId) -> Result<&mut Task, Rejection> {
+        self.tasks.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found(Kind::Task, &id))
+    }
+}
+
+fn check_version(kind: Kind, id: &dyn std::fmt::Display, expected: Version, actual: Version) -> Result<(), Rejection> {
+    match expected == actual {
+        true => Ok(()),
+        false => Err(out_of_sequence(kind, id, expected, actual)),
+    }
+}
+
+fn out_of_sequence(kind: Kind, id: &dyn std::fmt::Display, expected: Version, actual: Version) -> Rejection {
+    Rejection::OutOfSequence { kind, id: id.to_string(), expected: expected.0, actual: actual.0 }
+}
+
+fn not_found(kind: Kind, id: &dyn std::fmt::Display) -> Rejection {
+    Rejection::NotFound { kind, id: id.to_string() }
+}
+
+fn already_exists(kind: Kind, name: &dyn std::fmt::Display) -> Rejection {
+    Rejection::AlreadyExists { kind, name: name.to_string() }
+}
+
+fn in_use(kind: Kind, name: &dyn std::fmt::Display, user: String) -> Rejection {
+    Rejection::InUse { kind, name: name.to_string(), user }
+}
+
+fn backwards(task: &Task, wanted: &str) -> Rejection {
+    Rejection::Backwards {
+        task: task.id.to_string(),
+        state: task.status.state.word().to_owned(),
+        wanted: wanted.to_owned(),
+    }
+}

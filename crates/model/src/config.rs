@@ -1,0 +1,59 @@
+//! The cluster's own settings and trust: one object.
+
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterId, Meta};
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterConfig {
+    pub id: ClusterId,
+    pub meta: Meta,
+    pub spec: ClusterSpec,
+    /// PEM of the root certificate.
+    pub ca_certificate: String,
+    /// PEM of the root's key; at rest only in the encrypted log and snapshots.
+    pub ca_key: String,
+    pub join_tokens: JoinTokenHashes,
+    /// The next Raft node number; numbers are never used twice.
+    pub next_raft_id: u64,
+}
+
+impl std::fmt::Debug for ClusterConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterConfig").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// SHA-256 of the join tokens' secrets, in hexadecimal: a token can be checked and not read back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JoinTokenHashes {
+    pub worker: String,
+    pub manager: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    /// Finished tasks kept for each slot, the running one included.
+    pub task_history_limit: u32,
+    pub heartbeat_period: Duration,
+    pub node_certificate_validity: Duration,
+    /// Where the subnets of networks without one of their own come from.
+    pub address_pool: Ipv4Net,
+    /// Prefix length of such a subnet.
+    pub subnet_prefix: u8,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            task_history_limit: 5,
+            heartbeat_period: Duration::from_secs(1),
+            node_certificate_validity: Duration::from_secs(90 * 24 * 3600),
+            address_pool: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 64, 0, 0), 10),
+            subnet_prefix: 18,
+        }
+    }
+}

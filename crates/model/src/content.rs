@@ -1,0 +1,87 @@
+//! Secrets and configs: named bytes whose every content is a revision, addressed by its digest.
+//!
+//! A service's spec pins the digest, so that changing the bytes changes the spec, and a rollback finds
+//! the bytes that it ran with.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ConfigId, Labels, Meta, SecretId, Timestamp};
+
+/// SHA-256 of a secret's or config's bytes, in lower-case hexadecimal.
+///
+/// Computed by whoever makes a revision; `apply` trusts it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContentDigest(pub String);
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRevision {
+    /// 1 for the first content of a name, and so on.
+    pub number: u64,
+    pub created_at: Timestamp,
+    pub data: Arc<[u8]>,
+}
+
+impl fmt::Debug for ContentRevision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A secret's bytes must not reach a log by way of a debug format.
+        write!(f, "ContentRevision {{ number: {}, {} bytes }}", self.number, self.data.len())
+    }
+}
+
+/// All kept contents of one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    pub current: ContentDigest,
+    pub revisions: BTreeMap<ContentDigest, ContentRevision>,
+}
+
+impl Contents {
+    pub fn new(digest: ContentDigest, data: Arc<[u8]>, at: Timestamp) -> Self {
+        let first = ContentRevision { number: 1, created_at: at, data };
+        Self { current: digest.clone(), revisions: BTreeMap::from([(digest, first)]) }
+    }
+
+    /// Makes `digest` current; content that is already kept stays the revision that it was.
+    pub fn set_current(&mut self, digest: ContentDigest, data: Arc<[u8]>, at: Timestamp) {
+        let next = self.revisions.values().map(|revision| revision.number).max().unwrap_or(0) + 1;
+        self.revisions.entry(digest.clone()).or_insert(ContentRevision { number: next, created_at: at, data });
+        self.current = digest;
+    }
+
+    pub fn get(&self, digest: &ContentDigest) -> Option<&ContentRevision> {
+        self.revisions.get(digest)
+    }
+
+    pub fn current(&self) -> Option<&ContentRevision> {
+        self.revisions.get(&self.current)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    pub id: SecretId,
+    pub meta: Meta,
+    pub name: String,
+    pub labels: Labels,
+    pub contents: Contents,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    pub id: ConfigId,
+    pub meta: Meta,
+    pub name: String,
+    pub labels: Labels,
+    pub contents: Contents,
+}

@@ -1,0 +1,74 @@
+//! A service: what the user asked for, its earlier forms, and where it answers.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Meta, NetworkId, PortSpec, ServiceId, ServiceSpec, Timestamp, Version};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub id: ServiceId,
+    pub meta: Meta,
+    pub spec: Arc<ServiceSpec>,
+    /// The version at which `spec` last changed; tasks carry the one that they were made from.
+    pub spec_version: Version,
+    /// Earlier specs, oldest first; at most [`Service::REVISIONS_KEPT`]. The last is Swarm's `PreviousSpec`.
+    pub revisions: Vec<ServiceRevision>,
+    pub endpoint: Endpoint,
+    pub update_status: Option<UpdateStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRevision {
+    pub spec_version: Version,
+    pub spec: Arc<ServiceSpec>,
+    /// When it was replaced.
+    pub replaced_at: Timestamp,
+}
+
+/// Where a service answers: what the allocator gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The spec's ports with every published port filled in.
+    pub ports: Vec<PortSpec>,
+    pub virtual_ips: Vec<VirtualIp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualIp {
+    pub network: NetworkId,
+    pub address: Ipv4Addr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    pub state: UpdateState,
+    pub started_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+    pub message: String,
+}
+
+/// Swarm's update states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateState {
+    Updating,
+    Paused,
+    Completed,
+    RollbackStarted,
+    RollbackPaused,
+    RollbackCompleted,
+}
+
+impl Service {
+    pub const REVISIONS_KEPT: usize = 10;
+
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub fn previous_spec(&self) -> Option<&ServiceSpec> {
+        self.revisions.last().map(|revision| &*revision.spec)
+    }
+}

@@ -1,0 +1,22 @@
+//! Specs: what a user wrote, with the defaults of the format filled in and nothing else changed.
+//!
+//! Specs refer to networks, secrets and configs by name, as the user did; the objects made from them
+//! carry the ids.
+
+mod container;
+mod network;
+mod policy;
+mod service;
+
+pub use container::{
+    ConfigRef, ContainerSpec, FileTarget, HealthCheck, HealthTest, LogDriver, Mount, MountKind, Propagation,
+    PullPolicy, SecretRef, Ulimit,
+};
+pub use network::NetworkSpec;
+pub use policy::{
+    Condition, Constraint, ConstraintOp, FailureAction, Limits, ParseConstraintError, Placement, PlatformSpec,
+    Preference, Reservations, Resources, RestartPolicy, UpdateConfig, UpdateOrder,
+};
+pub use service::{
+    EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode, ServiceSpec, TaskSpec,
+};

@@ -1,0 +1,103 @@
+//! What a user wrote of a service, around its container.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerSpec, LogDriver, Placement, Resources, RestartPolicy, UpdateConfig};
+use crate::Labels;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    pub name: String,
+    pub labels: Labels,
+    pub mode: Mode,
+    pub task: TaskSpec,
+    pub update: UpdateConfig,
+    pub rollback: UpdateConfig,
+    pub endpoint: EndpointSpec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    Replicated {
+        replicas: u64,
+    },
+    /// One task on each node that satisfies the constraints.
+    Global,
+}
+
+/// What each task of the service runs, and under which rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    pub container: ContainerSpec,
+    pub resources: Resources,
+    pub restart: RestartPolicy,
+    pub placement: Placement,
+    pub networks: Vec<NetworkAttachment>,
+    /// The node's default (json-file, 10 MB × 3) when absent.
+    pub log_driver: Option<LogDriver>,
+    /// Counts `--force` updates: raising it replaces every task.
+    pub force_update: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    /// Name of the network.
+    pub network: String,
+    /// Further names that the service answers to on this network.
+    pub aliases: Vec<String>,
+    pub address: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    pub mode: EndpointMode,
+    pub ports: Vec<PortSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EndpointMode {
+    /// The service's name stands for one virtual address.
+    #[default]
+    Vip,
+    /// The service's name stands for the addresses of its tasks.
+    DnsRr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortSpec {
+    pub name: Option<String>,
+    pub protocol: PortProtocol,
+    pub target: u16,
+    /// 0 asks the allocator for a port of 30000–32767 (ingress) or the node for a free one (host).
+    pub published: u16,
+    pub mode: PublishMode,
+    /// The address of the node to publish on; every address when absent.
+    pub host_ip: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum PortProtocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl PortProtocol {
+    pub fn word(self) -> &'static str {
+        match self {
+            PortProtocol::Tcp => "tcp",
+            PortProtocol::Udp => "udp",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum PublishMode {
+    /// On every node, through the routing mesh.
+    #[default]
+    Ingress,
+    /// On the node of each task.
+    Host,
+}

@@ -1,0 +1,161 @@
+//! What a spec must satisfy before anything is written; the words are Swarm's where it has them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::{ContainerSpec, EndpointMode, MemoryBytes, NanoCpus, NetworkSpec, PublishMode, ServiceSpec, UpdateConfig};
+
+/// A spec that cannot be accepted, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{subject}: {problem}")]
+pub struct InvalidSpec {
+    /// What is wrong: `service web`, `network back`.
+    pub subject: String,
+    pub problem: String,
+}
+
+const CPU_MIN: NanoCpus = NanoCpus(1_000_000);
+const MEMORY_MIN: MemoryBytes = MemoryBytes(4 << 20);
+
+/// A service's or network's name: `^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`, at most 63 characters.
+pub fn validate_service_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("name must be provided".to_owned());
+    }
+    if name.len() > 63 {
+        return Err(format!("name must be 63 characters or fewer, `{name}` has {}", name.len()));
+    }
+    let inner = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !inner || !alphanumeric_ends(name) {
+        return Err(format!(
+            "name must be valid as a DNS name component: `{name}` may have letters, digits, `-` and `_`, and starts and ends with a letter or digit"
+        ));
+    }
+    Ok(())
+}
+
+/// A secret's or config's name: as a service's, with dots, at most 64 characters.
+pub fn validate_content_name(name: &str) -> Result<(), String> {
+    let inner = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if name.is_empty() || name.len() > 64 || !inner || !alphanumeric_ends(name) {
+        return Err(format!(
+            "invalid name `{name}`: use 1 to 64 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit"
+        ));
+    }
+    Ok(())
+}
+
+fn alphanumeric_ends(name: &str) -> bool {
+    let ends = [name.as_bytes().first(), name.as_bytes().last()];
+    ends.into_iter().flatten().all(u8::is_ascii_alphanumeric)
+}
+
+impl ServiceSpec {
+    /// All that can be said without knowing the rest of the cluster.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let wrong = |problem: String| InvalidSpec { subject: format!("service {}", self.name), problem };
+        validate_service_name(&self.name).map_err(&wrong)?;
+        self.validate_resources().map_err(&wrong)?;
+        self.validate_ports().map_err(&wrong)?;
+        self.task.container.validate().map_err(&wrong)?;
+        validate_update("update", &self.update).map_err(&wrong)?;
+        validate_update("rollback", &self.rollback).map_err(&wrong)
+    }
+
+    fn validate_resources(&self) -> Result<(), String> {
+        let resources = &self.task.resources;
+        for cpus in [resources.limits.nano_cpus, resources.reservations.nano_cpus].into_iter().flatten() {
+            if cpus < CPU_MIN {
+                let value = cpus.0 as f64 / 1e9;
+                return Err(format!("invalid cpu value {value}: must be at least 0.001"));
+            }
+        }
+        for memory in [resources.limits.memory, resources.reservations.memory].into_iter().flatten() {
+            if memory < MEMORY_MIN {
+                return Err(format!("invalid memory value {}: must be at least 4 MiB", memory.0));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_ports(&self) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for port in &self.endpoint.ports {
+            if port.target == 0 {
+                return Err("a port's target must be 1 to 65535".to_owned());
+            }
+            if self.endpoint.mode == EndpointMode::DnsRr && port.mode == PublishMode::Ingress {
+                return Err(format!(
+                    "port {} published with ingress mode can't be used with dnsrr mode; publish it with mode: host",
+                    port.target
+                ));
+            }
+            if port.published != 0 && !seen.insert((port.protocol, port.published, port.mode, port.host_ip)) {
+                return Err(format!("duplicate published port {}/{}", port.published, port.protocol.word()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ContainerSpec {
+    fn validate(&self) -> Result<(), String> {
+        if self.image.is_empty() {
+            return Err("an image must be given".to_owned());
+        }
+        let mut targets = BTreeSet::new();
+        for mount in &self.mounts {
+            if !mount.target.starts_with('/') {
+                return Err(format!("invalid mount target `{}`: must be an absolute path", mount.target));
+            }
+            if !targets.insert(mount.target.trim_end_matches('/')) {
+                return Err(format!("duplicate mount point: {}", mount.target));
+            }
+        }
+        let mut files = BTreeSet::new();
+        let names =
+            self.secrets.iter().map(|s| ("secret", &s.file)).chain(self.configs.iter().map(|c| ("config", &c.file)));
+        for (kind, file) in names {
+            if !files.insert((kind, &file.path)) {
+                return Err(format!("two {kind} references have the conflicting target `{}`", file.path));
+            }
+        }
+        if self.stop_grace_period.is_some_and(|period| period > Duration::from_secs(24 * 3600)) {
+            return Err("stop_grace_period is above 24 h".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl NetworkSpec {
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let wrong = |problem: String| InvalidSpec { subject: format!("network {}", self.name), problem };
+        validate_service_name(&self.name).map_err(&wrong)?;
+        if let Some(subnet) = self.subnet {
+            if subnet.prefix_len() > 28 {
+                return Err(wrong(format!(
+                    "subnet {subnet} is too small: /28 is the smallest that can be shared by nodes"
+                )));
+            }
+            if subnet.trunc() != subnet {
+                return Err(wrong(format!("subnet {subnet} has host bits set; did you mean {}?", subnet.trunc())));
+            }
+            if self.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
+                return Err(wrong(format!("the gateway lies outside the subnet {subnet}")));
+            }
+        } else if self.gateway.is_some() {
+            return Err(wrong("a gateway needs a subnet".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn validate_update(which: &str, config: &UpdateConfig) -> Result<(), String> {
+    if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+        return Err(format!(
+            "{which}-max-failure-ratio cannot be less than 0 or bigger than 1, it is {}",
+            config.max_failure_ratio
+        ));
+    }
+    Ok(())
+}
