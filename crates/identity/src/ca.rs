@@ -1,0 +1,209 @@
+//! The cluster's certificate authority: one self-signed root, which signs node certificates itself.
+//!
+//! Lives on managers only; its key is kept in the replicated store, never in a file of its own.
+//! Deciding *who* gets a certificate (join tokens, roles) is the manager's; this only signs.
+
+use std::fmt;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SerialNumber,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use sha2::{Digest, Sha256};
+use skep_model::{ClusterId, NodeId, Role, Timestamp};
+use time::OffsetDateTime;
+
+use crate::certificate::{self, CertificateError};
+use crate::clock::unix_seconds;
+
+/// The one name in every node certificate. TLS wants a name to check; identity is in the subject.
+pub(crate) const SERVER_NAME: &str = "skep";
+
+const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// Clocks that run behind by up to this still accept a fresh certificate.
+const BACKDATE: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("failed to make the cluster's root certificate")]
+    CreateRoot(#[source] rcgen::Error),
+    #[error("the cluster's CA is not readable: expected a certificate and its key as PEM")]
+    Parse(#[source] rcgen::Error),
+    #[error("the cluster's CA certificate is not readable")]
+    ParseCertificate(#[from] CertificateError),
+    #[error("the cluster's CA certificate is not PEM")]
+    ParsePem,
+    #[error("the CA key does not belong to the CA certificate")]
+    KeyMismatch,
+    #[error("the certificate request is not readable, or is not signed by its own key")]
+    Request(#[source] rcgen::Error),
+    #[error("the certificate request's key is not ECDSA P-256")]
+    RequestAlgorithm,
+    #[error("failed to sign the certificate of node {node}")]
+    Sign {
+        node: NodeId,
+        #[source]
+        source: rcgen::Error,
+    },
+    #[error("the system's random source failed")]
+    Random,
+    #[error("the time {seconds} s after 1970 cannot stand in a certificate")]
+    Time { seconds: i64 },
+}
+
+/// SHA-256 over the CA certificate's DER: what a join token pins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CaDigest(pub [u8; 32]);
+
+impl CaDigest {
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        Self(Sha256::digest(certificate).into())
+    }
+}
+
+impl fmt::Debug for CaDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CaDigest({})", crate::base36::encode(&self.0, 50))
+    }
+}
+
+/// The root certificate and its key.
+pub struct ClusterCa {
+    cluster_id: ClusterId,
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    not_after_seconds: i64,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl ClusterCa {
+    /// A new root for a new cluster: valid for 20 years from one hour before `now`.
+    pub fn create(cluster_id: ClusterId, now: Timestamp) -> Result<Self, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CaError::CreateRoot)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, cluster_id.to_string());
+        params.distinguished_name.push(DnType::CommonName, "skep-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.serial_number = Some(random_serial()?);
+        (params.not_before, params.not_after) = validity(now, ROOT_LIFETIME)?;
+        let certificate = params.self_signed(&key).map_err(CaError::CreateRoot)?;
+        Self::from_pem(&certificate.pem(), &key.serialize_pem())
+    }
+
+    /// What [`certificate_pem`](Self::certificate_pem) and [`key_pem`](Self::key_pem) gave.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| CaError::ParsePem)?;
+        let key = KeyPair::from_pem_and_sign_algo(key_pem, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Parse)?;
+        let (cluster_id, not_after_seconds) = {
+            let parsed = certificate::parse(&certificate)?;
+            if parsed.public_key().raw != key.subject_public_key_info() {
+                return Err(CaError::KeyMismatch);
+            }
+            (certificate::cluster_of(parsed.subject())?, parsed.validity().not_after.timestamp())
+        };
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(CaError::Parse)?;
+        Ok(Self { cluster_id, certificate_pem: certificate_pem.to_owned(), certificate, not_after_seconds, issuer })
+    }
+
+    /// A certificate (PEM) for the key in `request` (PKCS#10, DER): valid for `lifetime` from one hour before `now`,
+    /// never longer than the CA. What the request says about its subject is ignored.
+    pub fn issue(
+        &self,
+        request: &[u8],
+        node_id: NodeId,
+        role: Role,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<String, CaError> {
+        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
+            .map_err(CaError::Request)?;
+        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::RequestAlgorithm);
+        }
+        request.params = self.node_params(node_id, role, now, lifetime)?;
+        let certificate = request.signed_by(&self.issuer).map_err(|source| CaError::Sign { node: node_id, source })?;
+        Ok(certificate.pem())
+    }
+
+    fn node_params(
+        &self,
+        node_id: NodeId,
+        role: Role,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<CertificateParams, CaError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let subject = [
+            (DnType::OrganizationName, self.cluster_id.to_string()),
+            (DnType::OrganizationalUnitName, certificate::unit_of(role).to_owned()),
+            (DnType::CommonName, node_id.to_string()),
+        ];
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind, value);
+        }
+        params.subject_alt_names =
+            vec![SanType::DnsName(SERVER_NAME.try_into().expect("the fixed server name is ASCII"))];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(random_serial()?);
+        (params.not_before, params.not_after) = validity(now, lifetime)?;
+        params.not_after = params.not_after.min(date(self.not_after_seconds)?);
+        Ok(params)
+    }
+
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The private key, PKCS#8 PEM. Only for the encrypted store.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    pub fn digest(&self) -> CaDigest {
+        CaDigest::of(&self.certificate)
+    }
+}
+
+impl fmt::Debug for ClusterCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterCa")
+            .field("cluster_id", &self.cluster_id)
+            .field("digest", &self.digest())
+            .finish_non_exhaustive()
+    }
+}
+
+fn validity(now: Timestamp, lifetime: Duration) -> Result<(OffsetDateTime, OffsetDateTime), CaError> {
+    let start = unix_seconds(now) - BACKDATE.as_secs() as i64;
+    Ok((date(start)?, date(start + lifetime.as_secs() as i64)?))
+}
+
+fn date(seconds: i64) -> Result<OffsetDateTime, CaError> {
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| CaError::Time { seconds })
+}
+
+/// 127 random bits: a positive number, as RFC 5280 §4.1.2.2 wants it.
+fn random_serial() -> Result<SerialNumber, CaError> {
+    let mut bytes = [0u8; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Random)?;
+    bytes[0] &= 0x7f;
+    Ok(SerialNumber::from_slice(&bytes))
+}

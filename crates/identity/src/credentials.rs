@@ -1,0 +1,111 @@
+//! What a member of a cluster needs for TLS: its key, its certificate, and the CAs that it trusts.
+
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use skep_model::Timestamp;
+
+use crate::certificate::{self, CertificateError, NodeCertificate, PeerIdentity};
+use crate::clock::{from_unix_seconds, unix_seconds};
+use crate::key::NodeKey;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("the certificate file is not PEM")]
+    Pem,
+    #[error("the certificate file holds no {missing}")]
+    Missing { missing: &'static str },
+    #[error("the node's certificate is not usable")]
+    Certificate(#[from] CertificateError),
+    #[error("the node's certificate was issued for another key than the node's")]
+    KeyMismatch,
+    #[error("the CA certificate cannot be trusted")]
+    Authority(#[source] rustls::Error),
+    #[error("the node's key and certificate cannot be used for TLS")]
+    Tls(#[source] rustls::Error),
+    #[error("the trusted CAs cannot be used for TLS")]
+    Verifier(#[source] rustls::client::VerifierBuilderError),
+}
+
+/// A node's key and certificate, and the CAs that it trusts.
+#[derive(Debug)]
+pub struct Credentials {
+    key: NodeKey,
+    chain_pem: String,
+    leaf: CertificateDer<'static>,
+    authorities: Vec<CertificateDer<'static>>,
+    certificate: NodeCertificate,
+}
+
+impl Credentials {
+    /// `certificate_pem`: what the CA issued. `authorities_pem`: one or more CAs to trust, the issuer first.
+    pub fn new(key: NodeKey, certificate_pem: &str, authorities_pem: &str) -> Result<Self, CredentialsError> {
+        let joiner = if certificate_pem.ends_with('\n') { "" } else { "\n" };
+        Self::from_chain(key, format!("{certificate_pem}{joiner}{authorities_pem}"))
+    }
+
+    /// `chain_pem`: the node's certificate, then the CAs.
+    pub(crate) fn from_chain(key: NodeKey, chain_pem: String) -> Result<Self, CredentialsError> {
+        let mut chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| CredentialsError::Pem)?
+            .into_iter();
+        let leaf = chain.next().ok_or(CredentialsError::Missing { missing: "certificate" })?;
+        let authorities: Vec<_> = chain.collect();
+        if authorities.is_empty() {
+            return Err(CredentialsError::Missing { missing: "CA certificate" });
+        }
+        if certificate::parse(&leaf)?.public_key().raw != key.public_key_der() {
+            return Err(CredentialsError::KeyMismatch);
+        }
+        Ok(Self { certificate: NodeCertificate::read(&leaf)?, key, chain_pem, leaf, authorities })
+    }
+
+    pub fn identity(&self) -> PeerIdentity {
+        self.certificate.identity
+    }
+
+    pub fn certificate(&self) -> &NodeCertificate {
+        &self.certificate
+    }
+
+    pub fn key(&self) -> &NodeKey {
+        &self.key
+    }
+
+    /// When to renew: between 50 % and 80 % of the certificate's life. `spread` in 0..=1 picks the point, so that a
+    /// thousand nodes which joined together do not renew together.
+    pub fn renew_at(&self, spread: f64) -> Timestamp {
+        let start = unix_seconds(self.certificate.not_before);
+        let lifetime = (unix_seconds(self.certificate.not_after) - start).max(0) as f64;
+        let part = 0.5 + 0.3 * spread.clamp(0.0, 1.0);
+        from_unix_seconds(start + (lifetime * part) as i64)
+    }
+
+    /// How long the certificate is still valid at `now`; zero once it expired.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        let seconds = unix_seconds(self.certificate.not_after) - unix_seconds(now);
+        Duration::from_secs(seconds.max(0) as u64)
+    }
+
+    pub(crate) fn chain_pem(&self) -> &str {
+        &self.chain_pem
+    }
+
+    /// The certificate, then the CAs: a joining node finds the CA that its token pins in here.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let mut chain = vec![self.leaf.clone()];
+        chain.extend(self.authorities.iter().cloned());
+        chain
+    }
+
+    pub(crate) fn roots(&self) -> Result<RootCertStore, CredentialsError> {
+        let mut roots = RootCertStore::empty();
+        for authority in &self.authorities {
+            roots.add(authority.clone()).map_err(CredentialsError::Authority)?;
+        }
+        Ok(roots)
+    }
+}

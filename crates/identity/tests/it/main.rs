@@ -1,0 +1,6 @@
+//! Two ends of real TCP connections on loopback: who is let in, who is not.
+
+mod handshake;
+mod joining;
+mod storage;
+mod support;

@@ -1,0 +1,91 @@
+//! A node's identity on disk, and what the CA signs.
+
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::Result;
+use skep_identity::{CaError, ClusterCa, Credentials, CredentialsError, FileError, IdentityDir, NodeKey};
+use skep_model::{ClusterId, NodeId, Role};
+
+use crate::support::{DAY, ca, days_ago, member, now};
+
+#[test]
+fn an_identity_survives_a_restart_and_nobody_else_can_read_it() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let dir = IdentityDir::new(data.path());
+    assert!(dir.load()?.is_none());
+    let ca = ca(1);
+    let key = dir.key()?;
+    assert_eq!(dir.key()?.to_pem(), key.to_pem(), "an interrupted join goes on with its key");
+    let certificate = ca.issue(&key.request()?, NodeId::from_u128(5), Role::Worker, now(), 90 * DAY)?;
+    let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
+    dir.store(&credentials)?;
+    assert_eq!(dir.load()?.expect("stored").identity(), credentials.identity());
+
+    let folder = data.path().join("identity");
+    assert_eq!(folder.metadata()?.permissions().mode() & 0o777, 0o700);
+    for entry in std::fs::read_dir(&folder)? {
+        assert_eq!(entry?.metadata()?.permissions().mode() & 0o777, 0o600);
+    }
+    dir.remove()?;
+    assert!(!folder.exists());
+    dir.remove()?;
+    Ok(())
+}
+
+#[test]
+fn half_an_identity_says_what_is_missing() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let dir = IdentityDir::new(data.path());
+    dir.store(&member(&ca(1), 5, Role::Worker))?;
+    std::fs::remove_file(data.path().join("identity/key.pem"))?;
+    assert!(matches!(dir.load(), Err(FileError::HalfThere { .. })));
+    Ok(())
+}
+
+#[test]
+fn a_ca_survives_the_store_and_refuses_what_is_not_signed_by_its_own_key() -> Result<()> {
+    let created = ca(1);
+    let ca = ClusterCa::from_pem(created.certificate_pem(), &created.key_pem())?;
+    assert_eq!(ca.cluster_id(), ClusterId::from_u128(1));
+    assert_eq!(ca.digest(), created.digest());
+    assert!(!format!("{ca:?}").contains("PRIVATE"));
+
+    let mut request = NodeKey::generate()?.request()?;
+    *request.last_mut().expect("not empty") ^= 1;
+    let refused = ca.issue(&request, NodeId::from_u128(5), Role::Worker, now(), DAY);
+    assert!(matches!(refused, Err(CaError::Request(_))));
+
+    let other = self::ca(1);
+    let mixed = ClusterCa::from_pem(ca.certificate_pem(), &other.key_pem());
+    assert!(matches!(mixed, Err(CaError::KeyMismatch)));
+    Ok(())
+}
+
+#[test]
+fn a_certificate_says_who_for_how_long_and_is_for_one_key() -> Result<()> {
+    let ca = ca(1);
+    let credentials = member(&ca, 5, Role::Manager);
+    assert_eq!(credentials.identity().node_id, NodeId::from_u128(5));
+    assert_eq!(credentials.identity().cluster_id, ca.cluster_id());
+    let certificate = credentials.certificate();
+    assert_eq!(certificate.not_after.since(certificate.not_before), 90 * DAY);
+    assert!(credentials.remaining(now()) < 90 * DAY);
+    assert_eq!(credentials.remaining(days_ago(0).after(91 * DAY)).as_secs(), 0);
+    let (early, late) = (credentials.renew_at(0.0), credentials.renew_at(1.0));
+    assert_eq!(early.since(certificate.not_before), 45 * DAY);
+    assert_eq!(late.since(certificate.not_before), 72 * DAY);
+
+    let key = NodeKey::generate()?;
+    let pem = ca.issue(&key.request()?, NodeId::from_u128(6), Role::Worker, now(), DAY)?;
+    let mixed = Credentials::new(NodeKey::generate()?, &pem, ca.certificate_pem());
+    assert!(matches!(mixed, Err(CredentialsError::KeyMismatch)));
+    Ok(())
+}
+
+#[test]
+fn no_certificate_outlives_its_ca() -> Result<()> {
+    let ca = ClusterCa::create(ClusterId::from_u128(1), days_ago(20 * 365 - 10))?;
+    let credentials = member(&ca, 5, Role::Worker);
+    assert!(credentials.remaining(now()) < 11 * DAY);
+    Ok(())
+}
