@@ -1,0 +1,4 @@
+//! What a lab promises: nodes that are machines of their own, an outside, and nothing left behind.
+
+mod clean_up;
+mod isolation;
