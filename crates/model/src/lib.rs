@@ -11,6 +11,7 @@ mod change;
 mod check;
 mod cluster;
 mod config;
+mod constraint;
 mod content;
 mod id;
 mod network;
