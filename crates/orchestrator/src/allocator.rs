@@ -1,0 +1,196 @@
+//! The allocator: subnets for networks, virtual addresses and published ports for services, address
+//! blocks for nodes.
+//!
+//! Everything here is chosen from what the cluster shows as free, lowest first; addresses that were given
+//! back are therefore found again, and nothing has to be remembered.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use skep_model::{
+    Change, Cluster, Endpoint, EndpointMode, Network, NetworkId, NetworkSpec, NodeId, PortProtocol, PortSpec,
+    PublishMode, Service, TaskId, TaskSpec, VirtualIp,
+};
+
+/// Ports that are chosen for services which publish without naming one, as in Swarm.
+const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// Why something cannot be allocated, in words for the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The range and gateway of a new network: the user's, or the first free part of the cluster's pool.
+pub fn subnet_for(cluster: &Cluster, spec: &NetworkSpec) -> Result<(Ipv4Net, Ipv4Addr), Refusal> {
+    let taken: Vec<&Network> = cluster.networks.values().map(|network| &**network).collect();
+    let overlapping = |subnet: &Ipv4Net| taken.iter().find(|n| n.subnet.contains(subnet) || subnet.contains(&n.subnet));
+    let subnet = match spec.subnet {
+        Some(subnet) => match overlapping(&subnet) {
+            None => subnet,
+            Some(other) => {
+                let (name, range) = (&other.spec.name, other.subnet);
+                let problem = format!("subnet {subnet} of network {} overlaps {range} of network {name}", spec.name);
+                return Err(Refusal(problem));
+            }
+        },
+        None => {
+            let settings = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default();
+            let free = settings.address_pool.subnets(settings.subnet_prefix).ok().into_iter().flatten();
+            free.into_iter().find(|subnet| overlapping(subnet).is_none()).ok_or_else(|| {
+                let pool = settings.address_pool;
+                Refusal(format!(
+                    "the address pool {pool} has no /{} left for network {}",
+                    settings.subnet_prefix, spec.name
+                ))
+            })?
+        }
+    };
+    let first = Ipv4Addr::from_bits(subnet.network().to_bits() + 1);
+    Ok((subnet, spec.gateway.unwrap_or(first)))
+}
+
+/// The ids of a task's networks in the order of its spec, or which one is not there.
+pub fn resolve_networks(cluster: &Cluster, spec: &TaskSpec) -> Result<Vec<NetworkId>, String> {
+    let resolve =
+        |name: &str| cluster.network_named(name).map(|network| network.id).ok_or(format!("network {name} not found"));
+    spec.networks.iter().map(|attachment| resolve(&attachment.network)).collect()
+}
+
+/// The ports that each task of the service publishes on its own node.
+pub fn host_ports(service: &Service) -> Vec<PortSpec> {
+    service.spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect()
+}
+
+/// What the service's endpoint should be, when it differs from what it has.
+pub fn missing_endpoint(cluster: &Cluster, service: &Service) -> Option<Result<Endpoint, Refusal>> {
+    let wanted = endpoint_for(cluster, service);
+    match wanted {
+        Ok(endpoint) if endpoint == service.endpoint => None,
+        other => Some(other),
+    }
+}
+
+/// Virtual addresses and published ports; what the service already has and still asks for is kept.
+pub fn endpoint_for(cluster: &Cluster, service: &Service) -> Result<Endpoint, Refusal> {
+    Ok(Endpoint { ports: ports_for(cluster, service)?, virtual_ips: virtual_ips_for(cluster, service)? })
+}
+
+fn ports_for(cluster: &Cluster, service: &Service) -> Result<Vec<PortSpec>, Refusal> {
+    let others = cluster.services.values().filter(|other| other.id != service.id);
+    let mut taken: BTreeSet<(PortProtocol, u16)> = others
+        .flat_map(|other| other.endpoint.ports.iter())
+        .filter(|port| port.mode == PublishMode::Ingress)
+        .map(|port| (port.protocol, port.published))
+        .collect();
+    let explicit = service.spec.endpoint.ports.iter().filter(|port| port.published != 0);
+    taken.extend(explicit.map(|port| (port.protocol, port.published)));
+    let mut ports = Vec::new();
+    for port in &service.spec.endpoint.ports {
+        let mut port = port.clone();
+        if port.mode == PublishMode::Ingress && port.published == 0 {
+            let asked = |have: &&PortSpec| PortSpec { published: 0, ..(*have).clone() } == port;
+            let had = service
+                .endpoint
+                .ports
+                .iter()
+                .find(asked)
+                .map(|have| have.published)
+                .filter(|p| !taken.contains(&(port.protocol, *p)));
+            let free = || DYNAMIC_PORTS.into_iter().find(|number| !taken.contains(&(port.protocol, *number)));
+            port.published =
+                had.or_else(free).ok_or_else(|| Refusal("no published port of 30000-32767 is free".to_owned()))?;
+            taken.insert((port.protocol, port.published));
+        }
+        ports.push(port);
+    }
+    Ok(ports)
+}
+
+fn virtual_ips_for(cluster: &Cluster, service: &Service) -> Result<Vec<VirtualIp>, Refusal> {
+    if service.spec.endpoint.mode == EndpointMode::DnsRr {
+        return Ok(Vec::new());
+    }
+    let attachments = service.spec.task.networks.iter();
+    let networks = attachments.filter_map(|attachment| cluster.network_named(&attachment.network));
+    networks
+        .map(|network| {
+            let had = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network.id).copied();
+            match had {
+                Some(vip) => Ok(vip),
+                None => Ok(VirtualIp { network: network.id, address: free_virtual_ip(cluster, network)? }),
+            }
+        })
+        .collect()
+}
+
+fn free_virtual_ip(cluster: &Cluster, network: &Network) -> Result<Ipv4Addr, Refusal> {
+    let endpoints = cluster.services.values().flat_map(|service| service.endpoint.virtual_ips.iter());
+    let taken: BTreeSet<Ipv4Addr> = endpoints.filter(|vip| vip.network == network.id).map(|vip| vip.address).collect();
+    let range = network.vip_range();
+    let reserved = [network.subnet.network(), network.subnet.broadcast(), network.gateway];
+    let usable = (range.network().to_bits()..=range.broadcast().to_bits()).map(Ipv4Addr::from_bits);
+    usable
+        .into_iter()
+        .find(|address| !taken.contains(address) && !reserved.contains(address))
+        .ok_or_else(|| Refusal(format!("network {} has no virtual address left in {range}", network.spec.name)))
+}
+
+/// Whether an ingress port that a spec names is already another service's: the words for the refusal.
+pub fn port_conflict(cluster: &Cluster, service: &Service) -> Option<Refusal> {
+    let explicit =
+        service.spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress && port.published != 0);
+    for port in explicit {
+        for other in cluster.services.values().filter(|other| other.id != service.id) {
+            let clash = other
+                .endpoint
+                .ports
+                .iter()
+                .chain(&other.spec.endpoint.ports)
+                .any(|taken| (taken.protocol, taken.published) == (port.protocol, port.published));
+            if clash {
+                let (number, name, id) = (port.published, other.name(), other.id);
+                return Some(Refusal(format!("port '{number}' is already in use by service '{name}' ({id})")));
+            }
+        }
+    }
+    None
+}
+
+/// The blocks that nodes lack for the tasks about to be assigned to them.
+///
+/// A node has enough when its blocks of a network hold its live tasks there and the new ones.
+pub fn blocks_for(cluster: &Cluster, assigned: &[(TaskId, NodeId)]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut picture = cluster.clone();
+    let nodes: BTreeSet<NodeId> = assigned.iter().map(|(_, node)| *node).collect();
+    for node in nodes {
+        let arriving = assigned.iter().filter(|(_, to)| *to == node).filter_map(|(task, _)| cluster.tasks.get(task));
+        let settled = cluster.tasks_of_node(node).filter(|task| task.occupies_node());
+        let on_node: Vec<_> = arriving.chain(settled).collect();
+        let networks: BTreeSet<NetworkId> = on_node.iter().flat_map(|task| task.networks.iter().copied()).collect();
+        for id in networks {
+            let needed = on_node.iter().filter(|task| task.networks.contains(&id)).count();
+            while let Some(block) = lacking_block(&picture, id, node, needed) {
+                let change = Change::AssignBlock { network: id, block, node };
+                if picture.apply(&change, picture.version.0).is_err() {
+                    break;
+                }
+                changes.push(change);
+            }
+        }
+    }
+    changes
+}
+
+fn lacking_block(cluster: &Cluster, network: NetworkId, node: NodeId, needed: usize) -> Option<Ipv4Net> {
+    let network = cluster.networks.get(&network)?;
+    // A quarter of each block is left for addresses that rest between two owners.
+    let held: usize = network.blocks_of(node).map(|block| network.usable_addresses(block) * 3 / 4).sum();
+    if held >= needed { None } else { network.free_block() }
+}

@@ -1,0 +1,91 @@
+//! The working picture of one service while its changes are decided.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skep_model::{
+    Change, Cluster, DesiredState, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskState, TaskStatus,
+    Timestamp,
+};
+
+use crate::slot::SlotTasks;
+use crate::{allocator, newest_first};
+
+/// One service, its slots, and the changes decided so far.
+///
+/// A decision is taken into the picture at once, so that a later step does not decide it again.
+pub struct Fleet<'a> {
+    pub cluster: &'a Cluster,
+    pub service: &'a Arc<Service>,
+    pub now: Timestamp,
+    pub slots: BTreeMap<Slot, SlotTasks>,
+    pub changes: Vec<Change>,
+    ids: &'a mut IdSource,
+}
+
+impl<'a> Fleet<'a> {
+    pub fn new(cluster: &'a Cluster, service: &'a Arc<Service>, now: Timestamp, ids: &'a mut IdSource) -> Self {
+        let mut slots: BTreeMap<Slot, SlotTasks> = BTreeMap::new();
+        for task in cluster.tasks_of_service(service.id) {
+            slots.entry(task.slot).or_default().tasks.push(Arc::clone(task));
+        }
+        for slot in slots.values_mut() {
+            slot.tasks.sort_by(|a, b| newest_first(a, b));
+        }
+        Self { cluster, service, now, slots, changes: Vec::new(), ids }
+    }
+
+    /// Makes a task of the service's present spec.
+    pub fn create(&mut self, slot: Slot, desired: DesiredState, not_before: Option<Timestamp>, failures_before: u32) {
+        let spec = &self.service.spec;
+        // A network that a service uses cannot be removed; should one be missing all the same, the slot
+        // stays empty and the next round asks again.
+        let Ok(networks) = allocator::resolve_networks(self.cluster, &spec.task) else { return };
+        // Tasks of a slot are ordered by their creation, also where two are made at one time.
+        let newest = self.slots.get(&slot).and_then(|slot| slot.newest()).map(|task| task.meta.created_at);
+        let created_at = newest.map_or(self.now, |newest| self.now.max(Timestamp(newest.0 + 1)));
+        let task = Task {
+            id: self.ids.next_id(),
+            meta: Meta::new(created_at),
+            service: self.service.id,
+            service_name: spec.name.clone(),
+            slot,
+            spec: Arc::new(spec.task.clone()),
+            spec_version: self.service.spec_version,
+            networks,
+            host_ports: allocator::host_ports(self.service),
+            node: None,
+            desired,
+            status: TaskStatus::new(TaskState::Pending, self.now, "pending task scheduling"),
+            not_before,
+            failures_before,
+        };
+        self.slots.entry(slot).or_default().tasks.insert(0, Arc::new(task.clone()));
+        self.changes.push(Change::CreateTask { task: Box::new(task) });
+    }
+
+    /// Wants `desired` of a task; nothing when it is wanted already or the task would go back.
+    pub fn want(&mut self, task: &Task, desired: DesiredState) {
+        if task.desired >= desired {
+            return;
+        }
+        let slot = self.slots.entry(task.slot).or_default();
+        for known in slot.tasks.iter_mut().filter(|known| known.id == task.id) {
+            Arc::make_mut(known).desired = desired;
+        }
+        self.changes.push(Change::SetTaskDesired { task: task.id, desired, at: self.now });
+    }
+
+    /// Wants a slot gone: all of its tasks are to stop and be forgotten.
+    pub fn abandon(&mut self, slot: Slot) {
+        let tasks = self.slots.get(&slot).map(|slot| slot.tasks.clone()).unwrap_or_default();
+        for task in tasks {
+            self.want(&task, DesiredState::Remove);
+        }
+    }
+
+    /// Whether the node can be counted on to run the tasks that it has.
+    pub fn node_is_up(&self, node: NodeId) -> bool {
+        self.cluster.nodes.get(&node).is_some_and(|node| node.status.state != NodeState::Down)
+    }
+}

@@ -1,0 +1,147 @@
+//! The restart supervisor: replaces tasks that ended or lost their node, with back-off.
+//!
+//! A replacement is made at once in desired state Ready, so that its image is there when its time comes;
+//! it runs after the delay and once the old task has stopped.
+//! A task that could not even be prepared is replaced after the delay only.
+//! All it needs to know lies in the tasks, so a new leader goes on where the old one was.
+
+use std::time::Duration;
+
+use skep_model::{Condition, DesiredState, Mode, RestartPolicy, Slot, Task, TaskState, Timestamp};
+
+use crate::fleet::Fleet;
+use crate::slot::SlotTasks;
+
+/// A task that ran this long before it failed starts a new row of failures.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// The least pause after the second failure in a row, and what the doubling ends at.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How long a delayed start waits for the old task to stop.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(60);
+
+pub fn reconcile(fleet: &mut Fleet) {
+    let slots: Vec<Slot> = fleet.slots.keys().copied().collect();
+    for slot in slots {
+        leave_lost_nodes(fleet, slot);
+        replace_ended(fleet, slot);
+        start_delayed(fleet, slot);
+    }
+}
+
+/// Tasks on nodes that are down, gone or drained are to stop; their slot is filled elsewhere at once.
+fn leave_lost_nodes(fleet: &mut Fleet, slot: Slot) {
+    let lost = |task: &Task| {
+        task.node.is_some_and(|node| {
+            let drained = fleet
+                .cluster
+                .nodes
+                .get(&node)
+                .is_some_and(|node| node.spec.availability == skep_model::Availability::Drain);
+            drained || !fleet.node_is_up(node)
+        })
+    };
+    let leaving: Vec<_> = fleet.slots[&slot].live().filter(|task| lost(task)).cloned().collect();
+    for task in leaving {
+        fleet.want(&task, DesiredState::Shutdown);
+        let replicated = matches!(fleet.service.spec.mode, Mode::Replicated { .. });
+        if replicated && fleet.slots[&slot].newest_live().is_none() {
+            fleet.create(slot, DesiredState::Running, None, 0);
+        }
+    }
+}
+
+fn replace_ended(fleet: &mut Fleet, slot: Slot) {
+    let tasks = &fleet.slots[&slot];
+    let Some(ended) = tasks.newest().cloned() else { return };
+    if tasks.newest_live().is_some() || ended.desired >= DesiredState::Shutdown {
+        return;
+    }
+    let policy = ended.spec.restart;
+    if !wants_restart(&policy, &ended) || attempts_exhausted(&policy, tasks, &ended) {
+        return;
+    }
+    let (failures, not_before) = back_off(&ended);
+    if must_rest(&ended, fleet.now) {
+        return;
+    }
+    fleet.want(&ended, DesiredState::Shutdown);
+    match not_before > fleet.now {
+        true => fleet.create(slot, DesiredState::Ready, Some(not_before), failures),
+        false => fleet.create(slot, DesiredState::Running, None, failures),
+    }
+}
+
+/// Lets a delayed task run once it is due and its predecessor has stopped.
+fn start_delayed(fleet: &mut Fleet, slot: Slot) {
+    let waiting = fleet.slots[&slot].live().find(|task| task.desired == DesiredState::Ready).cloned();
+    let Some(task) = waiting else { return };
+    let due = task.not_before.unwrap_or(task.meta.created_at);
+    let waited_long = fleet.now >= due.after(STOP_WAIT_MAX);
+    let predecessor_runs = fleet.slots[&slot].another_still_runs(&task);
+    if fleet.now >= due && (!predecessor_runs || waited_long) {
+        fleet.want(&task, DesiredState::Running);
+    }
+}
+
+/// How many tasks failed in a row up to `ended`, and when its successor may run.
+pub fn back_off(ended: &Task) -> (u32, Timestamp) {
+    let failures = failures_in_a_row(ended);
+    (failures, ended.status.at.after(pause(&ended.spec.restart, failures)))
+}
+
+/// Whether a successor is not even to be prepared yet: preparing is what `ended` failed at.
+pub fn must_rest(ended: &Task, now: Timestamp) -> bool {
+    ended.status.state == TaskState::Rejected && now < back_off(ended).1
+}
+
+/// When a slot whose last task was rejected is tried again; `None` for every other task.
+pub fn rests_until(task: &Task) -> Option<Timestamp> {
+    let waits = task.status.state == TaskState::Rejected && task.desired < DesiredState::Shutdown;
+    waits.then(|| back_off(task).1)
+}
+
+fn wants_restart(policy: &RestartPolicy, ended: &Task) -> bool {
+    match policy.condition {
+        Condition::None => false,
+        Condition::OnFailure => ended.status.state != TaskState::Complete,
+        Condition::Any => true,
+    }
+}
+
+fn attempts_exhausted(policy: &RestartPolicy, tasks: &SlotTasks, ended: &Task) -> bool {
+    if policy.max_attempts == 0 {
+        return false;
+    }
+    let oldest = match policy.window {
+        Duration::ZERO => Timestamp(0),
+        window => Timestamp(ended.status.at.0.saturating_sub(window.as_nanos() as u64)),
+    };
+    let of_this_spec = tasks.tasks.iter().filter(|task| task.spec_version == ended.spec_version);
+    // The first task of a spec is no restart.
+    let restarts = of_this_spec.filter(|task| task.meta.created_at >= oldest).count().saturating_sub(1);
+    restarts as u64 >= policy.max_attempts
+}
+
+/// How many tasks of the slot have failed in a row, `ended` included.
+fn failures_in_a_row(ended: &Task) -> u32 {
+    let started = ended.status.container.as_ref().and_then(|container| container.started_at);
+    let was_stable = started.is_some_and(|started| ended.status.at.since(started) >= STABLE_AFTER);
+    if was_stable { 1 } else { ended.failures_before.saturating_add(1) }
+}
+
+/// The policy's delay after the first failure; doubled for each further one, to a minute or the delay
+/// itself where that is longer.
+fn pause(policy: &RestartPolicy, failures: u32) -> Duration {
+    if failures <= 1 {
+        return policy.delay;
+    }
+    let doublings = (failures - 1).min(16);
+    let grown = policy.delay.max(BACKOFF_MIN).saturating_mul(1 << doublings);
+    grown.min(BACKOFF_MAX.max(policy.delay))
+}
+
+/// How many ended tasks of a slot must be kept so that attempts can be counted.
+pub fn history_needed(policy: &RestartPolicy) -> u64 {
+    if policy.max_attempts == 0 { 0 } else { policy.max_attempts.saturating_add(1) }
+}

@@ -1,0 +1,35 @@
+//! One slot of a service: the tasks that fill it and those that did.
+
+use std::sync::Arc;
+
+use skep_model::{Task, TaskState};
+
+/// The tasks of one slot, newest first.
+#[derive(Debug, Default, Clone)]
+pub struct SlotTasks {
+    pub tasks: Vec<Arc<Task>>,
+}
+
+impl SlotTasks {
+    /// Tasks that run or are on their way to it; more than one during a start-first update.
+    pub fn live(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.iter().filter(|task| task.is_live())
+    }
+
+    pub fn newest_live(&self) -> Option<&Arc<Task>> {
+        self.live().next()
+    }
+
+    pub fn newest(&self) -> Option<&Arc<Task>> {
+        self.tasks.first()
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.live().any(|task| task.status.state == TaskState::Running)
+    }
+
+    /// Whether a task of this slot, `task` aside, still runs somewhere.
+    pub fn another_still_runs(&self, task: &Task) -> bool {
+        self.tasks.iter().any(|other| other.id != task.id && other.occupies_node())
+    }
+}

@@ -1,0 +1,191 @@
+//! A cluster without machines: real reconcile, real scheduler, and agents that do as they are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::*;
+use skep_orchestrator::{allocator, next_wakeup, reconcile};
+use skep_scheduler::schedule;
+
+/// What a container does once its task may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Runs,
+    /// Ends with this code as soon as it has started.
+    Exits(i32),
+    Rejected,
+}
+
+pub struct Sim {
+    pub cluster: Cluster,
+    pub now: Timestamp,
+    pub ids: IdSource,
+    pub index: u64,
+    pub fate: Box<dyn Fn(&Task) -> Fate>,
+}
+
+pub fn spec(name: &str, replicas: u64) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        labels: Labels::new(),
+        mode: Mode::Replicated { replicas },
+        task: TaskSpec {
+            container: ContainerSpec { image: "app:1".into(), ..ContainerSpec::default() },
+            resources: Resources::default(),
+            restart: RestartPolicy::default(),
+            placement: Placement::default(),
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        },
+        update: UpdateConfig { monitor: Duration::from_secs(1), ..UpdateConfig::default() },
+        rollback: UpdateConfig::default(),
+        endpoint: EndpointSpec::default(),
+    }
+}
+
+impl Sim {
+    pub fn new(nodes: usize) -> Self {
+        let mut sim = Self {
+            cluster: Cluster::default(),
+            now: Timestamp(1_700_000_000_000_000_000),
+            ids: IdSource::from_seed(42),
+            index: 0,
+            fate: Box::new(|_| Fate::Runs),
+        };
+        for number in 0..nodes {
+            let node = Node {
+                id: sim.ids.next_id(),
+                meta: Meta::new(sim.now),
+                spec: NodeSpec::default(),
+                description: Some(NodeDescription { hostname: format!("n{number}"), ..NodeDescription::default() }),
+                status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
+                manager: None,
+            };
+            sim.apply(Change::CreateNode { node: Box::new(node) });
+        }
+        sim
+    }
+
+    pub fn apply(&mut self, change: Change) {
+        self.index += 1;
+        self.cluster.apply(&change, self.index).unwrap_or_else(|refusal| panic!("{refusal}: {change:?}"));
+        let broken = self.cluster.check();
+        assert!(broken.is_empty(), "{broken:?} after {change:?}");
+    }
+
+    pub fn create(&mut self, spec: ServiceSpec) -> ServiceId {
+        let id = self.ids.next_id();
+        let service = Service {
+            id,
+            meta: Meta::new(self.now),
+            spec: Arc::new(spec),
+            spec_version: Version(0),
+            revisions: Vec::new(),
+            endpoint: Endpoint::default(),
+            update_status: None,
+        };
+        self.apply(Change::CreateService { service: Box::new(service) });
+        id
+    }
+
+    pub fn update(&mut self, id: ServiceId, edit: impl FnOnce(&mut ServiceSpec)) {
+        let service = &self.cluster.services[&id];
+        let mut spec = (*service.spec).clone();
+        edit(&mut spec);
+        let change =
+            Change::UpdateService { service: id, expected: service.meta.version, spec: Arc::new(spec), at: self.now };
+        self.apply(change);
+    }
+
+    /// One round of managers, to its fixpoint, and one step of every agent. True if anything happened.
+    pub fn round(&mut self) -> bool {
+        let before = self.index;
+        for _ in 0..10 {
+            let changes = reconcile(&self.cluster, self.now, &mut self.ids);
+            if changes.is_empty() {
+                break;
+            }
+            changes.into_iter().for_each(|change| self.apply(change));
+        }
+        assert_eq!(reconcile(&self.cluster, self.now, &mut self.ids), [], "reconcile has a fixpoint");
+        let pending: Vec<TaskId> =
+            self.cluster.tasks.values().filter(|t| t.status.state == TaskState::Pending).map(|t| t.id).collect();
+        let placed: Vec<(TaskId, NodeId)> = schedule(&self.cluster, &pending, self.now)
+            .into_iter()
+            .filter_map(|placement| match placement {
+                skep_scheduler::Placement::Assigned { task, node } => Some((task, node)),
+                skep_scheduler::Placement::Unplaced { .. } => None,
+            })
+            .collect();
+        for block in allocator::blocks_for(&self.cluster, &placed) {
+            self.apply(block);
+        }
+        for (task, node) in placed {
+            self.apply(Change::AssignTask { task, node, at: self.now });
+        }
+        self.agents();
+        self.index != before
+    }
+
+    fn agents(&mut self) {
+        let up = |cluster: &Cluster, node| cluster.nodes.get(&node).is_some_and(|n| n.status.state == NodeState::Ready);
+        let tasks: Vec<Arc<Task>> = self.cluster.tasks.values().cloned().collect();
+        for task in tasks {
+            let Some(node) = task.node.filter(|node| up(&self.cluster, *node)) else { continue };
+            if task.status.state.is_terminal() {
+                continue;
+            }
+            let fate = (self.fate)(&task);
+            let next = match (task.desired, task.status.state) {
+                (DesiredState::Shutdown | DesiredState::Remove, _) => Some(TaskState::Shutdown),
+                (_, TaskState::Assigned) if fate == Fate::Rejected => Some(TaskState::Rejected),
+                (_, TaskState::Assigned) => Some(TaskState::Ready),
+                (DesiredState::Running, TaskState::Ready) => Some(TaskState::Running),
+                (_, TaskState::Running) => match fate {
+                    Fate::Exits(0) => Some(TaskState::Complete),
+                    Fate::Exits(_) => Some(TaskState::Failed),
+                    Fate::Runs | Fate::Rejected => None,
+                },
+                _ => None,
+            };
+            if let Some(state) = next {
+                let mut status = TaskStatus::new(state, self.now, "");
+                let started = task.status.container.as_ref().and_then(|container| container.started_at);
+                let started_at = if state == TaskState::Running { Some(self.now) } else { started };
+                status.container = Some(ContainerStatus { started_at, ..ContainerStatus::default() });
+                self.apply(Change::ReportTask { task: task.id, node, status });
+            }
+        }
+    }
+
+    /// Rounds until nothing happens any more at this time.
+    pub fn settle(&mut self) {
+        for _ in 0..200 {
+            if !self.round() {
+                return;
+            }
+        }
+        panic!("no rest after 200 rounds");
+    }
+
+    /// Settles, then lets time pass to each wake-up until `span` is over.
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now.after(span);
+        for _ in 0..10_000 {
+            self.settle();
+            match next_wakeup(&self.cluster, self.now) {
+                Some(at) if at <= end => self.now = at,
+                _ => break,
+            }
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    pub fn running(&self, service: ServiceId) -> Vec<Arc<Task>> {
+        let live =
+            self.cluster.tasks_of_service(service).filter(|t| t.is_live() && t.status.state == TaskState::Running);
+        live.cloned().collect()
+    }
+}
