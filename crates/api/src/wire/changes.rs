@@ -1,0 +1,36 @@
+//! Every kind of change.
+
+use skep_model::Change;
+
+use super::choice;
+
+choice!(Change = Change in change {;
+    SetClusterConfig(SetClusterConfig) { config, expected },
+    CreateNode(CreateNode) { node },
+    UpdateNodeSpec(UpdateNodeSpec) { node, expected, spec, at },
+    ReportNode(ReportNode) { node, description, status, at },
+    RemoveNode(RemoveNode) { node },
+    CreateService(CreateService) { service },
+    UpdateService(UpdateService) { service, expected, spec, at },
+    SetServiceEndpoint(SetServiceEndpoint) { service, endpoint },
+    SetUpdateStatus(SetUpdateStatus) { service, status },
+    RemoveService(RemoveService) { service },
+    CreateTask(CreateTask) { task },
+    SetTaskPending(SetTaskPending) { task, reason, at },
+    AssignTask(AssignTask) { task, node, at },
+    SetTaskDesired(SetTaskDesired) { task, desired, at },
+    ReportTask(ReportTask) { task, node, status },
+    RemoveTask(RemoveTask) { task },
+    CreateNetwork(CreateNetwork) { network },
+    AssignBlock(AssignBlock) { network, block, node },
+    ReleaseBlock(ReleaseBlock) { network, block },
+    RemoveNetwork(RemoveNetwork) { network },
+    CreateSecret(CreateSecret) { secret },
+    UpdateSecret(UpdateSecret) { secret, expected, labels, digest, data, at },
+    RemoveSecret(RemoveSecret) { secret },
+    CreateConfig(CreateConfig) { config },
+    UpdateConfig(UpdateConfig) { config, expected, labels, digest, data, at },
+    RemoveConfig(RemoveConfig) { config },
+    PutStack(PutStack) { stack },
+    RemoveStack(RemoveStack) { name },
+});

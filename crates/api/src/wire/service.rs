@@ -1,0 +1,14 @@
+//! Services, around their specs.
+
+use skep_model::{Endpoint, Service, ServiceRevision, UpdateState, UpdateStatus, VirtualIp};
+
+use super::{enumeration, message};
+
+message!(Service = Service { id, meta, spec, spec_version, revisions, endpoint, update_status });
+message!(ServiceRevision = ServiceRevision { spec_version, spec, replaced_at });
+message!(Endpoint = Endpoint { ports, virtual_ips });
+message!(VirtualIp = VirtualIp { network, address });
+message!(UpdateStatus = UpdateStatus { state, started_at, completed_at, message });
+enumeration!(
+    UpdateState = UpdateState { Updating, Paused, Completed, RollbackStarted, RollbackPaused, RollbackCompleted }
+);

@@ -1,0 +1,4 @@
+//! What others get of this crate, at its boundary: bytes that come back as the same values, calls over real sockets.
+
+mod arbitrary;
+mod disk;
