@@ -100,6 +100,14 @@ impl Lab {
         Lab::builder().name(name).nodes(nodes).lifetime(Lifetime::Detached).build()
     }
 
+    /// Lets an owned lab stay after this process, until [`crate::down`].
+    pub fn keep(mut self) -> Result<()> {
+        self.info.owner = None;
+        self.info.save()?;
+        self.lifetime = Lifetime::Detached;
+        Ok(())
+    }
+
     /// The running lab `name`, made by another process. Dropping the value leaves the lab up.
     pub fn attach(name: &str) -> Result<Lab> {
         let Some(info) = record::load_named(name)? else {

@@ -12,6 +12,7 @@
 mod cgroup;
 mod daemon;
 mod holder;
+mod http;
 mod lab;
 mod node;
 mod outcome;
@@ -22,6 +23,7 @@ mod teardown;
 mod tools;
 mod wiring;
 
+pub use http::{HttpAnswer, http_get};
 pub use lab::{Lab, LabBuilder, Lifetime};
 pub use node::Node;
 pub use outcome::Outcome;
