@@ -2,6 +2,7 @@
 //!
 //! Development only: it may use the machine's own tools (apt, skopeo, tar), which the product does not.
 
+mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod demo;
@@ -34,6 +35,8 @@ enum Task {
     Down,
     /// Check everything that a change must pass
     Test(test::Options),
+    /// Measure rows of the budgets, each beside its anchor
+    Bench(bench::Options),
     /// Check the rules that the compiler does not know
     Tidy,
     /// Make the images that demo and tests run, from Debian's packages
@@ -61,6 +64,7 @@ fn run(task: Task) -> Result<()> {
         Task::Enter(options) => demo::enter(&options),
         Task::Down => skep_lab::down(demo::LAB),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
         Task::Images => images::make().map(|folder| println!("images: {}", folder.display())),
         Task::Sweep => skep_lab::sweep().map(|labs| println!("labs taken down: {labs}")),

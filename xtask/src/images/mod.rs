@@ -39,7 +39,15 @@ pub fn make() -> Result<PathBuf> {
     if fs::read_to_string(&stamp).is_ok_and(|made| made == key) {
         return Ok(storage);
     }
-    build_all(&folder, &storage)?;
+    // Tests may be reading the old ones.
+    let (part, old) = (folder.join("registry.part"), folder.join("registry.old"));
+    build_all(&folder, &part)?;
+    clear(&old)?;
+    if storage.exists() {
+        fs::rename(&storage, &old).context("cannot put the old images aside")?;
+    }
+    fs::rename(&part, &storage).context("cannot put the new images in place")?;
+    clear(&old)?;
     fs::write(&stamp, key).context("cannot write the images' stamp")?;
     Ok(storage)
 }
