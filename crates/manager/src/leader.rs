@@ -1,0 +1,118 @@
+//! The leader loop: turns what the pure crates decide into proposals, for as long as this manager leads.
+//!
+//! ```text
+//!  cluster changes · time falls due · a proposal was refused
+//!        └─▶ reconcile ─▶ schedule (on the reconciled picture) ─▶ one proposal ─▶ again
+//! ```
+//! The loop is level-triggered: it looks at the newest state whenever something may have changed, so a
+//! missed wake-up costs time and never correctness.
+
+use std::time::Duration;
+
+use skep_model::{Change, Cluster, IdSource, NodeId, TaskId, TaskState, Timestamp};
+use skep_orchestrator::{allocator, next_wakeup, reconcile};
+use skep_scheduler::{Placement, schedule};
+use skep_store::{Leadership, ProposeError, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::wall_clock;
+
+/// Changes in one proposal; more are proposed in the next round.
+const CHANGES_PER_PROPOSAL: usize = 1000;
+/// How long to wait after a proposal failed for another reason than its content.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Runs until `stop`; idle while another manager leads.
+pub async fn run(store: Store, mut ids: IdSource, stop: CancellationToken) {
+    let mut leadership = store.leadership();
+    let mut cluster = store.watch();
+    loop {
+        let leads = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. });
+        let now = wall_clock();
+        let current = cluster.borrow_and_update().clone();
+        let changes = if leads { decide(&current, now, &mut ids) } else { Vec::new() };
+        if !changes.is_empty() {
+            if let Pace::Rest = propose(&store, changes).await {
+                tokio::time::sleep(RETRY).await;
+            }
+            continue;
+        }
+        let due = next_wakeup(&current, now).filter(|_| leads).map(|at| at.since(now));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = cluster.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = sleep_or_forever(due) => {}
+        }
+    }
+}
+
+async fn sleep_or_forever(due: Option<Duration>) {
+    match due {
+        Some(due) => tokio::time::sleep(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+enum Pace {
+    Go,
+    Rest,
+}
+
+async fn propose(store: &Store, mut changes: Vec<Change>) -> Pace {
+    changes.truncate(CHANGES_PER_PROPOSAL);
+    match store.propose(changes).await {
+        Ok(_) => Pace::Go,
+        Err(ProposeError::Rejected(rejection)) => {
+            // Something else was written in between: the next round decides on the new state.
+            tracing::debug!(%rejection, "a decision was overtaken");
+            tokio::task::yield_now().await;
+            Pace::Go
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a decision could not be written, it will be made again"
+            );
+            Pace::Rest
+        }
+    }
+}
+
+/// One round: what the orchestrator wants, and where the tasks that wait, the new ones among them, go.
+pub fn decide(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
+    let mut changes = reconcile(cluster, now, ids);
+    let mut picture = cluster.clone();
+    for (number, change) in changes.iter().enumerate() {
+        // A change that does not apply to the picture will be refused by the store too; the round is then
+        // repeated on the state that overtook it.
+        if picture.apply(change, cluster.version.0 + 1).is_err() {
+            changes.truncate(number);
+            break;
+        }
+    }
+    changes.extend(place(&picture, now));
+    changes
+}
+
+fn place(cluster: &Cluster, now: Timestamp) -> Vec<Change> {
+    let waits = |task: &skep_model::Task| task.status.state == TaskState::Pending && task.is_live();
+    let pending: Vec<TaskId> = cluster.tasks.values().filter(|task| waits(task)).map(|task| task.id).collect();
+    let mut assigned: Vec<(TaskId, NodeId)> = Vec::new();
+    let mut changes = Vec::new();
+    for placement in schedule(cluster, &pending, now) {
+        match placement {
+            Placement::Assigned { task, node } => assigned.push((task, node)),
+            Placement::Unplaced { task, reason } => {
+                let known = cluster.tasks.get(&task).and_then(|task| task.status.error.as_deref());
+                if known != Some(reason.as_str()) {
+                    changes.push(Change::SetTaskPending { task, reason: Some(reason), at: now });
+                }
+            }
+        }
+    }
+    let blocks = allocator::blocks_for(cluster, &assigned);
+    changes.extend(blocks);
+    changes.extend(assigned.into_iter().map(|(task, node)| Change::AssignTask { task, node, at: now }));
+    changes
+}
