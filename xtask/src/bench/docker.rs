@@ -86,6 +86,7 @@ impl Docker {
         let lab = Lab::builder().build()?;
         let node = lab.node(1);
         let registry = node.start_registry(images)?;
+        hide_machine(node)?;
         let log_file = node.folder().join("dockerd.log");
         let log = File::create(&log_file).context("cannot create dockerd's log")?;
         let mut command = node.command(self.program("dockerd"));
@@ -180,6 +181,20 @@ impl Running<'_> {
         command.arg("--host").arg(host(node));
         command
     }
+}
+
+/// dockerd and containerd leave folders in these places, which no option moves: in the node they are the node's.
+fn hide_machine(node: &Node) -> Result<()> {
+    for place in ["/run", "/opt"] {
+        node.run("mount", &["-t", "tmpfs", "none", place])?.ok()?;
+    }
+    let (upper, work) = (node.folder().join("etc-upper"), node.folder().join("etc-work"));
+    for folder in [&upper, &work] {
+        fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let options = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
+    node.run("mount", &["-t", "overlay", "none", "-o", &options, "/etc"])?.ok()?;
+    Ok(())
 }
 
 fn host(node: &Node) -> String {
