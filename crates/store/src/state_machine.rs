@@ -6,16 +6,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use skep_api::{DecodeError, decode_changes, decode_cluster, encode_cluster};
 use skep_model::{Cluster, Rejection};
 use tokio::sync::watch;
 
-use crate::codec::{decode_changes, decode_cluster, encode_cluster};
+use crate::error::chain;
 use crate::raft::{LogId, Outcome, Proposal, SnapshotMeta, StoredMembership, Types};
 use crate::snapshot::{Loaded, Snapshots};
 use crate::wal::Wal;
@@ -39,6 +40,7 @@ pub(crate) struct SinceSnapshot {
     at_open: u64,
     /// The count of bytes at the last snapshot.
     at_snapshot: AtomicU64,
+    requested: AtomicBool,
 }
 
 /// Holds the state of one moment while it is written.
@@ -50,9 +52,36 @@ pub(crate) struct Builder {
     log_bytes: u64,
 }
 
+/// State that this build cannot read. To skip it would make this manager's state differ from the
+/// others', so it halts.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("entry {index} of the Raft log was written by a newer skep, or is damaged; upgrade this manager")]
+    Proposal { index: u64, source: DecodeError },
+    #[error("the snapshot was written by a newer skep, or is damaged; upgrade this manager")]
+    Snapshot(#[source] DecodeError),
+}
+
+impl From<Unreadable> for io::Error {
+    fn from(error: Unreadable) -> io::Error {
+        io::Error::other(chain(&error))
+    }
+}
+
 impl SinceSnapshot {
     pub(crate) fn new(wal: Wal, at_open: u64) -> SinceSnapshot {
-        SinceSnapshot { wal, at_open, at_snapshot: AtomicU64::new(0) }
+        SinceSnapshot { wal, at_open, at_snapshot: AtomicU64::new(0), requested: AtomicBool::new(false) }
+    }
+
+    /// Whether it is time: the log since the last snapshot has become as large as that snapshot, so
+    /// that snapshots at most double what is written. True once until a snapshot is made.
+    pub(crate) fn is_due(&self, bytes_min: u64, snapshot_size: u64) -> bool {
+        self.bytes() >= bytes_min.max(snapshot_size) && !self.requested.swap(true, Ordering::Relaxed)
+    }
+
+    fn made(&self, at: u64) {
+        self.at_snapshot.store(at, Ordering::Relaxed);
+        self.requested.store(false, Ordering::Relaxed);
     }
 
     /// Bytes of log that a restart would read again.
@@ -72,7 +101,7 @@ impl StateMachine {
         since_snapshot: Arc<SinceSnapshot>,
     ) -> io::Result<(StateMachine, watch::Receiver<Arc<Cluster>>)> {
         let (cluster, meta) = match loaded {
-            Some(Loaded { meta, data }) => (decode_cluster(&data).map_err(io::Error::other)?, meta),
+            Some(Loaded { meta, data }) => (decode_cluster(&data).map_err(Unreadable::Snapshot)?, meta),
             None => (Cluster::default(), SnapshotMeta::default()),
         };
         let (published, watch) = watch::channel(Arc::new(cluster.clone()));
@@ -81,7 +110,7 @@ impl StateMachine {
     }
 
     fn apply_proposal(&mut self, proposal: &Proposal, index: u64) -> io::Result<Result<(), Rejection>> {
-        let changes = decode_changes(&proposal.0).map_err(io::Error::other)?;
+        let changes = decode_changes(&proposal.0).map_err(|source| Unreadable::Proposal { index, source })?;
         let mut next = self.cluster.clone();
         for change in &changes {
             if let Err(rejection) = next.apply(change, index) {
@@ -151,9 +180,9 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> Result<(), io::Error> {
-        let cluster = decode_cluster(&data).map_err(io::Error::other)?;
+        let cluster = decode_cluster(&data).map_err(Unreadable::Snapshot)?;
         write(&self.snapshots, meta, &data).await?;
-        self.since_snapshot.at_snapshot.store(self.since_snapshot.total(), Ordering::Relaxed);
+        self.since_snapshot.made(self.since_snapshot.total());
         self.cluster = cluster;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -176,9 +205,10 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
         let cluster = self.cluster.clone();
-        let data = tokio::task::spawn_blocking(move || encode_cluster(&cluster)).await.map_err(io::Error::other)?;
+        let data = tokio::task::spawn_blocking(move || encode_cluster(&cluster)).await;
+        let data = Bytes::from(data.map_err(io::Error::other)?);
         write(&self.snapshots, &self.meta, &data).await?;
-        self.since_snapshot.at_snapshot.store(self.log_bytes, Ordering::Relaxed);
+        self.since_snapshot.made(self.log_bytes);
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }
 }

@@ -18,6 +18,7 @@ use super::recover::{Expect, Recovered, Resume, recover};
 use super::segment::{Frame, STARTING, Segment, fill_zero};
 use super::spare::Spares;
 use super::{Completion, WalError, WalHalted, WalOptions};
+use crate::error::chain;
 
 /// Bytes of records that one frame takes, more or less: a whole frame is decrypted to read one entry.
 const FRAME_BYTES: usize = 1 << 20;
@@ -147,8 +148,10 @@ impl Writer {
                     first_frame: next_frame,
                     checkpoint: recovered.checkpoint,
                 };
-                let started = Instant::now();
                 let segment = make_segment(&options, None, header, *segment_bytes)?;
+                // Once more, for the time that a sync takes when there is nothing to fill.
+                let started = Instant::now();
+                segment.rewrite(0, BLOCK as u64, *segment_bytes)?;
                 counters.synced(BLOCK as u64, started.elapsed());
                 (Arc::new(segment), None, BLOCK as u64)
             }
@@ -398,15 +401,4 @@ fn make_segment(
         }
     };
     Segment::start(&**disk, dir, &path, file, size, header, key)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
