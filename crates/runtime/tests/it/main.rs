@@ -1,0 +1,9 @@
+//! Real containers on this kernel, through the real keeper executable.
+//! Every test has its own run folder, cgroup parent and network namespaces, and removes them however it ends.
+
+mod exec;
+mod faults;
+mod files;
+mod limits;
+mod node;
+mod run;
