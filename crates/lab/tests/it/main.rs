@@ -2,3 +2,5 @@
 
 mod clean_up;
 mod isolation;
+mod lifecycle;
+mod registries;
