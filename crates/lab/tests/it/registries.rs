@@ -27,7 +27,7 @@ fn a_nodes_registry_is_on_its_loopback_only() {
 #[test]
 fn the_labs_registry_serves_every_node_and_refuses_pushes() {
     let lab = Lab::builder().nodes(2).build().unwrap();
-    let registry = lab.start_registry(&images_folder().unwrap()).unwrap();
+    lab.start_registry(&images_folder().unwrap()).unwrap();
     for node in lab.nodes() {
         assert!(node.in_netns(|| tags(OUTSIDE_ADDRESS)).unwrap().is_some(), "from {}", node.name());
     }
