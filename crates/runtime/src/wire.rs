@@ -33,7 +33,8 @@ pub enum KeeperRequest {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum KeeperReply {
-    Alive,
+    /// The socket's peer credentials would name the process that began to listen, which was not the keeper itself yet.
+    Alive { pid: i32 },
     /// Sent by the new warden itself, over the connection that it inherited.
     /// `warnings` are limits that this kernel does not enforce.
     Created { pid: i32, warnings: Vec<String> },

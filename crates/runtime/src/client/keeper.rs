@@ -72,13 +72,11 @@ impl Keeper {
     }
 
     fn connect(run_dir: &RunDir) -> Result<Keeper, KeeperError> {
-        let (connection, pid) = run_dir::connect(run_dir.path(), run_dir::KEEPER_SOCKET).map_err(|source| {
+        let (connection, _) = run_dir::connect(run_dir.path(), run_dir::KEEPER_SOCKET).map_err(|source| {
             KeeperError::Connect { path: run_dir.path().join(run_dir::KEEPER_SOCKET), source }
         })?;
         match ask(&connection, &KeeperRequest::Ping, &[])? {
-            KeeperReply::Alive => {
-                Ok(Keeper { run_dir: run_dir.clone(), connection, pid: pid.as_raw_nonzero().get() })
-            }
+            KeeperReply::Alive { pid } => Ok(Keeper { run_dir: run_dir.clone(), connection, pid }),
             other => Err(KeeperError::Silent(format!("{other:?}"))),
         }
     }

@@ -104,6 +104,5 @@ fn join_own_cgroup(parent: &str) -> Result<(), Failure> {
         Ok(cgroup) => cgroup,
         Err(_) => host.create(parent, CGROUP_NAME, &limits).map_err(cgroup_failure)?,
     };
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    cgroup.join(pid).map_err(cgroup_failure)
+    cgroup.join(super::own_pid()).map_err(cgroup_failure)
 }

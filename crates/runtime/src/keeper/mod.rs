@@ -28,6 +28,11 @@ pub const ALREADY_RUNNING: u8 = 3;
 /// The whole program: `skep-keeper RUN_DIR CGROUP_PARENT`.
 /// Returns in the process that was started, when the keeper serves in the background or cannot.
 pub fn main(arguments: Vec<String>) -> ExitCode {
+    // Whatever the starter leaked would otherwise stay open in every warden.
+    if let Err(errno) = sys::process::close_all_from_3() {
+        eprintln!("failed to close inherited descriptors: {errno}");
+        return ExitCode::FAILURE;
+    }
     let [run_dir, cgroup_parent] = arguments.as_slice() else {
         eprintln!("usage: skep-keeper RUN_DIR CGROUP_PARENT (started by `skep daemon`)");
         return ExitCode::from(2);
@@ -120,7 +125,7 @@ impl Keeper {
     fn serve_connection(&mut self, index: usize) -> Next {
         let received = wire::receive::<KeeperRequest>(&self.connections[index]);
         let (reply, next) = match received {
-            Ok(Some((KeeperRequest::Ping, _))) => (KeeperReply::Alive, Next::Continue),
+            Ok(Some((KeeperRequest::Ping, _))) => (KeeperReply::Alive { pid: own_pid() }, Next::Continue),
             Ok(Some((KeeperRequest::Create { id }, descriptors))) => match self.create(index, id, descriptors) {
                 Ok(next) => return next,
                 Err(failure) => (KeeperReply::Failed(failure), Next::Continue),
@@ -169,4 +174,8 @@ impl Keeper {
             }
         }
     }
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }

@@ -105,8 +105,8 @@ pub fn close_on_exec_from_3() -> Result<(), Errno> {
 
 /// Closes every descriptor from 3 up. The caller must not use any descriptor that it still holds.
 pub fn close_all_from_3() -> Result<(), Errno> {
-    // SAFETY: called by a process that keeps using 0, 1 and 2 only and never returns to code
-    // that owns others (the reaper of a container).
+    // SAFETY: called by processes that own no descriptor yet (the keeper's first step) or never return to code that
+    // owns one (the reaper of a container).
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0) };
     check(result).map(|_| ())
 }
