@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Args)]
 pub struct Options {
-    /// Leave the node and its stack running
+    /// Leave the node and its stack running, also when something fails
     #[arg(long)]
     keep: bool,
     /// Build with optimizations: slower to build, as fast as what ships
@@ -46,19 +46,38 @@ pub fn run(options: &Options) -> Result<()> {
         println!("demo: ending the demo that was kept");
         skep_lab::down(LAB)?;
     }
-    // Owned until it works: a demo that fails leaves nothing.
+    // Owned until it is asked to stay: whatever ends this process, nothing is left.
     let lab = Lab::builder().name(LAB).binary(skep).build()?;
-    let node = lab.node(1);
-    node.start_registry(&images)?;
-    deploy(node, &workspace.workspace_root)?;
-    check(&lab)?;
+    let result = show(&lab, &images, &workspace.workspace_root);
+    if result.is_err() {
+        print_daemon_log(lab.node(1));
+    }
     if options.keep {
         lab.keep()?;
         say_what_next();
-    } else {
-        println!("demo: it works, and is gone again; `cargo xtask demo --keep` leaves it running");
     }
+    result?;
+    println!(
+        "demo: it works{}",
+        if options.keep { "" } else { ", and is gone; `cargo xtask demo --keep` leaves it running" }
+    );
     Ok(())
+}
+
+fn show(lab: &Lab, images: &Path, root: &Path) -> Result<()> {
+    lab.node(1).start_registry(images)?;
+    deploy(lab.node(1), root)?;
+    check(lab)
+}
+
+/// The lab's folders go with it, and the reason of a failure is often only here.
+fn print_daemon_log(node: &Node) {
+    for folder in [node.folder().to_path_buf(), node.run_dir(), node.data_dir()] {
+        if let Ok(log) = std::fs::read_to_string(folder.join("daemon.log")) {
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("demo: the daemon's last lines:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
 }
 
 /// Runs a command, or a shell, in the kept demo's node.

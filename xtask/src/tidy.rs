@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("skep-overlay", &[]),
     ("skep-orchestrator", &["model"]),
     ("skep-scheduler", &["model"]),
-    ("skep-api", &["model"]),
+    ("skep-api", &["identity", "model"]),
     ("skep-identity", &["model"]),
     ("skep-stack", &["compose-spec", "model"]),
     ("skep-store", &["api", "identity", "model"]),

@@ -29,7 +29,7 @@ pub(crate) fn create(name: &str) -> Result<PathBuf> {
     for hierarchy in &hierarchies {
         let group = hierarchy.mount_point.join(name);
         if hierarchy.unified {
-            enable_controllers(&hierarchy.mount_point)?;
+            enable_controllers(&hierarchy.mount_point);
         }
         fs::create_dir_all(&group).with_context(|| format!("cannot create cgroup {}", group.display()))?;
         inherit_cpuset(&hierarchy.mount_point, &group)?;
@@ -120,19 +120,21 @@ fn parse_mount(line: &str) -> Option<Hierarchy> {
 }
 
 /// On a pure version 2 machine a node's parent only gets the controllers that the root hands down.
-/// systemd has usually asked for them; where nothing has, ask.
-fn enable_controllers(root: &Path) -> Result<()> {
+/// systemd has usually asked for them; where nothing has, ask. A kernel may refuse one (cpu, while real-time processes run), and
+/// a node without it is still a node: skep itself tells what it lacks.
+fn enable_controllers(root: &Path) {
     let file = root.join("cgroup.subtree_control");
     let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     let enabled = fs::read_to_string(&file).unwrap_or_default();
     for controller in ["cpu", "cpuset", "io", "memory", "pids"] {
         let has = |list: &str| list.split_ascii_whitespace().any(|word| word == controller);
-        if has(&available) && !has(&enabled) {
-            fs::write(&file, format!("+{controller}"))
-                .with_context(|| format!("cannot hand the {controller} controller down from {}", root.display()))?;
+        if has(&available)
+            && !has(&enabled)
+            && let Err(error) = fs::write(&file, format!("+{controller}"))
+        {
+            eprintln!("lab: cannot hand the {controller} controller down from {}: {error}", root.display());
         }
     }
-    Ok(())
 }
 
 /// A version 1 cpuset starts empty, and an empty one takes no processes.
