@@ -158,3 +158,81 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(add: &[&str], drop: &[&str], expected: &[&str]) {
+        let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let mask = effective(&owned(add), &owned(drop), false).unwrap();
+        let mut expected: Vec<_> = expected.iter().map(|name| format!("CAP_{name}")).collect();
+        let mut got = names(mask);
+        expected.sort();
+        got.sort();
+        assert_eq!(got, expected, "add {add:?} drop {drop:?}");
+    }
+
+    #[test]
+    fn the_default_is_dockers_fourteen() {
+        let fourteen = [
+            "CHOWN",
+            "DAC_OVERRIDE",
+            "FSETID",
+            "FOWNER",
+            "MKNOD",
+            "NET_RAW",
+            "SETGID",
+            "SETUID",
+            "SETFCAP",
+            "SETPCAP",
+            "NET_BIND_SERVICE",
+            "SYS_CHROOT",
+            "KILL",
+            "AUDIT_WRITE",
+        ];
+        check(&[], &[], &fourteen);
+    }
+
+    #[test]
+    fn all_goes_both_ways_and_adding_comes_last() {
+        check(&["NET_ADMIN"], &["ALL"], &["NET_ADMIN"]);
+        check(&["cap_chown", "CAP_KILL"], &["all"], &["CHOWN", "KILL"]);
+        check(&["CHOWN"], &["CHOWN", "ALL"], &["CHOWN"]);
+        let everything_but_chown: Vec<_> = NAMES.iter().copied().filter(|name| *name != "CHOWN").collect();
+        check(&["ALL"], &["CHOWN"], &everything_but_chown);
+        check(&["ALL"], &["ALL"], &NAMES);
+        assert_eq!(effective(&[], &["CHOWN".to_owned()], true), Ok(ALL));
+    }
+
+    #[test]
+    fn named_masks_are_the_named_bits() {
+        let named = [
+            ("DAC_READ_SEARCH", DAC_READ_SEARCH),
+            ("SYS_MODULE", SYS_MODULE),
+            ("SYS_RAWIO", SYS_RAWIO),
+            ("SYS_CHROOT", SYS_CHROOT),
+            ("SYS_PTRACE", SYS_PTRACE),
+            ("SYS_PACCT", SYS_PACCT),
+            ("SYS_ADMIN", SYS_ADMIN),
+            ("SYS_BOOT", SYS_BOOT),
+            ("SYS_NICE", SYS_NICE),
+            ("SYS_TIME", SYS_TIME),
+            ("SYS_TTY_CONFIG", SYS_TTY_CONFIG),
+            ("SYSLOG", SYSLOG),
+            ("PERFMON", PERFMON),
+            ("BPF", BPF),
+        ];
+        for (name, mask) in named {
+            assert_eq!(parse(name), Ok(mask), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_typo_gets_a_suggestion() {
+        let said = |name: &str| parse(name).unwrap_err().to_string();
+        assert_eq!(said("NET_ADMN"), "unknown capability `NET_ADMN`; did you mean `NET_ADMIN`?");
+        assert_eq!(said("CAP_SYS_PTRACES"), "unknown capability `CAP_SYS_PTRACES`; did you mean `SYS_PTRACE`?");
+        assert!(said("root").contains("capabilities(7)"));
+    }
+}

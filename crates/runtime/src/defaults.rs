@@ -78,12 +78,7 @@ pub const MOUNTS: [DefaultMount; 7] = [
         source: "devpts",
         options: &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     },
-    DefaultMount {
-        target: "/sys",
-        fs_type: "sysfs",
-        source: "sysfs",
-        options: &["nosuid", "noexec", "nodev", "ro"],
-    },
+    DefaultMount { target: "/sys", fs_type: "sysfs", source: "sysfs", options: &["nosuid", "noexec", "nodev", "ro"] },
     DefaultMount {
         target: "/sys/fs/cgroup",
         fs_type: "cgroup",

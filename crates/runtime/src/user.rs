@@ -57,12 +57,7 @@ struct GroupLine<'a> {
 ///
 /// # Errors
 /// A name without an entry, or a number above 2^31-1.
-pub fn resolve(
-    user: &str,
-    passwd: &[u8],
-    group: &[u8],
-    extra_groups: &[String],
-) -> Result<ResolvedUser, UserError> {
+pub fn resolve(user: &str, passwd: &[u8], group: &[u8], extra_groups: &[String]) -> Result<ResolvedUser, UserError> {
     let (user_part, group_part) = user.split_once(':').unwrap_or((user, ""));
     let wanted = Written::parse(user_part)?;
     let entry = passwd_lines(passwd).find(|line| match wanted {
@@ -169,4 +164,97 @@ fn lines(file: &[u8]) -> impl Iterator<Item = &str> {
 fn strict_id(field: &str) -> Option<u32> {
     let digits = !field.is_empty() && field.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| field.parse().ok()).flatten().filter(|id| *id <= MAX_ID)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PASSWD: &str = "\
+root:x:0:0:root:/root:/bin/sh
+# comment:x:7:7::/:
+bin:x:1:1:bin:/bin:/sbin/nologin
+broken:x:zero:0::/:
+huge:x:4294967296:0::/:
+signed:x:+5:0::/:
+web:x:33:33::/var/www:
+1234:x:99:99:a name of digits:/n:
+nohome:x:44:44:::/bin/sh
+short:x:45:46
+";
+    const GROUP: &str = "\
+root:x:0:
+bin:x:1:web
+web:x:33:
+audio:x:63:root,web,web
+docker:x:999:web
+broken:x:nan:web
+";
+
+    fn check(user: &str, extra: &[&str], expected: Expect) {
+        let extra: Vec<_> = extra.iter().map(|s| (*s).to_owned()).collect();
+        let text = match resolve(user, PASSWD.as_bytes(), GROUP.as_bytes(), &extra) {
+            Ok(user) => format!("{}:{} {:?} {}", user.uid, user.gid, user.groups, user.home),
+            Err(error) => error.to_string(),
+        };
+        expected.assert_eq(&text);
+    }
+
+    #[test]
+    fn names_and_numbers_resolve_as_in_docker() {
+        check("", &[], expect!["0:0 [0, 63] /root"]);
+        check("root", &[], expect!["0:0 [0, 63] /root"]);
+        check("web", &[], expect!["33:33 [33, 1, 63, 999] /var/www"]);
+        check("33", &[], expect!["33:33 [33, 1, 63, 999] /var/www"]);
+        check("5000", &[], expect!["5000:0 [0] /"]);
+        check("nohome", &[], expect!["44:44 [44] /"]);
+        check("short", &[], expect!["45:46 [46] /"]);
+    }
+
+    #[test]
+    fn a_group_replaces_the_supplementary_ones() {
+        check("web:audio", &[], expect!["33:63 [63] /var/www"]);
+        check("web:5", &[], expect!["33:5 [5] /var/www"]);
+        check(":audio", &[], expect!["0:63 [63] /root"]);
+        check("5000:web", &[], expect!["5000:33 [33] /"]);
+    }
+
+    #[test]
+    fn added_groups_come_on_top_once() {
+        check("web", &["audio", "7", "docker"], expect!["33:33 [33, 1, 63, 999, 7] /var/www"]);
+        check("web:bin", &["33"], expect!["33:1 [1, 33] /var/www"]);
+        check("web", &["nope"], expect!["unable to find group nope: no matching entries in group file"]);
+    }
+
+    #[test]
+    fn unknown_names_and_wild_numbers_are_refused() {
+        check("nope", &[], expect!["unable to find user nope: no matching entries in passwd file"]);
+        check("web:nope", &[], expect!["unable to find group nope: no matching entries in group file"]);
+        check("4294967296", &[], expect!["uids and gids must be in range 0-2147483647, but `4294967296` is not"]);
+        check("2147483648", &[], expect!["uids and gids must be in range 0-2147483647, but `2147483648` is not"]);
+        check("2147483647", &[], expect!["2147483647:0 [0] /"]);
+        check("-1", &[], expect!["uids and gids must be in range 0-2147483647, but `-1` is not"]);
+        check("0:-1", &[], expect!["uids and gids must be in range 0-2147483647, but `-1` is not"]);
+    }
+
+    #[test]
+    fn lines_whose_numbers_do_not_parse_are_nobody() {
+        for name in ["broken", "huge", "signed", "# comment", "1234x"] {
+            let error = resolve(name, PASSWD.as_bytes(), GROUP.as_bytes(), &[]).unwrap_err();
+            assert_eq!(error, UserError::NoUser(name.to_owned()));
+        }
+        check("1234", &[], expect!["1234:0 [0] /"]);
+    }
+
+    proptest! {
+        #[test]
+        fn only_an_entry_or_a_number_makes_a_user(user in ".{0,20}", passwd in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(resolved) = resolve(&user, &passwd, b"", &[]) {
+                prop_assert!(resolved.uid <= MAX_ID && resolved.groups.iter().all(|gid| *gid <= MAX_ID));
+            }
+        }
+    }
 }

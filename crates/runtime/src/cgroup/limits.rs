@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn shares_follow_the_published_curve() {
-        let points = [(0, 1), (2, 1), (3, 2), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000), (300_000, 10_000)];
+        let points =
+            [(0, 1), (2, 1), (3, 2), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000), (300_000, 10_000)];
         for (shares, weight) in points {
             assert_eq!(cpu_weight(shares), weight, "shares {shares}");
         }

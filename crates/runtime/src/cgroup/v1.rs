@@ -20,11 +20,7 @@ pub(super) fn controllers_of(options: &str) -> Vec<String> {
 
 /// The container's folder in every hierarchy, also in those without a limit: a process that stays in the host's own
 /// cgroup there would be killed with the unit it was started from (name=systemd), or see the host's tree.
-pub(super) fn create(
-    hierarchies: &[Hierarchy],
-    unified: Option<&Path>,
-    relative: &Path,
-) -> Result<Dirs, CgroupError> {
+pub(super) fn create(hierarchies: &[Hierarchy], unified: Option<&Path>, relative: &Path) -> Result<Dirs, CgroupError> {
     let mut dirs = Dirs { v1: Vec::new(), v2: None };
     let result = fill(&mut dirs, hierarchies, unified, relative);
     match result {
@@ -79,11 +75,8 @@ pub(super) fn open(hierarchies: &[Hierarchy], unified: Option<&Path>, relative: 
 
 /// `mount/a`, `mount/a/b`, … down to `mount/relative`.
 pub(super) fn levels(mount: &Path, relative: &Path) -> Vec<PathBuf> {
-    let mut levels: Vec<PathBuf> = relative
-        .ancestors()
-        .filter(|part| !part.as_os_str().is_empty())
-        .map(|part| mount.join(part))
-        .collect();
+    let mut levels: Vec<PathBuf> =
+        relative.ancestors().filter(|part| !part.as_os_str().is_empty()).map(|part| mount.join(part)).collect();
     levels.reverse();
     levels
 }

@@ -144,11 +144,10 @@ mod tests {
         let line = format!(
             r#" {{"time":"{TIME}", "attrs":{{"a":["}}",{{"b":1}}],"t":null}},"stream":"stderr","log":"x\u00e9\ud83d\ude00\/\t"}} "#
         );
-        let expected = Entry {
-            stream: Stream::Stderr,
-            time: UNIX_EPOCH + Duration::from_millis(1500),
-            bytes: "xé😀/\t".into(),
-        };
+        let expected =
+            Entry {
+                stream: Stream::Stderr, time: UNIX_EPOCH + Duration::from_millis(1500), bytes: "xé😀/\t".into()
+            };
         assert_eq!(entry(line.as_bytes()), Some(expected));
     }
 

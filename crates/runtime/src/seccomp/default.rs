@@ -16,16 +16,7 @@ const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 /// Address families of `socket`: left out are those with a record of kernel holes and no use in containers (DECnet,
 /// Econet, ATM SVC, IrDA, WANPIPE, IUCV, CAIF), AF_ALG (38), AF_VSOCK (40, which reaches the hypervisor), and what came
 /// after AF_MCTP.
-const FAMILIES: &[(u64, u64)] = &[
-    (0, 11),
-    (13, 18),
-    (21, 22),
-    (24, 24),
-    (26, 33),
-    (35, 36),
-    (39, 39),
-    (41, 45),
-];
+const FAMILIES: &[(u64, u64)] = &[(0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
 
 /// PER_LINUX, PER_LINUX32, UNAME26 with both, and the query.
 const PERSONALITIES: &[(u64, u64)] =

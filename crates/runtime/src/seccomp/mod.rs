@@ -16,6 +16,8 @@ mod default;
 mod numbers;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kernel;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

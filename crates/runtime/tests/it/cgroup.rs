@@ -2,6 +2,8 @@
 //!
 //! Everything is made below a parent of the test's own, beside what exists, and removed also when a test fails.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic; clippy sees only functions that are tests themselves")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
