@@ -26,8 +26,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
 /// An open file's operations.
 pub trait DiskFile: fmt::Debug + Send + Sync {
-    /// The file's length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    /// The file's size in bytes.
+    fn size(&self) -> io::Result<u64>;
     /// Reads as much of `buffer` as the file has from `offset`; returns how much.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset`.
@@ -76,7 +76,7 @@ impl Disk for RealDisk {
 }
 
 impl DiskFile for File {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 

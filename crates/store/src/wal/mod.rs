@@ -191,18 +191,16 @@ impl Wal {
     /// Reads entries back from disk, from `index` on: at least that one, and what lies beside it.
     /// Blocking. Empty if the entry is not on disk (yet, or any more).
     pub fn read_from(&self, index: u64) -> Result<Vec<EntryRecord>, WalError> {
-        loop {
-            let find = || self.frames().find(index);
-            let Some(frame) = find() else { return Ok(Vec::new()) };
-            match frame.read() {
-                Ok(mut entries) => {
-                    entries.retain(|entry| entry.pos.index >= index);
-                    return Ok(entries);
-                }
-                // Purged meanwhile, and its segment already in use for something else.
-                Err(_) if find().is_none() => return Ok(Vec::new()),
-                Err(error) => return Err(error),
+        let find = || self.frames().find(index);
+        let Some(frame) = find() else { return Ok(Vec::new()) };
+        match frame.read() {
+            Ok(mut entries) => {
+                entries.retain(|entry| entry.pos.index >= index);
+                Ok(entries)
             }
+            // Purged meanwhile, and its segment already in use for something else.
+            Err(_) if find().is_none() => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 

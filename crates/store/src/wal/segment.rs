@@ -180,7 +180,7 @@ pub(crate) fn intact_frame(salt: u32, bytes: &[u8], from: usize, least: u64) -> 
 
 /// All bytes of a file.
 pub(crate) fn read_all(path: &Path, file: &dyn DiskFile) -> Result<Vec<u8>, WalError> {
-    let length = file.len().map_err(WalError::io("measure", path))?;
+    let length = file.size().map_err(WalError::io("measure", path))?;
     let length = usize::try_from(length).map_err(|_| WalError::damaged(path, 0, &format::FormatError::NoHeader))?;
     let mut bytes = vec![0; length];
     let count = file.read_at(&mut bytes, 0).map_err(WalError::io("read", path))?;

@@ -56,7 +56,7 @@ impl Spares {
             let number = name[PREFIX.len()..].parse::<u64>().unwrap_or(0);
             ready.next = ready.next.max(number + 1);
             let file = disk.open(&path).map_err(WalError::io("open", &path))?;
-            if file.len().map_err(WalError::io("measure", &path))? == size {
+            if file.size().map_err(WalError::io("measure", &path))? == size {
                 ready.names.push(name);
             } else {
                 disk.remove(&path).map_err(WalError::io("remove", &path))?;

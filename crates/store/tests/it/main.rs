@@ -1,5 +1,7 @@
 //! The store's promises at its boundary: what was acknowledged is there, whatever happened in between.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod crash;
 mod disks;
 mod notes;

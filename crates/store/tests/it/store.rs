@@ -200,7 +200,7 @@ async fn idle_store_writes_nothing_and_a_failed_sync_stops_it() {
     drop(store);
 
     let store = open(dir.path()).await;
-    assert_eq!(text_of(&*store.linearizable().await.unwrap(), 0).as_deref(), Some("first"));
+    assert_eq!(text_of(&store.linearizable().await.unwrap(), 0).as_deref(), Some("first"));
     store.propose(vec![note(2, "after")]).await.unwrap();
     store.shutdown().await;
 }

@@ -33,8 +33,8 @@ pub fn append(wal: &Wal, records: Vec<Record>) {
     durable.recv().unwrap().expect("the disk works");
 }
 
-/// A log in one segment, with the place where each acknowledged entry ends.
-fn written() -> (BTreeMap<PathBuf, Vec<u8>>, Vec<(u64, EntryRecord)>) {
+/// The bytes of a log in one segment, and where each acknowledged entry ends.
+fn written() -> (Vec<u8>, Vec<(u64, EntryRecord)>) {
     let disk = Arc::new(MemDisk::default());
     let (wal, _) = Wal::open(options(Arc::clone(&disk), SEGMENT)).expect("a fresh log opens");
     append(&wal, vec![Record::Vote(Ballot { term: 1, node: 1, committed: true })]);
@@ -50,8 +50,8 @@ fn written() -> (BTreeMap<PathBuf, Vec<u8>>, Vec<(u64, EntryRecord)>) {
         }
     }
     wal.close();
-    let files = disk.contents().into_iter().filter(|(path, _)| path == Path::new(SEGMENT_PATH)).collect();
-    (files, acknowledged)
+    let bytes = disk.contents().remove(Path::new(SEGMENT_PATH)).expect("the log has one segment");
+    (bytes, acknowledged)
 }
 
 const SEGMENT_PATH: &str = "/log/seg-0000000000000001";
@@ -96,8 +96,7 @@ fn check_goes_on(disk: &Arc<MemDisk>, wal: &Wal, recovered: &Recovered, cut: u64
 
 #[test]
 fn log_cut_at_every_byte_of_its_last_64_kib_keeps_what_was_acknowledged() {
-    let (files, acknowledged) = written();
-    let bytes = &files[Path::new(SEGMENT_PATH)];
+    let (bytes, acknowledged) = written();
     let end = acknowledged.last().unwrap().0;
     everywhere((end - 64 * 1024..=end).collect(), |cut| {
         let (disk, wal, recovered) = open(bytes[..cut as usize].to_vec()).expect("a cut log opens");
@@ -111,8 +110,7 @@ fn log_cut_at_every_byte_of_its_last_64_kib_keeps_what_was_acknowledged() {
 /// As a power cut leaves a preallocated file: the length is there, the end was not written.
 #[test]
 fn log_whose_end_was_never_written_keeps_what_was_acknowledged() {
-    let (files, acknowledged) = written();
-    let bytes = &files[Path::new(SEGMENT_PATH)];
+    let (bytes, acknowledged) = written();
     let end = acknowledged.last().unwrap().0;
     for stale in [0x00, 0xa5] {
         everywhere((end - 64 * 1024..=end).step_by(7).collect(), |cut| {
@@ -129,8 +127,7 @@ fn log_whose_end_was_never_written_keeps_what_was_acknowledged() {
 
 #[test]
 fn flipped_bits_are_found_and_never_read_as_data() {
-    let (files, acknowledged) = written();
-    let bytes = &files[Path::new(SEGMENT_PATH)];
+    let (bytes, acknowledged) = written();
     let end = acknowledged.last().unwrap().0;
     let last_start = acknowledged[acknowledged.len() - 2].0;
     everywhere((0..end).step_by(11).collect(), |at| {
