@@ -1,0 +1,7 @@
+//! The image crate against a real registry, real archives and a real file system. Needs root and Debian's
+//! docker-registry, skopeo and busybox-static; umoci for the comparison.
+
+mod build;
+mod programs;
+mod pull;
+mod registry;
