@@ -1,0 +1,194 @@
+//! The dispatcher: an agent's session, from its hello to its end.
+//!
+//! Each session has one loop. It sends the node's assignments whenever they differ from what the agent
+//! has, and takes in heartbeats, reports and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use skep_api::{
+    AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, ManagerMessage, Messages, Refusal,
+    RefusalKind, TaskReport, Welcome,
+};
+use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus};
+use skep_store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::assignments::{AssignmentSet, assignments_for, delta};
+use crate::clock::wall_clock;
+use crate::refusal::not_written;
+use crate::reports::Reports;
+use crate::sessions::{OpenSession, Sessions};
+
+/// Messages that wait for an agent that is slow to read.
+const QUEUE: usize = 256;
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+pub struct DispatcherService {
+    pub store: Store,
+    pub sessions: Arc<Sessions>,
+    pub reports: Reports,
+}
+
+impl Dispatcher for DispatcherService {
+    async fn session(
+        &self,
+        caller: Caller,
+        mut input: Messages<AgentMessage>,
+    ) -> Result<Messages<ManagerMessage>, Refusal> {
+        let identity = caller.member()?;
+        let node = known_node(&self.store.cluster(), identity.node_id)?;
+        let hello = match tokio::time::timeout(HELLO_WAIT, input.next()).await {
+            Ok(Some(Ok(AgentMessage::Hello(hello)))) => hello,
+            Ok(Some(Err(refusal))) => return Err(refusal),
+            Ok(_) => return Err(Refusal::new(RefusalKind::Invalid, "a session begins with a hello")),
+            Err(_) => return Err(Refusal::new(RefusalKind::TimedOut, "no hello came within 10 s")),
+        };
+        check_protocol(&hello)?;
+        let address = match (&hello.address, caller) {
+            (told, _) if !told.is_empty() => told.clone(),
+            (_, Caller::Member { address, .. }) => address.ip().to_string(),
+            (_, Caller::Local { .. } | Caller::Anonymous { .. }) => String::new(),
+        };
+        self.report_ready(&node, &hello, address).await?;
+        let (to_agent, from_manager) = mpsc::channel(QUEUE);
+        let session = self.sessions.open(node.id, to_agent.clone());
+        tracing::info!(node.id = %node.id, node.hostname = hello.description.hostname, "session opened");
+        let driver = Driver {
+            session,
+            sessions: Arc::clone(&self.sessions),
+            cluster: self.store.watch(),
+            reports: self.reports.clone(),
+            to_agent,
+            sent: AssignmentSet::new(),
+            revision: 0,
+        };
+        tokio::spawn(driver.run(input, node.id));
+        Ok(ReceiverStream::new(from_manager).map(Ok).boxed())
+    }
+}
+
+impl DispatcherService {
+    /// The node is there: written only when the cluster does not know it already.
+    async fn report_ready(&self, node: &Node, hello: &Hello, address: String) -> Result<(), Refusal> {
+        let status = NodeStatus { state: NodeState::Ready, message: String::new(), address };
+        if node.status == status && node.description.as_ref() == Some(&hello.description) {
+            return Ok(());
+        }
+        let description = Some(Box::new(hello.description.clone()));
+        let change = Change::ReportNode { node: node.id, description, status, at: wall_clock() };
+        self.store.propose(vec![change]).await.map_err(not_written)?;
+        Ok(())
+    }
+}
+
+fn known_node(cluster: &Cluster, id: NodeId) -> Result<Arc<Node>, Refusal> {
+    cluster.nodes.get(&id).cloned().ok_or_else(|| {
+        let message = format!(
+            "node {id} is not (or no longer) a member of this cluster; run `skep leave` on it and join it again"
+        );
+        Refusal::new(RefusalKind::Denied, message)
+    })
+}
+
+fn check_protocol(hello: &Hello) -> Result<(), Refusal> {
+    if hello.protocol == DISPATCH_PROTOCOL {
+        return Ok(());
+    }
+    let message = format!(
+        "the agent speaks session protocol {}, this manager {DISPATCH_PROTOCOL}; install the same skep version on both",
+        hello.protocol
+    );
+    Err(Refusal::new(RefusalKind::Unsupported, message))
+}
+
+/// One session's loop and what it owns.
+struct Driver {
+    session: OpenSession,
+    sessions: Arc<Sessions>,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    reports: Reports,
+    to_agent: mpsc::Sender<ManagerMessage>,
+    sent: AssignmentSet,
+    revision: u64,
+}
+
+enum Event {
+    Message(Option<Result<AgentMessage, Refusal>>),
+    ClusterChanged,
+    Over,
+}
+
+impl Driver {
+    async fn run(mut self, mut input: Messages<AgentMessage>, node: NodeId) {
+        if self.welcome().await.is_err() {
+            return;
+        }
+        loop {
+            let event = tokio::select! {
+                message = input.next() => Event::Message(message),
+                changed = self.cluster.changed() => if changed.is_ok() { Event::ClusterChanged } else { Event::Over },
+                () = self.session.ended.cancelled() => Event::Over,
+            };
+            let more = match event {
+                Event::Message(Some(Ok(message))) => {
+                    self.take(message);
+                    true
+                }
+                Event::Message(Some(Err(_)) | None) | Event::Over => false,
+                Event::ClusterChanged => self.send_changes().await,
+            };
+            if !more {
+                tracing::info!(node.id = %node, "session ended");
+                return;
+            }
+        }
+    }
+
+    async fn welcome(&mut self) -> Result<(), mpsc::error::SendError<ManagerMessage>> {
+        let cluster = self.cluster.borrow_and_update().clone();
+        let period = cluster.config.as_ref().map(|config| config.spec.heartbeat_period);
+        let managers = cluster.nodes.values().filter_map(|node| node.manager.as_ref());
+        let welcome = Welcome {
+            node: self.session.node,
+            heartbeat_period: period.unwrap_or(Duration::from_secs(1)),
+            managers: managers.map(|manager| manager.address.clone()).collect(),
+        };
+        self.to_agent.send(ManagerMessage::Welcome(welcome)).await?;
+        self.sent = assignments_for(&cluster, self.session.node);
+        self.revision = 1;
+        let set = self.sent.values().cloned().collect();
+        let full = Assignments { base: None, revision: self.revision, set, removed: Vec::new() };
+        self.to_agent.send(ManagerMessage::Assignments(full)).await
+    }
+
+    /// False when the agent is gone or the node is no longer a member.
+    async fn send_changes(&mut self) -> bool {
+        let cluster = self.cluster.borrow_and_update().clone();
+        if !cluster.nodes.contains_key(&self.session.node) {
+            return false;
+        }
+        let wanted = assignments_for(&cluster, self.session.node);
+        let Some(delta) = delta(self.revision, &self.sent, &wanted) else { return true };
+        (self.sent, self.revision) = (wanted, delta.revision);
+        self.to_agent.send(ManagerMessage::Assignments(delta)).await.is_ok()
+    }
+
+    fn take(&self, message: AgentMessage) {
+        let node = self.session.node;
+        self.sessions.note_heard(node, matches!(message, AgentMessage::Leaving));
+        match message {
+            AgentMessage::Report { tasks } => {
+                for TaskReport { task, status } in tasks {
+                    self.reports.report(node, task, status);
+                }
+            }
+            AgentMessage::Log { .. } | AgentMessage::Exec { .. } | AgentMessage::End { .. } => {
+                self.sessions.answer(node, message)
+            }
+            AgentMessage::Heartbeat | AgentMessage::Leaving | AgentMessage::Hello(_) => {}
+        }
+    }
+}
