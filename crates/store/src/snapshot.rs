@@ -163,8 +163,8 @@ impl Snapshots {
         if newest.as_ref().is_none_or(|newest| index_of(&newest.meta) <= index_of(meta)) {
             *newest = Some(Newest { meta: meta.clone(), path, size });
         }
-        for old in self.files()?.split_off(KEPT.min(self.files()?.len())) {
-            fs::remove_file(&old).map_err(io_error("remove", &old))?;
+        for old in self.files()?.iter().skip(KEPT) {
+            fs::remove_file(old).map_err(io_error("remove", old))?;
         }
         Ok(())
     }

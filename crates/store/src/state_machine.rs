@@ -246,6 +246,7 @@ mod tests {
                 node: 1,
                 segment_bytes: 64 * 1024,
                 keep_bytes: self.keep_bytes,
+                lock: None,
             };
             let (log, found) = LogStore::open(options).expect("a fresh folder opens");
             let (snapshots, loaded) =

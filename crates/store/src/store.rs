@@ -43,8 +43,6 @@ struct Inner {
     cluster: watch::Receiver<Arc<Cluster>>,
     leadership: watch::Receiver<Leadership>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    /// Held as long as the store is open.
-    _lock: File,
 }
 
 /// A proposal that was applied.
@@ -58,7 +56,6 @@ pub struct Committed {
 
 /// What the disk held.
 struct Opened {
-    lock: File,
     log: LogStore,
     snapshots: Arc<Snapshots>,
     since_snapshot: Arc<SinceSnapshot>,
@@ -75,7 +72,7 @@ impl Store {
         let files = config.clone();
         let opened =
             spawn_blocking(move || open_files(&files)).await.map_err(|error| StoreError::Raft(error.to_string()))??;
-        let Opened { lock, log, snapshots, since_snapshot, machine, cluster } = opened;
+        let Opened { log, snapshots, since_snapshot, machine, cluster } = opened;
         let raft_config = raft_config(&config, log.wal().metrics().last_sync)
             .validate()
             .map_err(|error| StoreError::Raft(error.to_string()))?;
@@ -102,7 +99,6 @@ impl Store {
             cluster,
             leadership,
             tasks: Mutex::new(tasks),
-            _lock: lock,
         };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -218,6 +214,7 @@ fn open_files(config: &StoreConfig) -> Result<Opened, StoreError> {
         node: config.raft_id,
         segment_bytes: config.segment_bytes,
         keep_bytes: config.cache_bytes,
+        lock: Some(Arc::new(lock)),
     };
     let (log, found) = LogStore::open(options)?;
     if let Some((path, offset)) = &found.torn {
@@ -228,7 +225,7 @@ fn open_files(config: &StoreConfig) -> Result<Opened, StoreError> {
     let since_snapshot = Arc::new(SinceSnapshot::new(log.wal().clone(), found.bytes));
     let (machine, cluster) =
         StateMachine::new(loaded, Arc::clone(&snapshots), Arc::clone(&since_snapshot)).map_err(StoreError::State)?;
-    Ok(Opened { lock, log, snapshots, since_snapshot, machine, cluster })
+    Ok(Opened { log, snapshots, since_snapshot, machine, cluster })
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::WalError;
-use super::format::{EntryRecord, Record};
+use super::record::{EntryRecord, Record};
 use super::segment::{Frame, Segment};
 
 /// A frame that holds entries which are still part of the log.

@@ -8,6 +8,7 @@
 //! It knows places, votes and opaque payloads; what an entry means is not its business, nor is
 //! keeping recent entries in memory (`log_store`). An idle log writes nothing.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -16,13 +17,16 @@ use std::thread::JoinHandle;
 pub mod disk;
 mod format;
 mod frames;
+#[cfg(test)]
+mod golden;
+mod record;
 mod recover;
 mod segment;
 mod spare;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
-pub use format::{Ballot, Checkpoint, EntryRecord, LogPos, PayloadKind, Record};
+pub use record::{Ballot, Checkpoint, EntryRecord, LogPos, PayloadKind, Record};
 pub use recover::Recovered;
 pub use writer::WalMetrics;
 
@@ -52,6 +56,8 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Bytes of payload to hand back at open.
     pub keep_bytes: usize,
+    /// The folder's lock, held until the writer has ended.
+    pub lock: Option<Arc<File>>,
 }
 
 /// The log cannot be opened, read or written.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use super::WalError;
 use super::disk::Disk;
-use super::format::{BLOCK, Checkpoint, EntryRecord, FormatError, PayloadKind, Record};
+use super::format::{BLOCK, FormatError};
 use super::frames::FrameIndex;
+use super::record::{Checkpoint, EntryRecord, PayloadKind, Record};
 use super::segment::{STARTING, Scan, Segment, intact_frame, read_all};
 use super::spare::{UNFINISHED, is_spare};
 use crate::key::{DataKey, hex};

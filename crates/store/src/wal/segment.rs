@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use super::WalError;
 use super::disk::{Disk, DiskFile};
-use super::format::{
-    self, BLOCK, FormatError, FoundFrame, Record, SegmentHeader, encode_frame, find_frame, open_frame,
-};
+use super::format::{self, BLOCK, FormatError, FoundFrame, SegmentHeader, encode_frame, find_frame, open_frame};
+use super::record::Record;
 use crate::key::{DataKey, FileKey, Purpose, fill_random};
 
 /// The name of a segment's file while it is made without a spare; worthless after a crash.

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::format::{BLOCK, Checkpoint, LogPos, Record, SegmentHeader, frame_size, put_record};
+use super::format::{BLOCK, SegmentHeader, frame_size};
 use super::frames::FrameIndex;
+use super::record::{Checkpoint, LogPos, Record, put_record};
 use super::recover::{Expect, Recovered, Resume, recover};
 use super::segment::{Frame, STARTING, Segment, fill_zero};
 use super::spare::Spares;
@@ -122,7 +123,7 @@ impl Writer {
         if !options.segment_bytes.is_multiple_of(BLOCK as u64) || options.segment_bytes < 16384 {
             return Err(WalError::SegmentSize(options.segment_bytes));
         }
-        let WalOptions { dir, disk, key, node, segment_bytes, keep_bytes } = &options;
+        let WalOptions { dir, disk, key, node, segment_bytes, keep_bytes, lock: _ } = &options;
         let expect = Expect { key, node: *node, segment_bytes: *segment_bytes, keep_bytes: *keep_bytes };
         let (recovered, resume) = recover(&**disk, dir, &expect)?;
         let Resume { mut segments, frames, next_frame, end, last_unit, file_length, stale, spares } = resume;

@@ -138,16 +138,41 @@ async fn snapshot_replaces_the_log_and_restores_the_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn older_snapshot_and_the_log_replace_a_damaged_one() {
+    let dir = TempDir::new().unwrap();
+    let store = started(dir.path()).await;
+    for number in 1..=40 {
+        store.propose(vec![note(number, "text")]).await.unwrap();
+        if number % 20 == 0 {
+            take_snapshot(&store).await;
+        }
+    }
+    store.propose(vec![note(41, "text")]).await.unwrap();
+    let before = store.cluster();
+    store.shutdown().await;
+    let newest = files(&dir.path().join("snapshots")).pop().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() - 1]).unwrap();
+    let store = open(dir.path()).await;
+    assert_eq!(*store.linearizable().await.unwrap(), *before);
+    store.shutdown().await;
+}
+
+async fn take_snapshot(store: &Store) {
+    let last = store.metrics().snapshot_index;
+    store.snapshot().await.unwrap();
+    while store.metrics().snapshot_index == last {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_readable_on_disk() {
     let dir = TempDir::new().unwrap();
     let store = started(dir.path()).await;
     let secret = "correct-horse-battery-staple";
     store.propose(vec![note(77, secret)]).await.unwrap();
-    let snapshot = store.metrics().snapshot_index;
-    store.snapshot().await.unwrap();
-    while store.metrics().snapshot_index == snapshot {
-        tokio::task::yield_now().await;
-    }
+    take_snapshot(&store).await;
     store.shutdown().await;
     let all = [files(&dir.path().join("log")), files(&dir.path().join("snapshots"))].concat();
     assert!(all.len() >= 3, "{all:?}");

@@ -17,7 +17,7 @@ const BLOCK: u64 = 4096;
 
 pub fn options(disk: Arc<MemDisk>, segment_bytes: u64) -> WalOptions {
     let key = DataKey::from_bytes([9; 32]);
-    WalOptions { dir: PathBuf::from("/log"), disk, key, node: 1, segment_bytes, keep_bytes: usize::MAX }
+    WalOptions { dir: PathBuf::from("/log"), disk, key, node: 1, segment_bytes, keep_bytes: usize::MAX, lock: None }
 }
 
 pub fn entry(index: u64, size: usize) -> EntryRecord {
