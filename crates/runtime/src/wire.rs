@@ -105,8 +105,6 @@ pub enum ChildMessage {
 /// From a warden to its child.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ChildOrder {
-    /// The cgroup is joined: set up.
-    Prepare,
     /// Run the command.
     Start,
 }

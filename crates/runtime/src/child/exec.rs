@@ -9,6 +9,7 @@ use super::{Channel, Stdio, dev, install_pipes, install_terminal, leave_the_ward
 use crate::failure::{Failure, Step};
 use crate::plan::{ExecPlan, Plan, Seccomp};
 use crate::sys;
+use crate::warden::Membership;
 
 #[derive(Debug)]
 pub struct ExecChild<'p> {
@@ -17,6 +18,7 @@ pub struct ExecChild<'p> {
     pub exec: &'p ExecPlan,
     pub stdio: Stdio,
     pub channel: Channel,
+    pub membership: Membership,
     /// The container's first process.
     pub init: OwnedFd,
 }
@@ -24,7 +26,6 @@ pub struct ExecChild<'p> {
 /// Runs in the clone; never returns.
 pub fn run(child: ExecChild<'_>) -> ! {
     leave_the_warden();
-    child.channel.wait_for_order();
     let failure = match enter(&child) {
         Ok(()) => become_process(command(&child), &child.channel),
         Err(failure) => failure,
@@ -54,6 +55,7 @@ fn command<'p>(child: &ExecChild<'p>) -> Process<'p> {
 }
 
 fn enter(child: &ExecChild<'_>) -> Result<(), Failure> {
+    child.membership.join()?;
     super::write_oom_score_adj(child.plan.oom_score_adj)?;
     let kinds = libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC

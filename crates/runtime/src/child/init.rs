@@ -12,12 +12,14 @@ use crate::failure::{Failure, Step};
 use crate::plan::{CgroupNamespace, Network, Plan};
 use crate::sys;
 use crate::sys::mount::Depth;
+use crate::warden::Membership;
 
 #[derive(Debug)]
 pub struct InitChild<'p> {
     pub plan: &'p Plan,
     pub stdio: Stdio,
     pub channel: Channel,
+    pub membership: Membership,
     /// The namespace to join, opened by the warden; `None` for the host's or one that clone made.
     pub netns: Option<OwnedFd>,
     /// Whether this kernel's cgroups are v2 alone, where Docker's default is a namespace of one's own.
@@ -27,7 +29,6 @@ pub struct InitChild<'p> {
 /// Runs in the clone; never returns.
 pub fn run(child: InitChild<'_>) -> ! {
     leave_the_warden();
-    child.channel.wait_for_order();
     let failure = match set_up(&child) {
         Ok(()) => become_process(command(child.plan), &child.channel),
         Err(failure) => failure,
@@ -59,6 +60,7 @@ fn command(plan: &Plan) -> Process<'_> {
 
 fn set_up(child: &InitChild<'_>) -> Result<(), Failure> {
     let plan = child.plan;
+    child.membership.join()?;
     super::write_oom_score_adj(plan.oom_score_adj)?;
     set_up_namespaces(child)?;
     let sources = mounts::open_sources(plan)?;

@@ -8,7 +8,7 @@ use rustix::process::WaitOptions;
 
 use super::output::Output;
 use super::streams::{self, OurEnds};
-use super::{Warden, raw};
+use super::{Membership, Warden, raw};
 use crate::cgroup::{self, Cgroup, CgroupHost};
 use crate::child::{self, Channel, InitChild};
 use crate::failure::{Failure, Step};
@@ -18,7 +18,7 @@ use crate::recovery::cgroup_failure;
 use crate::run_dir::{self, RunDir};
 use crate::sys;
 use crate::sys::process::{Fork, Spawned};
-use crate::wire::{self, ChildMessage, ChildOrder, State};
+use crate::wire::{self, ChildMessage, State};
 
 /// Makes it; also returns what the user should be told although it works.
 pub fn build(run_dir: RunDir, id: &str, plan: &OwnedFd) -> Result<(Warden, Vec<String>), Failure> {
@@ -117,7 +117,8 @@ impl Starter<'_> {
         let (stdio, mut ours) = streams::make(self.plan.tty, self.plan.open_stdin).step("stdio", what)?;
         let (gate, theirs) = streams::channel().step("clone", what)?;
         let netns = self.open_netns()?;
-        let forked = sys::process::clone_into(self.namespaces(), self.cgroup.dir_fd()).step("clone", what)?;
+        let membership = Membership::of(self.cgroup)?;
+        let forked = sys::process::clone_into(self.namespaces(), membership.birthplace()).step("clone", what)?;
         let init = match forked {
             Fork::Parent(spawned) => spawned,
             Fork::Child => {
@@ -127,16 +128,13 @@ impl Starter<'_> {
                     stdio,
                     channel: Channel::new(theirs),
                     netns,
+                    membership,
                     cgroup_v2: self.host.mode() == cgroup::Mode::V2,
                 })
             }
         };
-        drop((stdio, theirs, netns));
+        drop((stdio, theirs, netns, membership));
         let mut finish = || -> Result<Option<OwnedFd>, Failure> {
-            if self.cgroup.dir_fd().is_none() {
-                self.cgroup.join(raw(init.pid)).map_err(cgroup_failure)?;
-            }
-            wire::send(&gate, &ChildOrder::Prepare, &[]).map_err(|_| died())?;
             let terminal = await_ready(&gate)?;
             for (stream, fd) in [(Stream::Stdout, ours.stdout.take()), (Stream::Stderr, ours.stderr.take())] {
                 if let Some(fd) = fd {

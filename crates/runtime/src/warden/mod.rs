@@ -9,6 +9,7 @@
 //! It decides nothing: no restarts, no health checks, no limits beyond what the Plan says.
 
 mod build;
+mod membership;
 mod output;
 mod serve;
 mod session;
@@ -28,6 +29,7 @@ use crate::sys;
 use crate::sys::process::Spawned;
 use crate::wire::{self, ChildMessage, ChildOrder, Event, KeeperReply, State};
 
+pub use membership::Membership;
 use output::Output;
 use serve::Connection;
 use session::Session;

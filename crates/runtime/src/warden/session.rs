@@ -8,14 +8,13 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Pid, WaitOptions};
 
-use super::{Warden, raw, streams};
+use super::{Membership, Warden, raw, streams};
 use crate::child::{self, Channel, ExecChild, Stdio};
 use crate::failure::{Failure, Step};
-use crate::plan::{ExecPlan, Plan, Sharing};
-use crate::run_dir::RunDir;
+use crate::plan::{ExecPlan, Sharing};
 use crate::sys;
 use crate::sys::process::{Fork, Spawned};
-use crate::wire::{self, ChildMessage, ChildOrder, Reply, State};
+use crate::wire::{self, ChildMessage, Reply, State};
 
 /// A start that takes longer hangs, on a dead network filesystem for instance; the warden has other things to do.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,8 +41,7 @@ impl Warden {
         let (channel, theirs) = streams::channel().step("exec", what)?;
         set_socket_timeout(&channel, Timeout::Recv, Some(START_TIMEOUT)).step("exec", what)?;
         let spawned = self.clone_into_pid_namespace(&exec, stdio, theirs)?;
-        let outcome = self.admit(&spawned, &channel).and_then(|()| await_exec(&channel));
-        let terminal = match outcome {
+        let terminal = match await_exec(&channel) {
             Ok(terminal) => terminal,
             Err(failure) => {
                 // It may be gone already; either way it is reaped here and never becomes a session.
@@ -67,6 +65,7 @@ impl Warden {
     fn clone_into_pid_namespace(&self, exec: &ExecPlan, stdio: Stdio, channel: OwnedFd) -> Result<Spawned, Failure> {
         let what = || "failed to start a process in the container".to_owned();
         let init = self.init.pidfd.try_clone().step("exec", what)?;
+        let membership = Membership::of(&self.cgroup)?;
         let own = match self.pid_sharing {
             Sharing::Host => None,
             Sharing::Private => {
@@ -76,9 +75,14 @@ impl Warden {
                 Some(own)
             }
         };
-        let forked = sys::process::clone_into(0, self.cgroup.dir_fd());
+        let forked = sys::process::clone_into(0, membership.birthplace());
         if let Ok(Fork::Child) = forked {
-            run_child(&self.run_dir, &self.id, exec, stdio, channel, init);
+            let channel = Channel::new(channel);
+            // The container's plan is read anew, so that the warden need not keep it in memory.
+            match self.run_dir.read_plan(&self.id) {
+                Ok(plan) => child::run_exec(ExecChild { plan: &plan, exec, stdio, channel, init, membership }),
+                Err(failure) => channel.fail(failure),
+            }
         }
         if let Some(own) = own {
             // Back out, or every later child would land in there. Own namespace, so it cannot fail.
@@ -90,15 +94,6 @@ impl Warden {
         }
     }
 
-    /// Into the container's cgroup before it does anything.
-    fn admit(&self, spawned: &Spawned, channel: &OwnedFd) -> Result<(), Failure> {
-        if self.cgroup.dir_fd().is_none() {
-            self.cgroup.join(raw(spawned.pid)).map_err(|error| Failure::new("cgroup", error.to_string()))?;
-        }
-        wire::send(channel, &ChildOrder::Prepare, &[])
-            .map_err(|error| Failure::new("exec", format!("the new process is gone: {error}")))
-    }
-
     pub fn signal_exec(&self, session: u32, signal: i32) -> Result<(), Failure> {
         let Some(session) = self.sessions.iter().find(|candidate| candidate.id == session) else {
             return Err(Failure::new("signal", format!("exec session {session} has ended")));
@@ -106,16 +101,6 @@ impl Warden {
         sys::signal::send(session.pidfd.as_fd(), signal)
             .step("signal", || format!("failed to send signal {signal} to exec session {}", session.id))
     }
-}
-
-/// In the child. The container's plan is read anew, so that the warden need not keep it in memory.
-fn run_child(run_dir: &RunDir, id: &str, exec: &ExecPlan, stdio: Stdio, channel: OwnedFd, init: OwnedFd) -> ! {
-    let channel = Channel::new(channel);
-    let plan: Plan = match run_dir.read_plan(id) {
-        Ok(plan) => plan,
-        Err(failure) => channel.fail(failure),
-    };
-    child::run_exec(ExecChild { plan: &plan, exec, stdio, channel, init })
 }
 
 /// The terminal, if it made one, once the command runs.

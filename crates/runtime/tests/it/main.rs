@@ -6,5 +6,6 @@ mod exec;
 mod faults;
 mod files;
 mod limits;
+mod measure;
 mod node;
 mod run;
