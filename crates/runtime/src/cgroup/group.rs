@@ -203,11 +203,13 @@ impl Cgroup {
     pub fn kill(&self) -> Result<(), CgroupError> {
         if let Some(dir) = &self.dirs.v2
             && write(&dir.join("cgroup.kill"), "1").is_ok()
-            && self.dirs.v1.is_empty()
         {
-            return Ok(());
+            if self.is_v2() {
+                return Ok(());
+            }
+            // Hybrid: what moved itself out of the cgroup2 side is still in the v1 side, and a v1 freezer keeps the dying.
+            return self.kill_each().and(self.thaw());
         }
-        // Hybrid: what moved itself out of the cgroup2 side is still in the v1 side.
         if self.procs()?.is_empty() {
             return Ok(());
         }

@@ -103,7 +103,7 @@ fn the_default_filter_equals_its_profile_for_every_number() {
             let program = compile(&profile, arch, caps).unwrap();
             for abi in arch.abis() {
                 let plain = Plain::new(&profile, abi);
-                for number in (0..600).chain(0xf_0000..0xf_0010).chain([X32_BIT - 1, u32::MAX & !X32_BIT]) {
+                for number in (0..600).chain(0xf_0000..0xf_0010).chain([X32_BIT - 1, !X32_BIT]) {
                     let args = [0; 6];
                     let got = interpret(&program, Call { number, audit: abi.audit, args });
                     assert_eq!(got, plain.decide(caps, number, args), "{arch:?} {abi:?} {number} {caps:#x}");
