@@ -1,3 +1,9 @@
 //! One node's network: plan (pure), realize (netlink, nftables), and the net helper (DNS, localhost proxies).
 
+mod netlink;
+pub mod plan;
+mod realize;
 pub mod snapshot;
+mod sys;
+
+pub use realize::{Applied, Attachment, Config, Overlay, RealizeError, Sandbox, TableChange, Warning, namespaces_dir};

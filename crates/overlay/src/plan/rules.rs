@@ -1,0 +1,90 @@
+//! The data of the nftables table: what the maps and sets of the static ruleset hold.
+//!
+//! Which rules read them is in `realize::nft::ruleset`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use ipnet::Ipv4Net;
+
+use super::{NodeNetwork, Protocol, link_group, link_name};
+
+/// The contents of the table `ip skep`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// A network's links, by their group, and its range: what may be reached through them.
+    pub inside: BTreeSet<(u32, Ipv4Net)>,
+    /// A container's link and the source addresses that may come from it.
+    pub sources: BTreeSet<(String, Ipv4Addr)>,
+    /// Internal networks, by their links' group.
+    pub internal: BTreeSet<u32>,
+    /// All containers' addresses: the pool and what lies outside it.
+    pub containers: BTreeSet<Ipv4Net>,
+    /// Service addresses and where they lead, in the order of their slots. Empty: rejected.
+    pub vips: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
+    /// Published ports and where they lead, in the order of their slots. Empty: rejected.
+    pub ports: BTreeMap<PortKey, Vec<SocketAddrV4>>,
+    /// Local containers, which may be their own service's backend.
+    pub hairpin: BTreeSet<Ipv4Addr>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortKey {
+    /// Unspecified: every address of the node but the loopback ones.
+    pub address: Ipv4Addr,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+pub(super) fn rules(node: &NodeNetwork) -> Rules {
+    let networks = || node.networks.iter();
+    let containers: Vec<Ipv4Net> = networks().map(|n| n.subnet.trunc()).chain([node.pool.trunc()]).collect();
+    let mut rules = Rules {
+        inside: networks().map(|n| (link_group(&n.id), n.subnet)).collect(),
+        sources: node.endpoints.iter().map(|e| (link_name(&e.sandbox, &e.network), e.address)).collect(),
+        internal: networks().filter(|n| n.internal).map(|n| link_group(&n.id)).collect(),
+        containers: Ipv4Net::aggregate(&containers).into_iter().collect(),
+        hairpin: node.endpoints.iter().map(|endpoint| endpoint.address).collect(),
+        ..Rules::default()
+    };
+    rules.sources.extend(other_ways_out(node));
+    for service in &node.services {
+        if let Some(vip) = service.vip {
+            let serving = service.backends.iter().filter(|backend| backend.serving);
+            let backends: BTreeSet<_> = serving.map(|backend| backend.address).collect();
+            rules.vips.insert(vip, backends.into_iter().collect());
+        }
+    }
+    for port in &node.published {
+        let address = match port.bind {
+            None => Ipv4Addr::UNSPECIFIED,
+            Some(IpAddr::V4(address)) if !address.is_loopback() => address,
+            // The helper alone serves these: what it says on loopback never leaves the node, and IPv6 is proxied.
+            Some(IpAddr::V4(_) | IpAddr::V6(_)) => continue,
+        };
+        let key = PortKey { address, protocol: port.protocol, port: port.published };
+        let backends: BTreeSet<_> = port.backends.iter().map(|ip| SocketAddrV4::new(*ip, port.target)).collect();
+        rules.ports.insert(key, backends.into_iter().collect());
+    }
+    rules
+}
+
+/// A container on several networks has one default route, and answers through it whichever of its addresses was
+/// asked from outside. Those other addresses are its own, so they may come from that link too.
+fn other_ways_out(node: &NodeNetwork) -> BTreeSet<(String, Ipv4Addr)> {
+    let internal: BTreeMap<&str, bool> = node.networks.iter().map(|n| (n.id.as_str(), n.internal)).collect();
+    let mut default: BTreeMap<&str, &str> = BTreeMap::new();
+    for endpoint in &node.endpoints {
+        if internal.get(endpoint.network.as_str()) == Some(&false) {
+            default.entry(&endpoint.sandbox).or_insert(&endpoint.network);
+        }
+    }
+    let mut ways = BTreeSet::new();
+    for endpoint in &node.endpoints {
+        if let Some(network) = default.get(endpoint.sandbox.as_str()).filter(|network| **network != endpoint.network) {
+            ways.insert((link_name(&endpoint.sandbox, network), endpoint.address));
+        }
+    }
+    ways
+}

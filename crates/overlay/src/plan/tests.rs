@@ -1,0 +1,162 @@
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn network(id: &str, subnet: &str, internal: bool) -> Network {
+    let subnet: Ipv4Net = subnet.parse().unwrap();
+    let gateway = subnet.hosts().next().unwrap();
+    Network { id: id.into(), name: format!("shop_{id}"), subnet, gateway, internal }
+}
+
+fn endpoint(sandbox: &str, network: &str, address: &str, names: &[&str], serving: bool) -> Endpoint {
+    let names = names.iter().map(ToString::to_string).collect();
+    Endpoint { sandbox: sandbox.into(), network: network.into(), address: ip(address), names, serving }
+}
+
+fn service(network: &str, vip: Option<&str>, names: &[&str], backends: &[(&str, bool)]) -> Service {
+    Service {
+        network: network.into(),
+        vip: vip.map(ip),
+        names: names.iter().map(ToString::to_string).collect(),
+        backends: backends.iter().map(|(a, serving)| Backend { address: ip(a), serving: *serving }).collect(),
+    }
+}
+
+fn published(port: u16, bind: Option<&str>, backends: &[&str]) -> Published {
+    Published {
+        protocol: Protocol::Tcp,
+        published: port,
+        bind: bind.map(|bind| bind.parse().unwrap()),
+        target: 80,
+        backends: backends.iter().map(|a| ip(a)).collect(),
+        mode: PublishMode::Ingress,
+    }
+}
+
+fn node() -> NodeNetwork {
+    NodeNetwork {
+        networks: vec![network("front", "10.64.0.0/18", false), network("back", "10.64.64.0/18", true)],
+        endpoints: vec![
+            endpoint("t1", "front", "10.64.0.2", &["shop_web.1", "web.1"], true),
+            endpoint("t1", "back", "10.64.64.2", &["shop_web.1"], true),
+            endpoint("t2", "back", "10.64.64.3", &["Shop_db.1", "store"], false),
+            endpoint("t3", "back", "10.64.64.4", &["shop_db.2", "store"], true),
+        ],
+        services: vec![
+            service("front", Some("10.64.56.1"), &["shop_web", "web"], &[("10.64.0.2", true), ("10.64.0.9", false)]),
+            service("back", None, &["db"], &[("10.64.64.3", false), ("10.64.64.4", true)]),
+        ],
+        published: vec![
+            published(8080, None, &["10.64.0.2"]),
+            published(8081, Some("127.0.0.1"), &["10.64.0.2"]),
+            published(8082, Some("0.0.0.0"), &[]),
+        ],
+        pool: "10.64.0.0/10".parse().unwrap(),
+        upstreams: vec![],
+        search: vec![],
+    }
+}
+
+fn check(lines: impl IntoIterator<Item = String>, expected: Expect) {
+    expected.assert_eq(&lines.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+fn planned(node: &NodeNetwork) -> Realization {
+    plan(node, Path::new("/run/skep/net/ns"))
+}
+
+#[test]
+fn services_resolve_to_their_address_tasks_to_those_that_serve() {
+    let snapshot = planned(&node()).snapshot;
+    let lines = snapshot.zones.iter().flat_map(|(id, zone)| {
+        zone.names.iter().map(move |(name, to)| format!("{id} {name} {:?} {:?}", to.kind, to.addresses))
+    });
+    check(
+        lines,
+        expect![[r#"
+            back db Tasks [10.64.64.4]
+            back shop_db.1 Container [10.64.64.3]
+            back shop_db.2 Container [10.64.64.4]
+            back shop_web.1 Container [10.64.64.2]
+            back store Tasks [10.64.64.4]
+            back tasks.db Tasks [10.64.64.4]
+            front shop_web Vip [10.64.56.1]
+            front shop_web.1 Container [10.64.0.2]
+            front tasks.shop_web Tasks [10.64.0.2]
+            front tasks.web Tasks [10.64.0.2]
+            front web Vip [10.64.56.1]
+            front web.1 Container [10.64.0.2]"#]],
+    );
+}
+
+#[test]
+fn a_container_on_internal_networks_only_asks_nobody_outside() {
+    let snapshot = planned(&node()).snapshot;
+    check(
+        snapshot.sandboxes.iter().map(|(id, view)| format!("{id} {:?} {:?}", view.networks, view.outside)),
+        expect![[r#"
+            t1 ["front", "back"] Forward
+            t2 ["back"] Deny
+            t3 ["back"] Deny"#]],
+    );
+}
+
+#[test]
+fn loopback_ports_are_the_helpers_alone_and_idle_ones_are_kept_to_be_refused() {
+    let realization = planned(&node());
+    check(
+        realization.rules.ports.iter().map(|(key, to)| format!("{}:{} {to:?}", key.address, key.port)),
+        expect![[r#"
+            0.0.0.0:8080 [10.64.0.2:80]
+            0.0.0.0:8082 []"#]],
+    );
+    check(
+        realization.snapshot.listeners.iter().map(|l| format!("{:?} {} {:?}", l.bind, l.port, l.backends)),
+        expect![[r#"
+            None 8080 [10.64.0.2:80]
+            None 8082 []
+            Some(127.0.0.1) 8081 [10.64.0.2:80]"#]],
+    );
+}
+
+#[test]
+fn a_container_on_two_networks_may_answer_for_both_through_its_default_route() {
+    let sources = planned(&node()).rules.sources;
+    assert!(sources.contains(&(link_name("t1", "front"), ip("10.64.64.2"))));
+    assert_eq!(sources.len(), node().endpoints.len() + 1, "{sources:?}");
+}
+
+#[test]
+fn contradictions_are_left_out_and_named() {
+    let mut bad = node();
+    bad.networks.push(network("third", "10.64.32.0/24", false));
+    bad.endpoints.push(endpoint("t4", "front", "10.64.0.2", &[], true));
+    bad.endpoints.push(endpoint("t5", "front", "10.99.0.2", &[], true));
+    bad.endpoints.push(endpoint("t6", "gone", "10.99.0.2", &[], true));
+    bad.published.push(published(8082, None, &["10.64.0.2"]));
+    let realization = planned(&bad);
+    check(
+        realization.problems.iter().map(ToString::to_string),
+        expect![[r#"
+            network third is left out: its subnet 10.64.32.0/24 overlaps 10.64.0.0/18 of network front; give one of them another subnet
+            container t4 is left out: container t1 has 10.64.0.2 on network front already
+            container t5 is left out: 10.99.0.2 lies outside the subnet 10.64.0.0/18 of network front
+            container t6 is left out: this node has no network gone
+            port 8082/tcp is published twice; the second is left out"#]],
+    );
+    assert_eq!(Realization { problems: vec![], ..realization }, planned(&node()));
+}
+
+#[test]
+fn interface_names_fit_the_kernel() {
+    assert!(bridge_name("k2v5h3m0v8yx9b3zq1p7wxr4t").len() <= 15);
+    assert!(link_name("k2v5h3m0v8yx9b3zq1p7wxr4t", "k2v5h3m0v8yx9b3zq1p7wxr4t").len() <= 15);
+    assert_ne!(link_name("a", "b"), link_name("b", "a"));
+}

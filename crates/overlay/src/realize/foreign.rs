@@ -1,0 +1,93 @@
+//! Living beside others' firewalls. A packet must pass every table: ours cannot overrule another's drop.
+//!
+//! Docker sets the policy of `ip filter FORWARD` to drop, which would cut our containers off; it also keeps the chain
+//! DOCKER-USER for what its administrator wants accepted before that, and never changes its rules. So that is where
+//! we accept what goes through containers' links (our own table has judged it by then). What else drops forwarded packets
+//! is reported, not touched: it was somebody's decision.
+
+use std::fmt;
+use std::fs;
+
+use super::nft::{self, Location, Meta, R0, Rule, Verdict};
+use crate::netlink::{NetlinkError, Socket};
+use crate::plan::LINK_PREFIX;
+
+/// The comment on our rules in others' chains, as `nft` stores comments: a type (0), a length, text and NUL.
+const MARK: &[u8] = b"\0\x05skep\0";
+const DOCKER_CHAIN: &str = "DOCKER-USER";
+
+/// Something outside our reach that may stop containers' packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// Another firewall's forward chain drops by default and offers no place for our exception.
+    ForwardDropped { table: String, chain: String },
+    /// The old iptables interface is in use; whether it drops forwarded packets cannot be seen over nftables.
+    LegacyIptables,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForwardDropped { table, chain } => write!(
+                f,
+                "the firewall's chain `ip {table} {chain}` drops forwarded packets, so containers reach neither each \
+                 other nor the outside; allow what goes in or out by interfaces named {LINK_PREFIX}*"
+            ),
+            Self::LegacyIptables => write!(
+                f,
+                "iptables-legacy has a filter table on this node; if its FORWARD chain drops packets, allow what goes \
+                 in or out by interfaces named {LINK_PREFIX}+"
+            ),
+        }
+    }
+}
+
+/// Makes sure that Docker's policy lets our packets through; says what else may not.
+pub fn settle(socket: &mut Socket) -> Result<Vec<Warning>, NetlinkError> {
+    let chains = nft::list_chains(socket)?;
+    let mut warnings = Vec::new();
+    for forward in chains.iter().filter(|at| at.drops && at.table != nft::TABLE && is_forward(&at.chain)) {
+        match chains.iter().find(|at| at.table == forward.table && at.chain == DOCKER_CHAIN) {
+            Some(exceptions) => accept_ours(socket, exceptions)?,
+            None => {
+                warnings.push(Warning::ForwardDropped { table: forward.table.clone(), chain: forward.chain.clone() })
+            }
+        }
+    }
+    let legacy = fs::read_to_string("/proc/self/net/ip_tables_names").unwrap_or_default();
+    if legacy.lines().any(|table| table == "filter") {
+        warnings.push(Warning::LegacyIptables);
+    }
+    Ok(warnings)
+}
+
+/// Takes our exceptions out of Docker's chain again.
+pub fn withdraw(socket: &mut Socket) -> Result<(), NetlinkError> {
+    for at in nft::list_chains(socket)?.iter().filter(|at| at.chain == DOCKER_CHAIN) {
+        let rules = nft::list_rules(socket, at)?;
+        let ours = rules.iter().filter(|(_, mark)| mark == MARK);
+        let removals: Vec<_> = ours.map(|(handle, _)| nft::remove_rule(at, *handle)).collect();
+        if !removals.is_empty() {
+            socket.transaction(&removals)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_forward(chain: &str) -> bool {
+    chain.eq_ignore_ascii_case("forward")
+}
+
+fn accept_ours(socket: &mut Socket, at: &Location) -> Result<(), NetlinkError> {
+    if nft::list_rules(socket, at)?.iter().any(|(_, mark)| mark == MARK) {
+        return Ok(());
+    }
+    // The same expressions that `iptables -i skv-+ -j ACCEPT` makes, so that iptables can still list the chain.
+    let accept = |interface| {
+        Rule::new().meta(interface, R0).equals(R0, LINK_PREFIX.as_bytes()).counter().verdict(Verdict::Accept)
+    };
+    socket.transaction(&[
+        nft::new_rule_first(at, &accept(Meta::IifName), MARK),
+        nft::new_rule_first(at, &accept(Meta::OifName), MARK),
+    ])
+}

@@ -1,0 +1,250 @@
+//! Links, addresses and routes over rtnetlink (linux/rtnetlink.h): the requests that bridges and sandboxes need.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ipnet::Ipv4Net;
+
+use crate::netlink::{Message, NetlinkError, Socket, attributes, read_string, read_u32};
+
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
+const GET_ADDRESS: u16 = 22;
+const NEW_ROUTE: u16 = 24;
+const NEW_NEIGHBOUR: u16 = 28;
+
+const REPLACE: u16 = 0x100;
+const EXCLUSIVE: u16 = 0x200;
+const CREATE: u16 = 0x400;
+
+const HARDWARE_ADDRESS: u16 = 1;
+const NAME: u16 = 3;
+const INFO: u16 = 18;
+const ALIAS: u16 = 20;
+const GROUP: u16 = 27;
+const NAMESPACE: u16 = 28;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+
+const UP: u32 = 1;
+/// The loopback interface's index in every network namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// A network interface as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub alias: String,
+}
+
+/// Every interface of the socket's namespace, by name.
+pub fn list(socket: &mut Socket) -> Result<BTreeMap<String, Link>, NetlinkError> {
+    let mut links = BTreeMap::new();
+    socket.dump(&Message::new(GET_LINK, 0, &header(0, 0)), |_, body| links.extend(read(body)))?;
+    Ok(links)
+}
+
+/// One interface by its name.
+pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
+    let mut link = None;
+    let request = Message::new(GET_LINK, 0, &header(0, 0)).with(|list| {
+        list.string(NAME, name);
+    });
+    match socket.get(&request, |_, body| link = read(body).map(|(_, link)| link)) {
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+        asked => asked.map(|()| link),
+    }
+}
+
+fn read(body: &[u8]) -> Option<(String, Link)> {
+    let index = read_u32(body.get(4..)?)?;
+    let mut link = Link { index, alias: String::new() };
+    let mut name = String::new();
+    for (kind, value) in attributes(body.get(16..)?) {
+        match kind {
+            NAME => name = read_string(value),
+            ALIAS => link.alias = read_string(value),
+            _ => {}
+        }
+    }
+    Some((name, link))
+}
+
+/// A bridge, down.
+pub fn new_bridge(name: &str) -> Message {
+    const MULTICAST_SNOOPING: u16 = 23;
+    Message::new(NEW_LINK, CREATE | EXCLUSIVE, &header(0, 0)).with(|list| {
+        list.string(NAME, name).nested(INFO, |info| {
+            info.string(INFO_KIND, "bridge").nested(INFO_DATA, |data| {
+                data.u8(MULTICAST_SNOOPING, 0);
+            });
+        });
+    })
+}
+
+/// A container's link: its end of the pair on the node, and the one in the container.
+pub struct Pair<'a> {
+    pub name: &'a str,
+    pub group: u32,
+    pub gateway: Ipv4Addr,
+    pub peer: &'a str,
+    pub address: Ipv4Addr,
+    pub namespace: BorrowedFd<'a>,
+}
+
+/// Both ends down. Their hardware addresses follow from their IPv4 addresses, so each can be told of the other.
+pub fn new_pair(pair: &Pair<'_>) -> Message {
+    const PEER: u16 = 1;
+    Message::new(NEW_LINK, CREATE | EXCLUSIVE, &header(0, 0)).with(|list| {
+        list.string(NAME, pair.name).u32(GROUP, pair.group);
+        list.bytes(HARDWARE_ADDRESS, &hardware_address(pair.gateway)).nested(INFO, |info| {
+            info.string(INFO_KIND, "veth").nested(INFO_DATA, |data| {
+                data.nested(PEER, |other| {
+                    other.raw(&header(0, 0)).string(NAME, pair.peer);
+                    other.bytes(HARDWARE_ADDRESS, &hardware_address(pair.address));
+                    other.u32(NAMESPACE, pair.namespace.as_raw_fd() as u32);
+                });
+            });
+        });
+    })
+}
+
+/// Where `address` is found on a link, so that nobody asks by ARP and nobody can answer falsely.
+pub fn new_neighbour(index: u32, address: Ipv4Addr) -> Message {
+    const PERMANENT: u8 = 0x80;
+    const DESTINATION: u16 = 1;
+    const LINK_ADDRESS: u16 = 2;
+    let mut header = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, PERMANENT, 0, 0, 0];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    if cfg!(target_endian = "big") {
+        header.swap(8, 9);
+    }
+    Message::new(NEW_NEIGHBOUR, CREATE | REPLACE, &header).with(|list| {
+        list.bytes(DESTINATION, &address.octets()).bytes(LINK_ADDRESS, &hardware_address(address));
+    })
+}
+
+/// Brings a link up, named for people by `alias`.
+pub fn name_and_raise(name: &str, alias: &str) -> Message {
+    Message::new(NEW_LINK, 0, &header(0, UP)).with(|list| {
+        list.string(NAME, name).string(ALIAS, alias);
+    })
+}
+
+pub fn up(index: u32) -> Message {
+    Message::new(NEW_LINK, 0, &header(index, UP))
+}
+
+pub fn set_alias(index: u32, alias: &str) -> Message {
+    Message::new(NEW_LINK, 0, &header(index, 0)).with(|list| {
+        list.string(ALIAS, alias);
+    })
+}
+
+pub fn delete(name: &str) -> Message {
+    Message::new(DELETE_LINK, 0, &header(0, 0)).with(|list| {
+        list.string(NAME, name);
+    })
+}
+
+/// Whether an address brings the route to its prefix with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefixRoute {
+    Yes,
+    No,
+}
+
+pub fn new_address(index: u32, address: Ipv4Net, route: PrefixRoute) -> Message {
+    const BROADCAST: u16 = 4;
+    const FLAGS: u16 = 8;
+    const NO_PREFIX_ROUTE: u32 = 0x200;
+    address_message(NEW_ADDRESS, CREATE | REPLACE, index, address).with(|list| {
+        list.bytes(BROADCAST, &address.broadcast().octets());
+        list.u32(FLAGS, if route == PrefixRoute::No { NO_PREFIX_ROUTE } else { 0 });
+    })
+}
+
+pub fn delete_address(index: u32, address: Ipv4Net) -> Message {
+    address_message(DELETE_ADDRESS, 0, index, address)
+}
+
+fn address_message(kind: u16, flags: u16, index: u32, address: Ipv4Net) -> Message {
+    const ADDRESS: u16 = 1;
+    const LOCAL: u16 = 2;
+    let mut header = [libc::AF_INET as u8, address.prefix_len(), 0, 0, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    let octets = address.addr().octets();
+    Message::new(kind, flags, &header).with(|list| {
+        list.bytes(LOCAL, &octets).bytes(ADDRESS, &octets);
+    })
+}
+
+/// The IPv4 addresses of every interface of the socket's namespace, by its index.
+pub fn list_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, NetlinkError> {
+    const LOCAL: u16 = 2;
+    let mut addresses: BTreeMap<u32, Vec<Ipv4Net>> = BTreeMap::new();
+    let request = Message::new(GET_ADDRESS, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0]);
+    socket.dump(&request, |_, body| {
+        let (Some(index), Some(rest)) = (body.get(4..).and_then(read_u32), body.get(8..)) else { return };
+        let local =
+            attributes(rest).find(|(kind, _)| *kind == LOCAL).and_then(|(_, value)| <[u8; 4]>::try_from(value).ok());
+        if let Some(Ok(address)) = local.map(|octets| Ipv4Net::new(octets.into(), body[1])) {
+            addresses.entry(index).or_default().push(address);
+        }
+    })?;
+    Ok(addresses)
+}
+
+/// A route out of the interface `index`: by way of a gateway, or straight, from the node's address `source`.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    pub to: Ipv4Net,
+    pub gateway: Option<Ipv4Addr>,
+    pub source: Option<Ipv4Addr>,
+    pub index: u32,
+}
+
+pub fn new_route(Route { to, gateway, source, index }: Route) -> Message {
+    const DESTINATION: u16 = 1;
+    const INTERFACE: u16 = 4;
+    const GATEWAY: u16 = 5;
+    const SOURCE: u16 = 7;
+    const MAIN_TABLE: u8 = 254;
+    const BY_BOOT: u8 = 3;
+    const UNICAST: u8 = 1;
+    const LINK_SCOPE: u8 = 253;
+    let scope = if gateway.is_some() { 0 } else { LINK_SCOPE };
+    let header = [libc::AF_INET as u8, to.prefix_len(), 0, 0, MAIN_TABLE, BY_BOOT, scope, UNICAST, 0, 0, 0, 0];
+    Message::new(NEW_ROUTE, CREATE | REPLACE, &header).with(|list| {
+        if to.prefix_len() > 0 {
+            list.bytes(DESTINATION, &to.network().octets());
+        }
+        if let Some(gateway) = gateway {
+            list.bytes(GATEWAY, &gateway.octets());
+        }
+        if let Some(source) = source {
+            list.bytes(SOURCE, &source.octets());
+        }
+        list.u32(INTERFACE, index);
+    })
+}
+
+/// `struct ifinfomsg`: the flags given are set, others stay.
+fn header(index: u32, flags: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&flags.to_ne_bytes());
+    header
+}
+
+/// Docker's rule: locally administered, the IPv4 address as its tail. Unique wherever the address is, and the same
+/// again when the address is.
+fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}

@@ -1,0 +1,101 @@
+//! The node's nftables table: kept as data, changed by the difference, in one transaction each time.
+//!
+//! The first change after a start replaces the whole table in one transaction, so nothing of what an earlier daemon
+//! left is trusted and no packet sees it half-done. When a difference is refused, or the table is gone (`nft flush
+//! ruleset`), the same is done again.
+
+mod content;
+mod expression;
+mod message;
+mod ruleset;
+
+pub use content::Content;
+pub use expression::{Meta, R0, Rule, Verdict};
+pub use message::{Location, list_chains, list_rules, new_rule_first, remove_rule};
+
+use crate::netlink::{Family, Message, NetlinkError, Socket};
+use crate::plan::Rules;
+
+/// The table's name, in the node's namespace and in each sandbox's.
+pub const TABLE: &str = "skep";
+
+/// See the file's header.
+#[derive(Debug)]
+pub struct Table {
+    socket: Socket,
+    /// What the kernel has, and the handle of the table that has it.
+    applied: Option<(u64, Content)>,
+}
+
+/// How much one change touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    None,
+    Difference { messages: usize },
+    Whole,
+}
+
+impl Table {
+    /// A table of the calling thread's network namespace.
+    pub fn open() -> Result<Self, NetlinkError> {
+        Ok(Self { socket: Socket::open(Family::Netfilter)?, applied: None })
+    }
+
+    /// Makes the kernel's table hold `rules`, and nothing else.
+    pub fn apply(&mut self, rules: &Rules) -> Result<Change, NetlinkError> {
+        let wanted = Content::new(rules);
+        if let Some((handle, applied)) = &self.applied
+            && message::table_handle(&mut self.socket)? == Some(*handle)
+        {
+            let messages = message::difference(applied, &wanted);
+            if messages.is_empty() {
+                return Ok(Change::None);
+            }
+            let handle = *handle;
+            match self.socket.transaction(&messages) {
+                Ok(()) => {
+                    self.applied = Some((handle, wanted));
+                    return Ok(Change::Difference { messages: messages.len() });
+                }
+                // Somebody changed the table: what we believed about it is worth nothing.
+                Err(NetlinkError::Refused { .. }) => self.applied = None,
+                Err(error) => return Err(error),
+            }
+        }
+        self.applied = None;
+        self.socket.transaction(&whole(&wanted))?;
+        let handle = message::table_handle(&mut self.socket)?;
+        self.applied = handle.map(|handle| (handle, wanted));
+        Ok(Change::Whole)
+    }
+
+    /// Removes the table; nothing happens if there is none.
+    pub fn remove(&mut self) -> Result<(), NetlinkError> {
+        self.applied = None;
+        self.socket.transaction(&[message::new_table(), message::delete_table()])
+    }
+
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+}
+
+/// The table from nothing, replacing any that is there.
+fn whole(content: &Content) -> Vec<Message> {
+    let mut messages = vec![message::new_table(), message::delete_table(), message::new_table()];
+    let chains = ruleset::chains();
+    messages.extend(chains.iter().map(message::new_chain));
+    messages.extend(content::Set::ALL.into_iter().zip(1..).map(|(set, id)| message::new_set(set, id)));
+    messages.extend(chains.iter().flat_map(message::new_rules));
+    messages.extend(message::difference(&Content::default(), content));
+    messages
+}
+
+/// Puts the resolver's table into the network namespace that `socket` was opened in.
+pub fn realize_resolver(socket: &mut Socket) -> Result<(), NetlinkError> {
+    let mut messages = vec![message::new_table(), message::delete_table(), message::new_table()];
+    let chains = ruleset::sandbox_chains();
+    messages.extend(chains.iter().map(message::new_chain));
+    messages.extend(chains.iter().flat_map(message::new_rules));
+    socket.transaction(&messages)
+}

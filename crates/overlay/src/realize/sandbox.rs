@@ -1,0 +1,156 @@
+//! One container's network namespace: its interfaces, addresses, routes and resolver rule.
+//!
+//! ```text
+//!   node's namespace                        sandbox
+//!   10.64.0.2/32 dev skv-… ─ skv-… ════════ eth0 10.64.0.2/18   10.64.0.0/18 via 10.64.0.1, default via 10.64.0.1
+//!   10.64.0.0/18 dev skb-… 10.64.0.1/18     lo   127.0.0.11:53 -> the net helper's port
+//! ```
+//! Links are routed, not bridged, so that one node is like many: the whole network lies behind the gateway, also
+//! neighbours; every packet passes the rules, and so does every answer, which they may have to rewrite; there is no
+//! ARP to spoof, and it makes no difference whether another program (Docker) switched bridge-nf-call-iptables on,
+//! which turns a rewritten packet between two ports of a bridge into a bridged one.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+
+use super::{RealizeError, link, namespace, nft, sysctl};
+use crate::netlink::{Family, Message, NetlinkError, Socket};
+use crate::plan::{Network, link_group, link_name};
+
+/// A network that a sandbox is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub network: Network,
+    /// The container's address.
+    pub address: std::net::Ipv4Addr,
+}
+
+/// Makes or completes the sandbox pinned at `path`. Works on a thread of its own, for it changes namespaces.
+pub fn realize(id: &str, path: &Path, attachments: &[Attachment]) -> Result<(), RealizeError> {
+    let work = || realize_on_this_thread(id, path, attachments);
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("skep-sandbox".to_owned()).spawn_scoped(scope, work);
+        let thread = thread.map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> Result<(), RealizeError> {
+    let failed = |step: &'static str| {
+        let id = id.to_owned();
+        move |source: NetlinkError| RealizeError::Sandbox { id, step, source }
+    };
+    let setting = |interface: &str| {
+        let interface = interface.to_owned();
+        move |source: io::Error| RealizeError::Setting { key: format!("*/conf/{interface}"), source }
+    };
+    let mut node = Socket::open(Family::Route).map_err(failed("open a socket for"))?;
+    let links: Vec<String> = attachments.iter().map(|a| link_name(id, &a.network.id)).collect();
+    let own_namespace = namespace::open(Path::new("/proc/thread-self/ns/net"));
+    let own_namespace = own_namespace.map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
+    let namespace =
+        namespace::enter_or_create(path).map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
+    let mut inside = Socket::open(Family::Route).map_err(failed("open a socket in"))?;
+
+    let mut pairs = Vec::new();
+    for (place, (attachment, name)) in attachments.iter().zip(&links).enumerate() {
+        let peer = interface(place);
+        // A crash between the two ends' set-up, or another order of networks, leaves what must be made again.
+        let complete = link::find(&mut inside, &peer).map_err(failed("look into"))?.is_some()
+            && link::find(&mut node, name).map_err(failed("look for the link of"))?.is_some();
+        if !complete {
+            pairs.push(link::delete(name));
+            pairs.push(link::new_pair(&link::Pair {
+                name,
+                group: link_group(&attachment.network.id),
+                gateway: attachment.network.gateway,
+                peer: &peer,
+                address: attachment.address,
+                namespace: namespace.as_fd(),
+            }));
+        }
+    }
+    for (request, answer) in pairs.iter().zip(node.each(&pairs).map_err(failed("link"))?) {
+        match answer {
+            Err(error) if error.errno() == Some(libc::ENODEV) && is_deletion(request) => {}
+            answer => answer.map_err(failed("link"))?,
+        }
+    }
+    for place in 0..attachments.len() {
+        sysctl::disable_ipv6(&interface(place)).map_err(setting(&interface(place)))?;
+    }
+    let indexes = inside_indexes(&mut inside, attachments).map_err(failed("look into"))?;
+    inside.all(&requests_inside(&indexes, attachments)).map_err(failed("set up addresses and routes in"))?;
+    let mut netfilter = Socket::open(Family::Netfilter).map_err(failed("open a socket in"))?;
+    nft::realize_resolver(&mut netfilter).map_err(failed("set up the resolver of"))?;
+
+    rustix::thread::move_into_link_name_space(own_namespace.as_fd(), None)
+        .map_err(|source| RealizeError::Namespace { path: path.to_owned(), source: source.into() })?;
+    for name in &links {
+        sysctl::disable_ipv6(name).map_err(setting(name))?;
+        sysctl::loosen_reverse_path(name).map_err(setting(name))?;
+    }
+    let name_and_raise =
+        |(attachment, name): (&Attachment, &String)| link::name_and_raise(name, &alias(id, &attachment.network.id));
+    node.all(&attachments.iter().zip(&links).map(name_and_raise).collect::<Vec<_>>())
+        .map_err(failed("raise the links of"))?;
+    let mut routes = Vec::new();
+    for (Attachment { network, address }, name) in attachments.iter().zip(&links) {
+        let link = link::find(&mut node, name).map_err(failed("look for the link of"))?;
+        let Some(index) = link.map(|link| link.index) else { continue };
+        let (to, source) = (Ipv4Net::from(*address), Some(network.gateway));
+        // The link's own address is what a masqueraded source becomes, and what loose reverse path filtering wants.
+        routes.push(link::new_address(index, Ipv4Net::from(network.gateway), link::PrefixRoute::No));
+        routes.push(link::new_neighbour(index, *address));
+        routes.push(link::new_route(link::Route { to, gateway: None, source, index }));
+    }
+    node.all(&routes).map_err(failed("route to"))
+}
+
+fn interface(place: usize) -> String {
+    format!("eth{place}")
+}
+
+/// What a link is called for people, and how a later daemon knows whose it is.
+fn alias(sandbox: &str, network: &str) -> String {
+    format!("skep {sandbox} {network}")
+}
+
+/// The sandbox that a link's alias names.
+pub fn owner(alias: &str) -> Option<&str> {
+    let mut words = alias.split(' ');
+    (words.next() == Some("skep")).then(|| words.next()).flatten()
+}
+
+fn is_deletion(request: &Message) -> bool {
+    request.flags == 0
+}
+
+fn inside_indexes(inside: &mut Socket, attachments: &[Attachment]) -> Result<Vec<u32>, NetlinkError> {
+    let links = link::list(inside)?;
+    Ok((0..attachments.len()).filter_map(|place| links.get(&interface(place)).map(|link| link.index)).collect())
+}
+
+fn requests_inside(indexes: &[u32], attachments: &[Attachment]) -> Vec<Message> {
+    let mut requests = vec![link::up(link::LOOPBACK)];
+    let mut way_out = None;
+    for (index, Attachment { network, address }) in indexes.iter().zip(attachments) {
+        let own =
+            Ipv4Net::new(*address, network.subnet.prefix_len()).expect("the prefix length comes from a valid subnet");
+        requests.push(link::new_address(*index, own, link::PrefixRoute::No));
+        requests.push(link::up(*index));
+        let gateway = network.gateway;
+        let route = |to, gateway| link::new_route(link::Route { to, gateway, source: None, index: *index });
+        requests.push(link::new_neighbour(*index, gateway));
+        requests.push(route(Ipv4Net::from(gateway), None));
+        requests.push(route(network.subnet, Some(gateway)));
+        if !network.internal && way_out.is_none() {
+            way_out = Some(route(Ipv4Net::default(), Some(gateway)));
+        }
+    }
+    requests.extend(way_out);
+    requests
+}

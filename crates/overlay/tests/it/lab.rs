@@ -1,0 +1,312 @@
+//! A node and an "internet" for one test, in namespaces of their own, gone with the test's process.
+//!
+//! ```text
+//! outside 203.0.113.9, 198.51.100.1 ── 198.51.100.2 node (the test's thread)
+//! ```
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::mount::MountPropagationFlags;
+use rustix::thread::UnshareFlags;
+use skep_overlay::plan::{Backend, Endpoint, Network, NodeNetwork, Protocol, PublishMode, Published, Service};
+use skep_overlay::{Attachment, Config, Overlay, Sandbox};
+
+/// The node's address towards the outside.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// Reached by the default route only.
+pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+pub struct Lab {
+    pub config: Config,
+    outside: OwnedFd,
+    _folder: tempfile::TempDir,
+}
+
+/// Runs a test on a thread in a new network and mount namespace.
+pub fn run(test: impl FnOnce(Lab) + Send + 'static) {
+    let thread = thread::spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        let config = Config { run_dir: folder.path().join("run") };
+        test(Lab { config, outside: outside(), _folder: folder });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[allow(deprecated, reason = "the replacement is unsafe for CLONE_FILES only, and this crate's tests have no unsafe")]
+fn unshare(flags: UnshareFlags) {
+    rustix::thread::unshare(flags).expect("tests of the overlay run as root");
+}
+
+fn outside() -> OwnedFd {
+    ip("link set lo up");
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        unshare(UnshareFlags::NEWNET);
+        let own = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        send.send((rustix::thread::gettid().as_raw_nonzero(), OwnedFd::from(own))).unwrap();
+        // Lives until the process ends: `ip` finds the namespace by this thread's id.
+        loop {
+            thread::park();
+        }
+    });
+    let (thread, fd) = receive.recv().unwrap();
+    ip(&format!("link add up0 type veth peer name out0 netns {thread}"));
+    ip(&format!("addr add {NODE}/24 dev up0"));
+    ip("link set up0 up");
+    ip(&format!("route add default via {NEIGHBOUR}"));
+    within(&fd, || {
+        ip("link set lo up");
+        ip(&format!("addr add {NEIGHBOUR}/24 dev out0"));
+        ip(&format!("addr add {INTERNET}/32 dev lo"));
+        ip("link set out0 up");
+    });
+    fd
+}
+
+/// `ip` in the calling thread's namespace.
+pub fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Does `work` on a thread inside a network namespace.
+pub fn within<T: Send>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send) -> T {
+    let inside = || {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), None).unwrap();
+        work()
+    };
+    thread::scope(|scope| match scope.spawn(inside).join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+pub trait Place {
+    fn namespace(&self) -> OwnedFd;
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(&self.namespace(), work)
+    }
+
+    /// What a server says to a client here: `NAME PEER-ADDRESS`.
+    fn ask(&self, to: impl Into<IpAddr>, port: u16) -> io::Result<String> {
+        let to = SocketAddr::new(to.into(), port);
+        self.run(move || ask(to))
+    }
+
+    fn ask_udp(&self, to: impl Into<IpAddr>, port: u16) -> io::Result<String> {
+        let to = SocketAddr::new(to.into(), port);
+        self.run(move || ask_udp(to))
+    }
+
+    /// Answers every connection and datagram to `port` with `name` and the peer's address.
+    fn serve(&self, port: u16, name: &'static str) {
+        self.serve_at(Ipv4Addr::UNSPECIFIED, port, name);
+    }
+
+    fn serve_at(&self, address: Ipv4Addr, port: u16, name: &'static str) {
+        let at = (address, port);
+        let (tcp, udp) = self.run(move || (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()));
+        thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let mut stream = stream.unwrap();
+                let peer = stream.peer_addr().unwrap().ip();
+                // A client that is gone has its answer.
+                let _gone = write!(stream, "{name} {peer}");
+            }
+        });
+        thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+                let _gone = udp.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+            }
+        });
+    }
+}
+
+impl Place for Sandbox {
+    fn namespace(&self) -> OwnedFd {
+        self.open().unwrap()
+    }
+}
+
+/// The test's own thread: the node.
+pub struct Node;
+
+impl Place for Node {
+    fn namespace(&self) -> OwnedFd {
+        std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()
+    }
+}
+
+/// The host on the other side of the node's uplink.
+pub struct Outside(OwnedFd);
+
+impl Place for Outside {
+    fn namespace(&self) -> OwnedFd {
+        self.0.try_clone().unwrap()
+    }
+}
+
+/// Long enough for a loaded machine; what a test expects to fail by silence waits for [`SILENCE`].
+const PATIENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(400);
+
+fn ask(to: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn ask_udp(to: SocketAddr) -> io::Result<String> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(b"?")?;
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Whether connections from `place` vanish on the way: no answer at all, not even a refusal.
+pub fn is_silent(place: &impl Place, to: Ipv4Addr, port: u16) -> bool {
+    let to = SocketAddr::from((to, port));
+    match place.run(move || TcpStream::connect_timeout(&to, SILENCE)) {
+        Err(error) => error.kind() == io::ErrorKind::TimedOut,
+        Ok(_) => false,
+    }
+}
+
+impl Lab {
+    pub fn overlay(&self) -> Overlay {
+        Overlay::open(&self.config).unwrap()
+    }
+
+    pub fn outside(&self) -> Outside {
+        Outside(self.outside.try_clone().unwrap())
+    }
+}
+
+/// Networks 10.64.0.0/18 and so on by number; 9 is internal.
+pub fn network(number: u8) -> Network {
+    let internal = number == 9;
+    Network {
+        id: format!("network{number}"),
+        name: format!("n{number}"),
+        subnet: format!("10.64.{}.0/20", u16::from(number) * 16).parse().unwrap(),
+        gateway: Ipv4Addr::new(10, 64, number * 16, 1),
+        internal,
+    }
+}
+
+pub fn host(number: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 64, number * 16, host)
+}
+
+pub fn vip(number: u8, service: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 64, number * 16 + 14, service)
+}
+
+pub fn empty() -> NodeNetwork {
+    NodeNetwork {
+        networks: vec![],
+        endpoints: vec![],
+        services: vec![],
+        published: vec![],
+        pool: "10.64.0.0/10".parse().unwrap(),
+        upstreams: vec![],
+        search: vec![],
+    }
+}
+
+/// A container on some networks: the sandbox, and its endpoints in `node`.
+pub fn start(overlay: &Overlay, node: &mut NodeNetwork, id: &str, places: &[(u8, u8)]) -> Sandbox {
+    let mut attachments = Vec::new();
+    for &(number, last) in places {
+        let network = network(number);
+        if !node.networks.contains(&network) {
+            node.networks.push(network.clone());
+        }
+        node.endpoints.push(Endpoint {
+            sandbox: id.to_owned(),
+            network: network.id.clone(),
+            address: host(number, last),
+            names: vec![id.to_owned()],
+            serving: true,
+        });
+        attachments.push(Attachment { network, address: host(number, last) });
+    }
+    overlay.create_sandbox(id, &attachments).unwrap()
+}
+
+pub fn service(number: u8, vip: Ipv4Addr, backends: &[Ipv4Addr]) -> Service {
+    let backends = backends.iter().map(|address| Backend { address: *address, serving: true }).collect();
+    Service { network: network(number).id, vip: Some(vip), names: vec!["service".to_owned()], backends }
+}
+
+pub fn publish(protocol: Protocol, published: u16, target: u16, backends: &[Ipv4Addr]) -> Published {
+    let backends = backends.to_vec();
+    Published { protocol, published, bind: None, target, backends, mode: PublishMode::Ingress }
+}
+
+/// How many IPv4 nftables tables there are in the calling thread's namespace.
+pub fn tables() -> usize {
+    const GET: u16 = 10 << 8 | 1;
+    const DUMP: u16 = 0x300;
+    netfilter(&[(GET, DUMP)]).iter().filter(|kind| **kind == 10 << 8).count()
+}
+
+/// What `nft flush ruleset` does.
+pub fn flush_tables() {
+    const DELETE: u16 = 10 << 8 | 2;
+    const ACKNOWLEDGE: u16 = 4;
+    netfilter(&[(0x10, 0), (DELETE, ACKNOWLEDGE), (0x11, 0)]);
+}
+
+/// Sends requests without attributes in one go; the types of the answers up to the end of a list or the first error
+/// or acknowledgement.
+fn netfilter(requests: &[(u16, u16)]) -> Vec<u16> {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+    let family = AddressFamily::NETLINK;
+    let socket = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER));
+    let socket = socket.unwrap();
+    let mut bytes = Vec::new();
+    for (kind, flags) in requests {
+        bytes.extend_from_slice(&20u32.to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&(flags | 1).to_ne_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        bytes.extend_from_slice(if kind >> 8 == 10 { &[2, 0, 0, 0] } else { &[0, 0, 0, 10] });
+    }
+    let kernel = netlink::SocketAddrNetlink::new(0, 0);
+    rustix::net::sendto(&socket, &bytes, SendFlags::empty(), &kernel).unwrap();
+    let mut kinds = Vec::new();
+    loop {
+        let mut buffer = vec![0u8; 65536];
+        let (_, length) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        let mut rest = &buffer[..length];
+        while rest.len() >= 16 {
+            let total = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+            kinds.push(u16::from_ne_bytes([rest[4], rest[5]]));
+            if kinds.ends_with(&[2]) || kinds.ends_with(&[3]) {
+                return kinds;
+            }
+            rest = &rest[total.next_multiple_of(4)..];
+        }
+    }
+}

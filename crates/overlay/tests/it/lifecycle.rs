@@ -1,0 +1,130 @@
+//! Repeats, crashes, leftovers, the end.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use skep_overlay::TableChange;
+use skep_overlay::plan::Protocol::Tcp;
+
+use crate::lab::{self, NODE, Place, host, publish, service, start, vip};
+
+#[test]
+fn applying_the_same_again_changes_nothing() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let a = start(&overlay, &mut node, "a", &[(1, 2), (9, 2)]);
+        node.services.push(service(1, vip(1, 1), &[host(1, 2)]));
+        assert_eq!(overlay.apply(&node).unwrap().table, TableChange::Whole);
+        let before = lab::ip("-o addr") + &a.run(|| lab::ip("-o addr"));
+        assert_eq!(overlay.apply(&node).unwrap().table, TableChange::None);
+        assert_eq!(start(&overlay, &mut lab::empty(), "a", &[(1, 2), (9, 2)]), a);
+        assert_eq!(lab::ip("-o addr") + &a.run(|| lab::ip("-o addr")), before);
+        node.services[0].backends[0].serving = false;
+        assert!(matches!(overlay.apply(&node).unwrap().table, TableChange::Difference { .. }));
+    });
+}
+
+#[test]
+fn the_table_is_made_again_when_somebody_flushes_the_ruleset() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let one = start(&overlay, &mut node, "one", &[(1, 3)]);
+        node.published.push(publish(Tcp, 8080, 80, &[host(1, 3)]));
+        overlay.apply(&node).unwrap();
+        one.serve(80, "one");
+        lab::flush_tables();
+        assert_eq!(lab::tables(), 0);
+        assert!(lab.outside().ask(NODE, 8080).is_err());
+        assert_eq!(overlay.apply(&node).unwrap().table, TableChange::Whole);
+        assert!(lab.outside().ask(NODE, 8080).unwrap().starts_with("one"));
+    });
+}
+
+#[test]
+fn the_next_daemon_adopts_what_lives_and_removes_the_rest() {
+    lab::run(|lab| {
+        let first = lab.overlay();
+        let mut node = lab::empty();
+        let a = start(&first, &mut node, "a", &[(1, 2)]);
+        let b = start(&first, &mut node, "b", &[(1, 3)]);
+        let mut more = node.clone();
+        start(&first, &mut more, "gone", &[(1, 4), (2, 4)]);
+        more.services.push(service(1, vip(1, 1), &[host(1, 3)]));
+        first.apply(&more).unwrap();
+        let listener = b.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap());
+        let mut client = a.run(|| TcpStream::connect((vip(1, 1), 80)).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        drop(first);
+
+        let second = lab.overlay();
+        let ids: Vec<_> = second.sandboxes().into_iter().map(|sandbox| sandbox.id).collect();
+        assert_eq!(ids, ["a", "b", "gone"]);
+        assert_eq!(second.apply(&node).unwrap().table, TableChange::Whole);
+        assert_eq!(second.sandboxes(), [a.clone(), b.clone()]);
+        let links = lab::ip("-o link");
+        assert_eq!(links.matches("skv-").count(), 2, "{links}");
+        assert_eq!(links.matches(": skb-").count(), 1, "{links}");
+        // The connection that was open through all of this goes on.
+        client.write_all(b"still").unwrap();
+        let mut answer = [0; 5];
+        server.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"still");
+    });
+}
+
+#[test]
+fn half_made_sandboxes_are_completed() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let a = start(&overlay, &mut node, "a", &[(1, 2)]);
+        let b = start(&overlay, &mut node, "b", &[(1, 3)]);
+        overlay.apply(&node).unwrap();
+        a.run(|| lab::ip("link del eth0"));
+        b.run(|| {
+            lab::ip("addr flush dev eth0");
+            lab::ip("link set lo down")
+        });
+        let a = start(&overlay, &mut lab::empty(), "a", &[(1, 2)]);
+        let b = start(&overlay, &mut lab::empty(), "b", &[(1, 3)]);
+        b.serve(80, "b");
+        assert_eq!(a.ask(host(1, 3), 80).unwrap(), "b 10.64.16.2");
+    });
+}
+
+#[test]
+fn a_bridge_stays_while_a_sandbox_is_on_it() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        start(&overlay, &mut node, "a", &[(1, 2)]);
+        overlay.apply(&lab::empty()).unwrap();
+        assert_eq!(lab::ip("-o link").matches(": skb-").count(), 1);
+        overlay.remove_sandbox("a").unwrap();
+        overlay.remove_sandbox("a").unwrap();
+        overlay.apply(&lab::empty()).unwrap();
+        assert_eq!(lab::ip("-o link").matches("sk").count(), 0);
+    });
+}
+
+#[test]
+fn teardown_leaves_nothing() {
+    lab::run(|lab| {
+        let state = || [lab::ip("-o link"), lab::ip("-o addr"), lab::ip("route"), lab::ip("rule")];
+        let before = state();
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        start(&overlay, &mut node, "a", &[(1, 2), (9, 2)]);
+        node.services.push(service(1, vip(1, 1), &[host(1, 2)]));
+        node.published.push(publish(Tcp, 8080, 80, &[host(1, 2)]));
+        overlay.apply(&node).unwrap();
+        overlay.teardown().unwrap();
+        assert_eq!(state(), before);
+        assert_eq!(lab::tables(), 0);
+        assert!(!lab.config.run_dir.join("net/ns").exists());
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        assert!(!mounts.contains(lab.config.run_dir.to_str().unwrap()), "{mounts}");
+    });
+}

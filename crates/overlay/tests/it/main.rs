@@ -1,0 +1,8 @@
+//! The overlay against the real kernel: packets between namespaces, never a look at our own tables.
+
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
+
+mod lab;
+mod lifecycle;
+mod reach;
+mod services;
