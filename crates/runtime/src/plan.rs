@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Limits;
 use crate::failure::Failure;
 use crate::logs::RotationConfig;
+use crate::seccomp::{self, Arch, Instruction, SeccompError};
 use crate::signal::Signal;
 use crate::{caps, defaults};
 
@@ -203,27 +204,17 @@ impl Resource {
     }
 }
 
-/// A system-call filter, compiled by the agent (`seccomp::compile`).
+/// A system-call filter, compiled by whoever makes the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seccomp {
     Unconfined,
-    /// Instructions in the kernel's own layout, one `sock_filter` packed by [`Seccomp::pack`] each.
-    Filter(Vec<u64>),
+    Filter(Vec<Instruction>),
 }
 
 impl Seccomp {
-    /// One instruction as `code << 48 | jt << 40 | jf << 32 | k`.
-    pub fn pack(code: u16, jt: u8, jf: u8, k: u32) -> u64 {
-        u64::from(code) << 48 | u64::from(jt) << 40 | u64::from(jf) << 32 | u64::from(k)
-    }
-
-    pub(crate) fn unpack(packed: u64) -> libc::sock_filter {
-        libc::sock_filter {
-            code: (packed >> 48) as u16,
-            jt: (packed >> 40) as u8,
-            jf: (packed >> 32) as u8,
-            k: packed as u32,
-        }
+    /// Docker's profile for a container with `capabilities`, on this machine's architecture.
+    pub fn docker_default(capabilities: u64) -> Result<Seccomp, SeccompError> {
+        seccomp::compile(&seccomp::default_profile(), Arch::host(), capabilities).map(Seccomp::Filter)
     }
 }
 
@@ -434,11 +425,5 @@ mod tests {
             assert!(!is_valid_id(bad), "{bad}");
         }
         assert!(is_valid_id("web.1.x8f-2_y"));
-    }
-
-    #[test]
-    fn filter_instructions_survive_packing() {
-        let unpacked = Seccomp::unpack(Seccomp::pack(0x15, 3, 200, 0xc000_003e));
-        assert_eq!((unpacked.code, unpacked.jt, unpacked.jf, unpacked.k), (0x15, 3, 200, 0xc000_003e));
     }
 }

@@ -66,6 +66,25 @@ impl RunDir {
         Ok(ids)
     }
 
+    /// Where a container's folder is made before it appears under its name. Unique to the process.
+    pub fn unfinished(&self, id: &str) -> PathBuf {
+        self.containers().join(format!(".{id}.{}", rustix::process::getpid().as_raw_nonzero()))
+    }
+
+    /// Removes unfinished folders whose makers are gone. One that stays is in nobody's way.
+    pub fn sweep(&self) {
+        for entry in std::fs::read_dir(self.containers()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let maker = name.to_str().filter(|name| name.starts_with('.')).and_then(|name| name.rsplit_once('.'));
+            if let Some((_, pid)) = maker
+                && let Some(pid) = pid.parse().ok().and_then(Pid::from_raw)
+                && rustix::process::test_kill_process(pid).is_err()
+            {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     /// The plan that a container was made from.
     pub fn read_plan(&self, id: &str) -> Result<Plan, Failure> {
         let path = self.container(id).join("plan");

@@ -15,6 +15,7 @@ use super::root::Root;
 use super::{Channel, lookup, reaper};
 use crate::failure::{Failure, Step};
 use crate::plan::{Resource, Rlimit, Seccomp};
+use crate::seccomp::Instruction;
 use crate::user::{self, ResolvedUser};
 use crate::wire::ChildMessage;
 use crate::{caps, defaults, sys};
@@ -72,8 +73,8 @@ fn try_become(process: Process<'_>, channel: &Channel) -> Result<std::convert::I
 
     let granted = rustix::thread::capabilities(None).step("capabilities", || "failed to read capabilities".to_owned())?;
     let wanted = if process.privileged { granted.permitted.bits() } else { process.capabilities & granted.permitted.bits() };
-    let filter = match process.seccomp {
-        Seccomp::Filter(packed) if !process.privileged => packed.iter().map(|p| Seccomp::unpack(*p)).collect(),
+    let filter: Vec<libc::sock_filter> = match process.seccomp {
+        Seccomp::Filter(filter) if !process.privileged => filter.iter().map(kernel_instruction).collect(),
         Seccomp::Filter(_) | Seccomp::Unconfined => Vec::new(),
     };
     let kept = if filter.is_empty() { wanted } else { wanted | (caps::SYS_ADMIN & granted.permitted.bits()) };
@@ -114,6 +115,11 @@ pub fn environment(given: &[&[String]], hostname: &str, tty: bool) -> Vec<String
         }
     }
     env
+}
+
+fn kernel_instruction(instruction: &Instruction) -> libc::sock_filter {
+    let Instruction { code, jt, jf, k } = *instruction;
+    libc::sock_filter { code, jt, jf, k }
 }
 
 fn resolve_user(root: &Root, process: &Process<'_>) -> Result<ResolvedUser, Failure> {

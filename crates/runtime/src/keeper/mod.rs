@@ -158,7 +158,11 @@ impl Keeper {
             return Err(Failure::new("plan", format!("invalid container id `{id}`")));
         }
         if self.wardens.has(&id) {
-            return Err(Failure::new("plan", format!("container `{id}` exists already")));
+            if self.run_dir.container(&id).exists() {
+                return Err(Failure::new("plan", format!("container `{id}` exists already")));
+            }
+            // Its warden has told the end already and is only still on its way out.
+            self.wardens.forget(&id);
         }
         let Some(plan) = descriptors.into_iter().next() else {
             return Err(Failure::new("plan", "the request came without its plan".to_owned()));

@@ -20,6 +20,7 @@ impl Wardens {
     /// Finds the wardens of an earlier keeper by their sockets, and ends containers that have none any more.
     pub fn adopt(run_dir: &RunDir) -> Wardens {
         let mut wardens = Wardens(Vec::new());
+        run_dir.sweep();
         let ids = match run_dir.ids() {
             Ok(ids) => ids,
             Err(error) => {
@@ -49,6 +50,11 @@ impl Wardens {
 
     pub fn has(&self, id: &str) -> bool {
         self.0.iter().any(|known| known.id == id)
+    }
+
+    /// No longer watches a warden that has nothing left to look after.
+    pub fn forget(&mut self, id: &str) {
+        self.0.retain(|known| known.id != id);
     }
 
     pub fn count(&self) -> usize {

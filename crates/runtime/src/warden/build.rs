@@ -44,16 +44,19 @@ fn make_folder(run_dir: &RunDir, id: &str, plan: &[u8]) -> Result<OwnedFd, Failu
     if folder.exists() {
         return Err(Failure::new("run folder", format!("container `{id}` exists already")));
     }
-    let new = run_dir.containers().join(format!(".{id}.new"));
+    let new = run_dir.unfinished(id);
     let what = || format!("failed to make the run folder `{}`", folder.display());
-    if new.exists() {
-        std::fs::remove_dir_all(&new).step("run folder", what)?;
-    }
     std::fs::create_dir(&new).step("run folder", what)?;
     std::fs::write(new.join("plan"), plan).step("run folder", what)?;
     let listener = run_dir::listen(&new, run_dir::CONTROL_SOCKET).step("run folder", what)?;
-    std::fs::rename(&new, &folder).step("run folder", what)?;
-    Ok(listener)
+    match rustix::fs::rename(&new, &folder) {
+        Ok(()) => Ok(listener),
+        Err(errno) => {
+            // Another warden was faster with the same name, or the disk is full: nothing of this attempt may stay.
+            let _ = std::fs::remove_dir_all(&new);
+            Err(errno).step("run folder", what)
+        }
+    }
 }
 
 fn build_container(run_dir: RunDir, plan: &Plan, listener: OwnedFd) -> Result<(Warden, Vec<String>), Failure> {

@@ -1,7 +1,7 @@
 //! Limits hold in the kernel, and what breaks them is told.
 
-use skep_runtime::Signal;
-use skep_runtime::plan::{Resource, Rlimit};
+use skep_runtime::{ExecPlan, Signal};
+use skep_runtime::plan::{Resource, Rlimit, Seccomp};
 
 use crate::node::Node;
 
@@ -85,4 +85,27 @@ fn sysctls_are_the_containers_own() {
     plan.sysctls = vec![("net.no.such".to_owned(), "1".to_owned())];
     let failure = node.create_failure(&plan);
     assert_eq!(failure.message, "failed to set the sysctl `net.no.such` to `1`: no such file or directory");
+}
+
+#[test]
+fn dockers_filter_refuses_what_it_should_and_nothing_else() {
+    let node = Node::new();
+    let script = "grep -E 'Seccomp:|NoNewPrivs' /proc/self/status; unshare -m true 2>&1; id -u; sleep 0; ls / | wc -l; dmesg 2>&1 | head -1";
+    let mut plan = node.plan("a", script);
+    plan.seccomp = Seccomp::docker_default(plan.capabilities).expect("it compiles");
+    plan.user = "app".to_owned();
+    let log = node.run(&plan).log;
+    assert!(log.contains("NoNewPrivs:\t0\nSeccomp:\t2\n"), "{log}");
+    assert!(log.contains("unshare: unshare(0x20000): Operation not permitted\n1000\n"), "{log}");
+    plan.id = "b".to_owned();
+    plan.no_new_privileges = true;
+    let log = node.run(&plan).log;
+    assert!(log.contains("NoNewPrivs:\t1\nSeccomp:\t2\n"), "{log}");
+
+    // As root the refusal can only come from the filter, and an exec session has the same one.
+    let plan = node.plan_of("c", &["sleep", "1000"]);
+    let plan = skep_runtime::Plan { seccomp: Seccomp::docker_default(plan.capabilities).expect("it compiles"), ..plan };
+    let container = node.start(&plan);
+    let session = container.exec(&ExecPlan::new(["grep", "-q", "Seccomp:.2", "/proc/self/status"])).expect("exec");
+    assert_eq!(session.exit.wait().expect("exit code"), 0);
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use skep_runtime::plan::Seccomp;
 use skep_runtime::{ExecPlan, Signal, State};
 
 use crate::node::{Node, wait_exited};
@@ -49,9 +50,11 @@ fn measure() {
         node.finish(plan, container);
     }
 
+    let seccomp = Seccomp::docker_default(plans[0].capabilities).expect("it compiles");
     let (mut whole, mut create, mut start) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..200 {
-        let plan = node.plan_of(&format!("t{n}"), &["/bin/true"]);
+        let mut plan = node.plan_of(&format!("t{n}"), &["/bin/true"]);
+        plan.seccomp = seccomp.clone();
         let begin = Instant::now();
         node.keeper.create(&plan).expect("create");
         create.push(begin.elapsed());
