@@ -213,6 +213,19 @@ impl Element for (String, String) {
     }
 }
 
+/// A request or reply without content.
+impl Element for () {
+    type Proto = pb::Nothing;
+
+    fn to_element(&self) -> pb::Nothing {
+        pb::Nothing {}
+    }
+
+    fn from_element(pb::Nothing {}: pb::Nothing, _: &'static str) -> Result<Self, DecodeError> {
+        Ok(())
+    }
+}
+
 impl Field for Arc<[u8]> {
     type Proto = Bytes;
 

@@ -55,7 +55,7 @@ impl Source {
         let v4 = format!("{}.{}.{}.{}", octets[0], octets[1], octets[2], octets[3]);
         match expected {
             "IPv4 address" => v4,
-            "IP address" if bits % 2 == 0 => v4,
+            "IP address" if bits.is_multiple_of(2) => v4,
             "IP address" => format!("fd00::{:x}", bits as u16),
             "IPv4 network address" => format!("{v4}/{}", octets[4] % 33),
             _ => self.0.next_id::<()>().to_string(),

@@ -1,0 +1,57 @@
+//! Certificates: the first with a join token, later ones with the node's own certificate.
+
+use bytes::Bytes;
+use skep_model::{Availability, NodeId, Role};
+
+use crate::rpc::service;
+use crate::wire::message;
+
+/// What a joining node sends, over a connection that pinned the token's CA.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssueRequest {
+    /// The whole token. Its secret decides the role.
+    pub token: String,
+    /// PKCS#10, DER.
+    pub csr: Bytes,
+    pub availability: Availability,
+}
+
+impl std::fmt::Debug for IssueRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssueRequest").field("availability", &self.availability).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewRequest {
+    /// PKCS#10, DER.
+    pub csr: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// PEM.
+    pub certificate: String,
+    /// PEM of every CA to trust, the issuer first.
+    pub authorities: String,
+    pub node: NodeId,
+    pub role: Role,
+}
+
+message!(IssueRequest = IssueRequest { token, csr, availability });
+message!(RenewRequest = RenewRequest { csr });
+message!(IssuedCertificate = IssuedCertificate { certificate, authorities, node, role });
+
+service! {
+    /// The cluster's certificate authority.
+    Ca in ca_server::CaServer, ca_client::CaClient, via CaAdapter;
+    unary {
+        /// A first certificate for a joining node, against a join token.
+        [Anyone] issue(IssueRequest) -> IssuedCertificate;
+        /// A new certificate for the calling node, with the role that it has now.
+        [Member] renew(RenewRequest) -> IssuedCertificate;
+    }
+    down {}
+    up {}
+    both {}
+}

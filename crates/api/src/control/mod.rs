@@ -1,0 +1,51 @@
+//! What the command line and other managers ask of a manager.
+
+mod client;
+mod messages;
+mod readable;
+mod stack;
+
+pub use messages::{
+    ClusterInfo, ConfigUpdate, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
+    LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
+    RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent, WatchRequest,
+    Written,
+};
+pub use readable::Readable;
+pub use stack::{DeployAction, DeployMode, DeployRequest, Deployed, DeployedObject, Prune};
+
+use crate::rpc::service;
+use crate::streams::{ExecOutput, LogEntry};
+
+service! {
+    /// The cluster, for who operates it.
+    Control in control_server::ControlServer, control_client::ControlClient, via ControlAdapter;
+    unary {
+        [Operator] info(()) -> ClusterInfo;
+        /// Every object of a kind that the filter lets through. Secrets come without their content.
+        [Operator] list(ListRequest) -> ObjectList;
+        /// One object, by whole id, name, or unambiguous prefix of its id.
+        [Operator] get(GetRequest) -> Readable;
+        [Operator] create(CreateRequest) -> Written;
+        [Operator] update(UpdateRequest) -> Written;
+        /// Removes one object; a stack with everything that belongs to it.
+        [Operator] remove(RemoveRequest) -> Removed;
+        [Operator] scale(ScaleRequest) -> Written;
+        /// Makes a stack what the request says, or says what that would change. Everything is validated before the
+        /// first write.
+        [Operator] deploy_stack(DeployRequest) -> Deployed;
+        /// A new join token for a role; the old one is worthless from then on. A token cannot be read back.
+        [Operator] rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
+    }
+    down {
+        /// An event for each write from now on; several writes may come as one event. The reader lists again.
+        [Operator] watch(WatchRequest) -> stream WatchEvent as WatchStream;
+        /// The output of a service's tasks or of one task.
+        [Operator] logs(LogsRequest) -> stream LogEntry as LogsStream;
+    }
+    up {}
+    both {
+        /// Runs a process in a task's container. The first message is `Start`.
+        [Operator] exec(stream ExecRequest) -> stream ExecOutput as ExecStream;
+    }
+}

@@ -1,0 +1,120 @@
+//! What a node needs to run its tasks, and nothing of anybody else's.
+
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use ipnet::Ipv4Net;
+use skep_model::{
+    ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, Slot, Task,
+    TaskId,
+};
+
+use crate::wire::{choice, message};
+
+/// A full set, or the difference to one that the agent has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignments {
+    /// The revision that this is a difference to; absent for a full set, which replaces everything.
+    pub base: Option<u64>,
+    /// The revision that the agent has afterwards.
+    pub revision: u64,
+    /// New or changed.
+    pub set: Vec<Assignment>,
+    pub removed: Vec<AssignmentKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assignment {
+    Task(Box<Task>),
+    Secret(AssignedContent),
+    Config(AssignedContent),
+    Network(AssignedNetwork),
+    Endpoint(ServiceEndpoint),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AssignmentKey {
+    Task(TaskId),
+    Secret(ContentDigest),
+    Config(ContentDigest),
+    Network(NetworkId),
+    Endpoint(ServiceId),
+}
+
+/// One content of a secret or config: tasks refer to it by its digest.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AssignedContent {
+    pub digest: ContentDigest,
+    pub name: String,
+    pub data: Bytes,
+}
+
+impl std::fmt::Debug for AssignedContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // May be a secret: its bytes stay out of logs.
+        write!(f, "AssignedContent({:?}, {}, {} bytes)", self.name, self.digest, self.data.len())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssignedNetwork {
+    pub id: NetworkId,
+    pub spec: NetworkSpec,
+    pub subnet: Ipv4Net,
+    pub gateway: Ipv4Addr,
+    /// The blocks that this node hands out addresses from.
+    pub blocks: Vec<Ipv4Net>,
+}
+
+/// Where a service answers, and which of its tasks stand behind it: what names, virtual addresses and published ports
+/// are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEndpoint {
+    pub service: ServiceId,
+    pub name: String,
+    pub mode: EndpointMode,
+    pub networks: Vec<EndpointNetwork>,
+    /// Published ports, every number filled in.
+    pub ports: Vec<PortSpec>,
+    /// Tasks that take connections now: running, and healthy if they have a health check.
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointNetwork {
+    pub network: NetworkId,
+    /// Absent in DNS round-robin mode.
+    pub virtual_ip: Option<Ipv4Addr>,
+    pub aliases: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub task: TaskId,
+    pub slot: Slot,
+    pub node: NodeId,
+    pub addresses: Vec<NetworkAddress>,
+    /// The container's host name, where the spec gives one.
+    pub hostname: Option<String>,
+}
+
+impl Assignment {
+    pub fn key(&self) -> AssignmentKey {
+        match self {
+            Assignment::Task(task) => AssignmentKey::Task(task.id),
+            Assignment::Secret(secret) => AssignmentKey::Secret(secret.digest.clone()),
+            Assignment::Config(config) => AssignmentKey::Config(config.digest.clone()),
+            Assignment::Network(network) => AssignmentKey::Network(network.id),
+            Assignment::Endpoint(endpoint) => AssignmentKey::Endpoint(endpoint.service),
+        }
+    }
+}
+
+message!(Assignments = Assignments { base, revision, set, removed });
+choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, Endpoint });
+choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint });
+message!(AssignedContent = AssignedContent { digest, name, data });
+message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks });
+message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends });
+message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });
+message!(Backend = Backend { task, slot, node, addresses, hostname });

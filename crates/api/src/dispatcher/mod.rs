@@ -1,0 +1,33 @@
+//! Between an agent and a manager: one stream for each node.
+//!
+//! ```text
+//! agent                                   manager
+//!   Hello ───────────────────────────────▶
+//!         ◀─────────────────────────────── Welcome, then Assignments (full), then deltas
+//!   Heartbeat, Report ───────────────────▶
+//!         ◀─────────────────────────────── Log / Exec, Feed, Cancel
+//!   Log / Exec …, End ───────────────────▶
+//!   Leaving ─────────────────────────────▶   (the daemon stops in order; its tasks run on)
+//! ```
+
+mod assignment;
+mod messages;
+
+pub use assignment::{
+    AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
+};
+pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, ManagerMessage, TaskReport, Welcome};
+
+use crate::rpc::service;
+
+service! {
+    /// A manager, for agents.
+    Dispatcher in dispatcher_server::DispatcherServer, dispatcher_client::DispatcherClient, via DispatcherAdapter;
+    unary {}
+    down {}
+    up {}
+    both {
+        /// The agent's first message is `Hello`; a new session of a node ends its older one.
+        [Member] session(stream AgentMessage) -> stream ManagerMessage as SessionStream;
+    }
+}

@@ -1,0 +1,40 @@
+//! What the command line asks of the daemon on its own machine.
+
+mod listing;
+mod membership;
+
+pub use listing::{
+    ArchiveChunk, ContainerList, ContainerSummary, ImageList, ImageLoaded, ImageRemoved, ImageSummary, LayerProgress,
+    ListContainersRequest, PullImageRequest, PullProgress, RemoveImageRequest, RemoveVolumeRequest, VolumeList,
+    VolumeSummary,
+};
+pub use membership::{InitRequest, Initialized, JoinRequest, Joined, LeaveRequest, Left, LocalInfo};
+
+use crate::rpc::service;
+
+service! {
+    /// A node's own daemon.
+    Local in local_server::LocalServer, local_client::LocalClient, via LocalAdapter;
+    unary {
+        [Local] info(()) -> LocalInfo;
+        /// Makes this node the first of a new cluster.
+        [Local] init(InitRequest) -> Initialized;
+        [Local] join(JoinRequest) -> Joined;
+        /// Leaves the cluster and removes what skep put on this machine; named volumes stay unless asked for.
+        [Local] leave(LeaveRequest) -> Left;
+        [Local] list_images(()) -> ImageList;
+        [Local] remove_image(RemoveImageRequest) -> ImageRemoved;
+        [Local] list_volumes(()) -> VolumeList;
+        [Local] remove_volume(RemoveVolumeRequest) -> ();
+        [Local] list_containers(ListContainersRequest) -> ContainerList;
+    }
+    down {
+        /// Progress, and `Done` as the last.
+        [Local] pull_image(PullImageRequest) -> stream PullProgress as PullImageStream;
+    }
+    up {
+        /// An image archive (`docker save` or OCI layout, as a tar), in pieces of any size.
+        [Local] load_image(stream ArchiveChunk) -> ImageLoaded;
+    }
+    both {}
+}

@@ -1,0 +1,98 @@
+//! Who makes a call, and which calls are open to whom.
+//!
+//! This is the coarse gate: by how the caller came in and what its certificate says. Whether a node still has the role
+//! of its certificate is asked of the cluster's state by whoever serves the call.
+
+use std::net::SocketAddr;
+
+use skep_identity::PeerIdentity;
+use skep_model::Role;
+
+use super::refusal::{Refusal, RefusalKind};
+
+/// The other end of the connection that a call came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// A process of this machine that could open the socket: root, or of the socket's group.
+    Local { uid: u32, gid: u32, pid: Option<i32> },
+    /// A node with a certificate of this cluster.
+    Member { identity: PeerIdentity, address: SocketAddr },
+    /// Somebody without a certificate.
+    Anonymous { address: SocketAddr },
+}
+
+impl Caller {
+    /// The member that calls; a refusal for everybody else.
+    pub fn member(&self) -> Result<PeerIdentity, Refusal> {
+        match self {
+            Caller::Member { identity, .. } => Ok(*identity),
+            Caller::Local { .. } | Caller::Anonymous { .. } => Err(Refusal::new(
+                RefusalKind::Denied,
+                "only a node with a certificate of this cluster may ask for this",
+            )),
+        }
+    }
+}
+
+/// Who may make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admit {
+    /// The machine's own socket.
+    Local,
+    /// The machine's own socket, or a manager on somebody's behalf.
+    Operator,
+    /// Nodes of the cluster.
+    Member,
+    /// Everybody who reached the port.
+    Anyone,
+}
+
+impl Admit {
+    pub fn check(self, caller: &Caller) -> Result<(), Refusal> {
+        let admitted = match (self, caller) {
+            (Admit::Anyone, Caller::Local { .. } | Caller::Member { .. } | Caller::Anonymous { .. }) => true,
+            (Admit::Local | Admit::Operator, Caller::Local { .. }) => true,
+            (Admit::Operator, Caller::Member { identity, .. }) => identity.role == Role::Manager,
+            (Admit::Member, Caller::Member { .. }) => true,
+            (Admit::Local, Caller::Member { .. } | Caller::Anonymous { .. })
+            | (Admit::Operator, Caller::Anonymous { .. })
+            | (Admit::Member, Caller::Local { .. } | Caller::Anonymous { .. }) => false,
+        };
+        if admitted {
+            return Ok(());
+        }
+        let message = match self {
+            Admit::Local => "this is open only to the socket on the node itself",
+            Admit::Operator => "this is open only to managers and to the socket on a manager: ask on a manager",
+            Admit::Member => "this is open only to nodes with a certificate of this cluster",
+            Admit::Anyone => "this is open to everybody",
+        };
+        Err(Refusal::new(RefusalKind::Denied, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_model::{ClusterId, NodeId};
+
+    #[test]
+    fn only_who_should_gets_in() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 7377));
+        let member = |role| Caller::Member {
+            identity: PeerIdentity { node_id: NodeId::from_u128(1), role, cluster_id: ClusterId::from_u128(2) },
+            address,
+        };
+        let callers = [
+            Caller::Local { uid: 0, gid: 0, pid: None },
+            member(Role::Manager),
+            member(Role::Worker),
+            Caller::Anonymous { address },
+        ];
+        let admitted = |admit: Admit| callers.map(|caller| admit.check(&caller).is_ok());
+        assert_eq!(admitted(Admit::Local), [true, false, false, false]);
+        assert_eq!(admitted(Admit::Operator), [true, true, false, false]);
+        assert_eq!(admitted(Admit::Member), [false, true, true, false]);
+        assert_eq!(admitted(Admit::Anyone), [true, true, true, true]);
+    }
+}
