@@ -38,7 +38,7 @@ pub struct Plan {
     pub rootfs: Rootfs,
     /// In order; a later one may cover an earlier one.
     pub mounts: Vec<Mount>,
-    /// Dotted or slashed names of namespaced sysctls.
+    /// Dotted or slashed names of namespaced sysctls; they come after Docker's own (`defaults::NET_SYSCTLS`).
     pub sysctls: Vec<(String, String)>,
     pub rlimits: Vec<Rlimit>,
     /// Bit per capability number; those that this kernel does not grant us are left out.
@@ -274,8 +274,11 @@ pub enum CgroupNamespace {
 }
 
 impl Plan {
-    /// A container with Docker's defaults, a network namespace of its own and no limits.
+    /// A container with Docker's defaults but for the filter ([`Seccomp::docker_default`] needs the final capabilities),
+    /// with a network namespace of its own and no limits.
     pub fn new(id: impl Into<String>, argv: Vec<String>, rootfs: Rootfs, cgroup: CgroupPlan, log: LogPlan) -> Plan {
+        let thermal = defaults::masked_thermal_paths();
+        let thermal = thermal.iter().map(|path| path.display().to_string());
         Plan {
             id: id.into(),
             argv,
@@ -292,7 +295,7 @@ impl Plan {
             capabilities: caps::DOCKER_DEFAULT,
             seccomp: Seccomp::Unconfined,
             no_new_privileges: false,
-            masked_paths: defaults::MASKED_PATHS.iter().map(|p| (*p).to_owned()).collect(),
+            masked_paths: defaults::MASKED_PATHS.iter().map(|p| (*p).to_owned()).chain(thermal).collect(),
             read_only_paths: defaults::READ_ONLY_PATHS.iter().map(|p| (*p).to_owned()).collect(),
             devices: Vec::new(),
             privileged: false,

@@ -4,8 +4,8 @@
 //! <run>/keeper.sock  keeper.lock  keeper.log
 //! <run>/c/<id>/ctl  plan  state
 //! ```
-//! Only root can enter it. Sockets are reached through `/proc/self/fd`, since a run folder of a lab node can have
-//! a longer path than a socket address holds (107 bytes).
+//! Only root can enter `c` and use the sockets. They are reached through `/proc/self/fd`, since a run folder of a lab
+//! node can have a longer path than a socket address holds (107 bytes).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -8,7 +8,9 @@ use rustix::mount::MountAttrFlags;
 
 use super::filesystem::{attach, clone_tree, create, make_read_only};
 use super::root::{Root, is_dir};
+use crate::defaults;
 use crate::failure::{Failure, Step};
+use crate::plan::Network;
 use crate::sys::mount::Depth;
 
 /// Covers each existing path: folders by one shared, empty, read-only filesystem; files by /dev/null.
@@ -62,15 +64,19 @@ pub fn make_paths_read_only(root: &Root, paths: &[String]) -> Result<(), Failure
     Ok(())
 }
 
-/// Writes through a private procfs that nothing else can be mounted over (CVE-2025-52881).
-pub fn write_sysctls(sysctls: &[(String, String)]) -> Result<(), Failure> {
-    if sysctls.is_empty() {
+/// Docker's for a network namespace of one's own, then the plan's.
+/// Written through a private procfs that nothing else can be mounted over (CVE-2025-52881).
+pub fn write_sysctls(network: &Network, sysctls: &[(String, String)]) -> Result<(), Failure> {
+    let defaults: &[(&str, &str)] = if *network == Network::Host { &[] } else { &defaults::NET_SYSCTLS };
+    let given = sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut all = defaults.iter().copied().chain(given).peekable();
+    if all.peek().is_none() {
         return Ok(());
     }
     let proc = create("proc", &[], MountAttrFlags::empty())?;
-    for (name, value) in sysctls {
+    for (name, value) in all {
         let what = || format!("failed to set the sysctl `{name}` to `{value}`");
-        let path = format!("sys/{}", if name.contains('/') { name.clone() } else { name.replace('.', "/") });
+        let path = format!("sys/{}", if name.contains('/') { name.to_owned() } else { name.replace('.', "/") });
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat2(&proc, path, flags, Mode::empty(), resolve).step("sysctl", what)?;

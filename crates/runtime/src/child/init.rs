@@ -77,7 +77,7 @@ fn set_up(child: &InitChild<'_>) -> Result<(), Failure> {
     drop(root);
 
     let root = Root::open(std::path::Path::new("/")).step("rootfs", || "failed to open the root".to_owned())?;
-    guard::write_sysctls(&plan.sysctls)?;
+    guard::write_sysctls(&plan.network, &plan.sysctls)?;
     if !plan.privileged {
         guard::make_paths_read_only(&root, &plan.read_only_paths)?;
         guard::mask(&root, &plan.masked_paths)?;

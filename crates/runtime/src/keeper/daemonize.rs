@@ -33,6 +33,8 @@ pub struct Prepared {
 pub fn prepare(run_dir: &RunDir, cgroup_parent: &str) -> Result<Option<Prepared>, Failure> {
     require_one_thread()?;
     let what = || format!("failed to use the run folder `{}`", run_dir.path().display());
+    // The folder may be shared with sockets for others than root; what is below `c` is not.
+    DirBuilder::new().recursive(true).mode(0o755).create(run_dir.path()).step("run folder", what)?;
     DirBuilder::new().recursive(true).mode(0o700).create(run_dir.containers()).step("run folder", what)?;
     let lock = OpenOptions::new()
         .append(true)

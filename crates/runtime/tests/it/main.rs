@@ -8,4 +8,5 @@ mod files;
 mod limits;
 mod measure;
 mod node;
+mod pure_v2;
 mod run;

@@ -1,5 +1,6 @@
 //! Running a command: exit codes, refusals, user, environment, log.
 
+use skep_runtime::plan::{Network, Sharing};
 use skep_runtime::{ClientError, Signal, State};
 
 use crate::node::{Node, read_log, wait_exited};
@@ -81,7 +82,7 @@ fn default_container_is_confined() {
     let node = Node::new();
     let plan = node.plan(
         "a",
-        "hostname; echo pid $$; grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status; ls -A /proc/acpi /sys/firmware; \
+        "exec 2>&1; hostname; echo pid $$; grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status; ls -A /proc/acpi /sys/firmware; \
          cat /proc/kcore | wc -c; touch /proc/sys/kernel/x 2>&1; ls /dev | tr '\\n' ' '; echo; ls /proc/self/fd | tr '\\n' ' '; \
          ip -o link | wc -l; mkdir /sys/fs/cgroup/x 2>/dev/null || echo sealed",
     );
@@ -176,4 +177,43 @@ fn log_is_rotated() {
     assert_eq!(names, ["log", "log.1"]);
     assert!(logs.iter().all(|(_, size)| *size <= 4096), "{logs:?}");
     assert!(read_log(&plan.log.path).ends_with("line 499\n"));
+}
+
+#[test]
+fn shared_namespaces_are_the_hosts_and_leave_no_process_behind() {
+    let node = Node::new();
+    let mut plan = node.plan("a", "for ns in pid ipc uts; do readlink /proc/self/ns/$ns; done; (sleep 1000 &) ; echo ready");
+    plan.pid = Sharing::Host;
+    plan.ipc = Sharing::Host;
+    plan.hostname = None;
+    let container = node.create(&plan);
+    let cgroup = node.cgroups().open(&plan.cgroup.parent, "a").expect("its cgroup");
+    container.start().expect("start");
+    let outcome = node.finish(&plan, &container);
+    let host = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a link").display().to_string();
+    assert_eq!(outcome.log, format!("{}\n{}\n{}\nready\n", host("pid"), host("ipc"), host("uts")));
+    assert!(cgroup.procs().expect("processes").is_empty(), "the orphan went with its container");
+}
+
+#[test]
+fn network_namespace_comes_by_path() {
+    let node = Node::new();
+    let other = node.start(&node.plan_of("other", &["sleep", "1000"]));
+    let State::Running { pid, .. } = other.state().expect("state") else { panic!("running") };
+    let mut plan = node.plan("a", "readlink /proc/self/ns/net; cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    plan.network = Network::Path(format!("/proc/{pid}/ns/net").into());
+    let expected = std::fs::read_link(format!("/proc/{pid}/ns/net")).expect("a link").display().to_string();
+    assert_eq!(node.run(&plan).log, format!("{expected}\n0\n"));
+}
+
+#[test]
+fn privileged_container_sees_the_hosts_devices_unmasked() {
+    let node = Node::new();
+    let mut plan = node.plan("a", "test -c /dev/kmsg && ls /sys/firmware | wc -l; mkdir /sys/fs/cgroup/memory/inner && rmdir /sys/fs/cgroup/memory/inner && echo writable; grep CapEff /proc/self/status");
+    plan.privileged = true;
+    plan.cgroup.limits.devices = skep_runtime::cgroup::DeviceAccess::Unrestricted;
+    let log = node.run(&plan).log;
+    let own = std::fs::read_to_string("/proc/self/status").expect("status");
+    let own = own.lines().find(|line| line.starts_with("CapEff")).expect("capabilities");
+    assert!(log.contains("writable\n") && log.contains(own), "{log}");
 }
