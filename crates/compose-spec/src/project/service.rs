@@ -1,0 +1,123 @@
+//! A service: what runs, with what, and how many.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use super::{
+    At, DependsOn, Deploy, FileReference, Healthcheck, Logging, Mount, Port, PullPolicy, Restart, Strings, Ulimit,
+};
+use crate::source::Span;
+
+#[derive(Debug, Clone, Default)]
+pub struct Service {
+    pub name: String,
+    /// The service's key.
+    pub span: Span,
+    /// Where each attribute that was written stands, by its name.
+    pub written: BTreeMap<String, Span>,
+
+    pub image: Option<String>,
+    pub pull_policy: Option<PullPolicy>,
+    /// `os[/arch[/variant]]`.
+    pub platform: Option<String>,
+    /// The folder that the image is built from; how to build is not read.
+    pub build_context: Option<String>,
+    pub container_name: Option<String>,
+
+    /// `None` keeps the image's; empty clears it.
+    pub command: Option<Vec<String>>,
+    /// `None` keeps the image's; empty clears it.
+    pub entrypoint: Option<Vec<String>>,
+    /// Environment files included; `None` unsets what the image sets.
+    pub environment: BTreeMap<String, Option<String>>,
+    pub user: Option<String>,
+    pub group_add: Vec<String>,
+    pub working_dir: Option<String>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub init: Option<bool>,
+    pub tty: bool,
+    pub stdin_open: bool,
+    pub stop_signal: Option<String>,
+    pub stop_grace_period: Option<Duration>,
+    pub healthcheck: Option<Healthcheck>,
+    pub labels: Strings,
+    pub annotations: Strings,
+    pub logging: Option<Logging>,
+    pub restart: Option<At<Restart>>,
+    pub depends_on: BTreeMap<String, DependsOn>,
+    pub profiles: Vec<String>,
+
+    pub read_only: bool,
+    pub privileged: bool,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub security_opt: Vec<At<String>>,
+    pub sysctls: Strings,
+    pub ulimits: BTreeMap<String, Ulimit>,
+    pub devices: Vec<At<Device>>,
+    /// Size of /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+    pub oom_score_adj: Option<i32>,
+
+    pub attachment: Attachment,
+    pub ports: Vec<Port>,
+    /// `port[/protocol]`: documentation only.
+    pub expose: Vec<String>,
+    /// `(name, address)`, in order.
+    pub extra_hosts: Vec<(String, String)>,
+    pub dns: Vec<At<String>>,
+    pub dns_search: Vec<String>,
+    pub dns_opt: Vec<String>,
+
+    /// `volumes` and `tmpfs`, in this order.
+    pub mounts: Vec<Mount>,
+    pub secrets: Vec<FileReference>,
+    pub configs: Vec<FileReference>,
+
+    /// With `scale`, `cpus`, `mem_limit`, `mem_reservation` and `pids_limit` folded in.
+    pub deploy: Deploy,
+}
+
+/// `networks` and `network_mode` exclude each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// By key of the project's networks; `default` alone when the file says nothing.
+    Networks(BTreeMap<String, ServiceNetwork>),
+    /// `network_mode: none`: loopback only.
+    None,
+    /// `network_mode: host`.
+    Host,
+    /// `network_mode: service:…`, `container:…`, or a network's name.
+    Mode(String),
+}
+
+impl Default for Attachment {
+    fn default() -> Self {
+        Attachment::Networks(BTreeMap::new())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceNetwork {
+    pub span: Span,
+    pub aliases: Vec<String>,
+    pub ipv4_address: Option<At<Ipv4Addr>>,
+    pub ipv6_address: Option<At<Ipv6Addr>>,
+}
+
+/// A host device in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub source: String,
+    pub target: String,
+    /// Of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+impl Service {
+    pub fn wrote(&self, attribute: &str) -> Option<Span> {
+        self.written.get(attribute).copied()
+    }
+}
