@@ -170,12 +170,18 @@ impl Registry {
         }
         let mut backoff = Backoff::default();
         let scheme = loop {
-            let request = request(&format!("https://{host}/v2/"), host)?;
-            match self.transport.send(Security::Insecure, request).await {
+            let https = match self.transport.send(Security::Insecure, request(&format!("https://{host}/v2/"), host)?).await {
                 Ok(_) | Err(SendError::Redirect(_)) => break "https",
                 Err(SendError::Tls(_)) => break "http",
-                Err(error) if !backoff.again(None).await => return Err(unreachable(host, error)),
-                Err(_) => {}
+                Err(error) => error,
+            };
+            // Some servers hang up on what is no HTTP, instead of answering it.
+            let http = request(&format!("http://{host}/v2/"), host)?;
+            if self.transport.send(Security::Insecure, http).await.is_ok() {
+                break "http";
+            }
+            if !backoff.again(None).await {
+                return Err(unreachable(host, https));
             }
         };
         self.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), scheme);

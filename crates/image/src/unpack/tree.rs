@@ -95,29 +95,24 @@ impl Tree {
         retry_again(|| openat2(&self.root, OsStr::from_bytes(path), flags, Mode::empty(), IN_ROOT))
     }
 
+    /// Makes what is missing of `path`, from the longest part of it that exists.
     fn make(&mut self, path: &[u8], whiteouts: Whiteouts) -> Result<Option<OwnedFd>, UnpackError> {
-        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([path.len()]);
-        let mut parent = self.open_in_root(b"").map_err(|errno| UnpackError::folder("open", errno))?;
-        let mut start = 0;
-        for end in ends {
+        let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+        let ends: Vec<usize> = slashes.chain([path.len()]).collect();
+        // A part exists only if every shorter one does: the search may jump.
+        let existing = ends.partition_point(|end| self.open_in_root(&path[..*end]).is_ok());
+        let mut start = existing.checked_sub(1).map_or(0, |last| ends[last] + 1);
+        let known = self.open_in_root(&path[..start.saturating_sub(1)]);
+        let mut parent = known.map_err(|errno| UnpackError::step(path, "open a folder within the layer", errno))?;
+        for end in ends.into_iter().skip(existing) {
             let (name, below) = (OsStr::from_bytes(&path[start..end]), &path[..end]);
             start = end + 1;
-            parent = match self.open_in_root(below) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT | Errno::NOTDIR) => {
-                    let before = self.current_mtime(&parent, below)?;
-                    match implied_folder(&parent, name, below, whiteouts)? {
-                        Made::Folder(fd) => {
-                            self.implied_bytes += below.len() + 2 * size_of::<Vec<u8>>();
-                            self.implied.insert(below.to_owned());
-                            set_mtime(&parent, before).map_err(|e| UnpackError::step(below, "set the time", e))?;
-                            fd
-                        }
-                        Made::Nothing => return Ok(None),
-                    }
-                }
-                Err(errno) => return Err(UnpackError::step(below, "open a folder within the layer", errno)),
-            };
+            let before = self.current_mtime(&parent, below)?;
+            let Made::Folder(fd) = implied_folder(&parent, name, below, whiteouts)? else { return Ok(None) };
+            set_mtime(&parent, before).map_err(|errno| UnpackError::step(below, "set the time", errno))?;
+            self.implied_bytes += below.len() + 2 * size_of::<Vec<u8>>();
+            self.implied.insert(below.to_owned());
+            parent = fd;
         }
         Ok(Some(parent))
     }

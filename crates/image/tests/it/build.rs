@@ -221,3 +221,18 @@ impl Layout {
         crate::programs::skopeo_copy(&["--all", "--preserve-digests", &from, &format!("docker://{name}")]);
     }
 }
+
+/// An OCI archive (the layout as a tar) of one image `demo.test/app:v1` with these layers.
+pub fn archive_of(layers: &[Blob]) -> Vec<u8> {
+    let mut layout = Layout::new();
+    layout.image("demo.test/app:v1", "amd64", json!({}), layers);
+    layout.archive()
+}
+
+impl Layout {
+    pub fn archive(&self) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_dir_all(".", self.path()).unwrap();
+        builder.into_inner().unwrap()
+    }
+}

@@ -2,6 +2,12 @@
 //! docker-registry, skopeo and busybox-static; umoci for the comparison.
 
 mod build;
+mod compare;
+mod hostile;
+mod keeping;
+mod layers;
 mod programs;
+mod protocol;
 mod pull;
 mod registry;
+mod server;
