@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use skep_runtime::plan::Seccomp;
+use skep_runtime::plan::{Network, Seccomp};
 use skep_runtime::{ExecPlan, Signal, State};
 
 use crate::node::{Node, wait_exited};
@@ -50,26 +50,8 @@ fn measure() {
         node.finish(plan, container);
     }
 
-    let seccomp = Seccomp::docker_default(plans[0].capabilities).expect("it compiles");
-    let (mut whole, mut create, mut start) = (Vec::new(), Vec::new(), Vec::new());
-    for n in 0..200 {
-        let mut plan = node.plan_of(&format!("t{n}"), &["/bin/true"]);
-        plan.seccomp = seccomp.clone();
-        let begin = Instant::now();
-        node.keeper.create(&plan).expect("create");
-        create.push(begin.elapsed());
-        let container = node.open(&plan.id);
-        let events = container.subscribe().expect("subscribe");
-        let gate = Instant::now();
-        container.start().expect("start");
-        start.push(gate.elapsed());
-        events.wait_event().expect("exit");
-        whole.push(begin.elapsed());
-        container.release().expect("release");
-    }
-    show("create", create);
-    show("start", start);
-    show("create, start, exit of true", whole);
+    run_to_exit(&node, "own network namespace", &Network::New);
+    run_to_exit(&node, "network namespace given", &Network::Host);
 
     let begin = Instant::now();
     let plans: Vec<_> = (0..50).map(|n| node.plan_of(&format!("p{n}"), &["sleep", "1000"])).collect();
@@ -83,4 +65,29 @@ fn measure() {
         wait_exited(&container);
         container.release().expect("release");
     }
+}
+
+/// Static `true` with Docker's filter, from the plan to its exit.
+fn run_to_exit(node: &Node, what: &str, network: &Network) {
+    let (mut whole, mut create, mut start) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..200 {
+        let mut plan = node.plan_of(&format!("t{n}-{}", *network == Network::New), &["/bin/true"]);
+        plan.seccomp = Seccomp::docker_default(plan.capabilities).expect("it compiles");
+        plan.network = network.clone();
+        let begin = Instant::now();
+        node.keeper.create(&plan).expect("create");
+        create.push(begin.elapsed());
+        let container = node.open(&plan.id);
+        let events = container.subscribe().expect("subscribe");
+        let gate = Instant::now();
+        container.start().expect("start");
+        start.push(gate.elapsed());
+        events.wait_event().expect("exit");
+        whole.push(begin.elapsed());
+        container.release().expect("release");
+    }
+    println!("{what}:");
+    show("  create", create);
+    show("  start", start);
+    show("  create, start, exit of true", whole);
 }
