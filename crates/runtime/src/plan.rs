@@ -402,10 +402,9 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     match bytes.split_first() {
         Some((&PLAN_FORMAT, body)) => postcard::from_bytes(body)
             .map_err(|error| Failure::new("plan", format!("the plan cannot be read: {error}"))),
-        Some((format, _)) => Err(Failure::new(
-            "plan",
-            format!("the plan has format {format}, this keeper reads format {PLAN_FORMAT}"),
-        )),
+        Some((format, _)) => {
+            Err(Failure::new("plan", format!("the plan has format {format}, this keeper reads format {PLAN_FORMAT}")))
+        }
         None => Err(Failure::new("plan", "the plan is empty".to_owned())),
     }
 }

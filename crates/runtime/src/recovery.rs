@@ -30,7 +30,13 @@ pub struct Lost {
 /// Every container with a run folder, and whether its warden answers.
 pub fn list(run_dir: &RunDir) -> io::Result<Vec<(String, Liveness)>> {
     let ids = run_dir.ids()?;
-    Ok(ids.into_iter().map(|id| { let alive = liveness(run_dir, &id); (id, alive) }).collect())
+    Ok(ids
+        .into_iter()
+        .map(|id| {
+            let alive = liveness(run_dir, &id);
+            (id, alive)
+        })
+        .collect())
 }
 
 fn liveness(run_dir: &RunDir, id: &str) -> Liveness {

@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn names_and_numbers_parse() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)]
+        {
             assert_eq!(Signal::parse(text).map(Signal::number), Some(number), "{text}");
         }
         for text in ["", "0", "65", "SIGNOPE", "RTMIN+31", "RTMIN-1", "RTMAX+1"] {

@@ -34,10 +34,15 @@ pub enum KeeperRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum KeeperReply {
     /// The socket's peer credentials would name the process that began to listen, which was not the keeper itself yet.
-    Alive { pid: i32 },
+    Alive {
+        pid: i32,
+    },
     /// Sent by the new warden itself, over the connection that it inherited.
     /// `warnings` are limits that this kernel does not enforce.
-    Created { pid: i32, warnings: Vec<String> },
+    Created {
+        pid: i32,
+        warnings: Vec<String>,
+    },
     Failed(Failure),
     Stopping,
 }
@@ -46,12 +51,20 @@ pub enum KeeperReply {
 pub enum Request {
     State,
     Start,
-    Signal { signal: i32 },
+    Signal {
+        signal: i32,
+    },
     Stop,
     /// The ExecPlan is in the memfd that comes along. `Exited` events of this session come on this connection.
     Exec,
-    SignalExec { session: u32, signal: i32 },
-    Resize { rows: u16, columns: u16 },
+    SignalExec {
+        session: u32,
+        signal: i32,
+    },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
     /// The write end of standard input, or the terminal.
     Stdin,
     Subscribe,
@@ -63,7 +76,10 @@ pub enum Reply {
     Done,
     State(State),
     /// Descriptors beside it: the terminal alone, or stdin (if asked for), stdout, stderr.
-    Exec { session: u32, pid: i32 },
+    Exec {
+        session: u32,
+        pid: i32,
+    },
     Stdin,
     Failed(Failure),
     Event(Event),
@@ -73,8 +89,13 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Made and waiting before its command.
-    Created { pid: i32 },
-    Running { pid: i32, started_at: SystemTime },
+    Created {
+        pid: i32,
+    },
+    Running {
+        pid: i32,
+        started_at: SystemTime,
+    },
     Exited {
         /// As a shell reports it: 128 + n after signal n.
         code: i32,

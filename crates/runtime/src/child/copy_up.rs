@@ -100,7 +100,8 @@ fn copy_xattrs(from: BorrowedFd<'_>, into: BorrowedFd<'_>) -> Result<(), Errno> 
         Err(Errno::NOTSUP) => return Ok(()),
         Err(errno) => return Err(errno),
     }
-    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !name.starts_with(b"trusted.overlay.")) {
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !name.starts_with(b"trusted.overlay."))
+    {
         let mut value = Vec::with_capacity(1 << 16);
         rustix::fs::fgetxattr(from, name, rustix::buffer::spare_capacity(&mut value))?;
         match rustix::fs::fsetxattr(into, name, &value, XattrFlags::empty()) {

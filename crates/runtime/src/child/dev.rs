@@ -18,15 +18,18 @@ use crate::sys::mount::Depth;
 /// Makes the nodes and links. The umask is 0, so that modes come out as given.
 pub fn populate(root: &Root, plan: &Plan) -> Result<(), Failure> {
     for device in &defaults::DEVICES {
-        make_node(root, &Device {
-            path: device.path.to_owned(),
-            kind: DeviceKind::Char,
-            major: device.major,
-            minor: device.minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        })?;
+        make_node(
+            root,
+            &Device {
+                path: device.path.to_owned(),
+                kind: DeviceKind::Char,
+                major: device.major,
+                minor: device.minor,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            },
+        )?;
     }
     for device in &plan.devices {
         make_node(root, device)?;

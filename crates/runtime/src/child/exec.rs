@@ -57,13 +57,9 @@ fn command<'p>(child: &ExecChild<'p>) -> Process<'p> {
 fn enter(child: &ExecChild<'_>) -> Result<(), Failure> {
     child.membership.join()?;
     super::write_oom_score_adj(child.plan.oom_score_adj)?;
-    let kinds = libc::CLONE_NEWNS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWCGROUP;
-    sys::namespace::enter(child.init.as_fd(), kinds)
-        .step("exec", || "failed to enter the container".to_owned())?;
+    let kinds =
+        libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
+    sys::namespace::enter(child.init.as_fd(), kinds).step("exec", || "failed to enter the container".to_owned())?;
     match &child.stdio {
         Stdio::Pipes { stdin, stdout, stderr } => install_pipes(stdin, stdout, stderr),
         Stdio::Terminal => {

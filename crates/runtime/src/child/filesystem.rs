@@ -49,8 +49,7 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
 
 /// A detached copy of the mount tree at `source`, for a bind mount.
 pub fn clone_tree(source: impl AsFd, depth: Depth) -> Result<OwnedFd, Errno> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if depth == Depth::Tree {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }

@@ -126,7 +126,8 @@ fn build_root(plan: &Plan, sources: &[Opened<'_>]) -> Result<Root, Failure> {
     // From here on nothing that this process mounts can reach the host. Slave, not private: volumes that the host
     // unmounts must not be kept busy by the copies that `pivot_root` is about to drop.
     let flags = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
-    rustix::mount::mount_change("/", flags).step("rootfs", || "failed to separate mounts from the host's".to_owned())?;
+    rustix::mount::mount_change("/", flags)
+        .step("rootfs", || "failed to separate mounts from the host's".to_owned())?;
     let root = rootfs::mount_overlay(&plan.rootfs)?;
     rootfs::mount_system(&root, plan)?;
     dev::populate(&root, plan)?;

@@ -29,7 +29,11 @@ use crate::wire::{self, ChildMessage, ChildOrder};
 /// Standard streams of a new process.
 #[derive(Debug)]
 pub enum Stdio {
-    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// A terminal from the container's own devpts, made by the child.
     Terminal,
 }

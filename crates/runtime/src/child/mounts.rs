@@ -9,9 +9,9 @@ use std::os::unix::fs::DirBuilderExt;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::copy_up::copy_up;
 use super::filesystem::{attach, clone_tree, create, make_read_only, split_options};
 use super::root::{Root, is_dir};
-use super::copy_up::copy_up;
 use crate::failure::{Failure, Step};
 use crate::plan::{Bind, CreateSource, Mount, Plan, Propagation, Tmpfs};
 use crate::sys::mount::{Attributes, Depth, set_attributes};
@@ -101,7 +101,8 @@ fn attach_bind(root: &Root, bind: &Bind, source: &OwnedFd, tree: &OwnedFd) -> Re
     }
     refuse_proc(&target, &bind.target)?;
     if bind.copy_up && source_is_dir {
-        copy_up(root, &bind.target, source).step("mount", || format!("failed to fill the volume at `{}`", bind.target))?;
+        copy_up(root, &bind.target, source)
+            .step("mount", || format!("failed to fill the volume at `{}`", bind.target))?;
     }
     let propagation = match bind.propagation {
         Propagation::Private => libc::MS_PRIVATE,

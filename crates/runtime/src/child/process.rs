@@ -64,15 +64,18 @@ fn try_become(process: Process<'_>, channel: &Channel) -> Result<std::convert::I
     for limit in process.rlimits {
         set_rlimit(limit)?;
     }
-    sys::process::close_on_exec_from_3().step("process", || "failed to close what the container must not get".to_owned())?;
+    sys::process::close_on_exec_from_3()
+        .step("process", || "failed to close what the container must not get".to_owned())?;
     let mut env = process.env;
     if !env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > "HOME=".len()) {
         env.retain(|entry| !entry.starts_with("HOME="));
         env.push(format!("HOME={}", user.home));
     }
 
-    let granted = rustix::thread::capabilities(None).step("capabilities", || "failed to read capabilities".to_owned())?;
-    let wanted = if process.privileged { granted.permitted.bits() } else { process.capabilities & granted.permitted.bits() };
+    let granted =
+        rustix::thread::capabilities(None).step("capabilities", || "failed to read capabilities".to_owned())?;
+    let wanted =
+        if process.privileged { granted.permitted.bits() } else { process.capabilities & granted.permitted.bits() };
     let filter: Vec<libc::sock_filter> = match process.seccomp {
         Seccomp::Filter(filter) if !process.privileged => filter.iter().map(kernel_instruction).collect(),
         Seccomp::Filter(_) | Seccomp::Unconfined => Vec::new(),

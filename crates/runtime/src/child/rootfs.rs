@@ -66,7 +66,9 @@ fn mount_by_context(rootfs: &Rootfs) -> Result<bool, Failure> {
         match set("lowerdir+", layer)? {
             Ok(()) => {}
             Err(Errno::INVAL) if index == 0 => return Ok(false),
-            Err(errno) => return Err(filesystem::explain(&context, &format!("{what}, layer `{}`", layer.display()), errno)),
+            Err(errno) => {
+                return Err(filesystem::explain(&context, &format!("{what}, layer `{}`", layer.display()), errno));
+            }
         }
     }
     for (key, path) in [("upperdir", &rootfs.upper), ("workdir", &rootfs.work)] {
@@ -149,9 +151,8 @@ fn bind_host(root: &Root, source: &str, target: &str) -> Result<(), Failure> {
 /// v2: the hierarchy (its root is ours inside a cgroup namespace). v1: one folder per hierarchy, showing our own cgroup.
 fn mount_cgroups(root: &Root, privileged: bool) -> Result<(), Failure> {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     match rustix::fs::statfs("/sys/fs/cgroup") {
         Err(_) => return Ok(()),
         Ok(host) if host.f_type as u64 == CGROUP2_SUPER_MAGIC => {

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use super::ClientError;
 use super::events::Events;
 use super::exec::{ExecIo, ExecSession};
-use super::ClientError;
 use crate::plan::ExecPlan;
 use crate::run_dir::{self, RunDir};
 use crate::signal::Signal;

@@ -22,7 +22,11 @@ pub struct ExecSession {
 /// Blocking descriptors, owned by the caller alone: closing them is seen inside.
 #[derive(Debug)]
 pub enum ExecIo {
-    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// The terminal's master; reading it ends with EIO.
     Terminal(OwnedFd),
 }

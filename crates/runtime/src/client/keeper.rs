@@ -72,9 +72,8 @@ impl Keeper {
     }
 
     fn connect(run_dir: &RunDir) -> Result<Keeper, KeeperError> {
-        let (connection, _) = run_dir::connect(run_dir.path(), run_dir::KEEPER_SOCKET).map_err(|source| {
-            KeeperError::Connect { path: run_dir.path().join(run_dir::KEEPER_SOCKET), source }
-        })?;
+        let (connection, _) = run_dir::connect(run_dir.path(), run_dir::KEEPER_SOCKET)
+            .map_err(|source| KeeperError::Connect { path: run_dir.path().join(run_dir::KEEPER_SOCKET), source })?;
         match ask(&connection, &KeeperRequest::Ping, &[])? {
             KeeperReply::Alive { pid } => Ok(Keeper { run_dir: run_dir.clone(), connection, pid }),
             other => Err(KeeperError::Silent(format!("{other:?}"))),
@@ -89,7 +88,8 @@ impl Keeper {
     /// Makes a container up to the point where its command would run.
     /// On failure nothing of it is left but its folders and its log.
     pub fn create(&self, plan: &Plan) -> Result<Created, Failure> {
-        let transport = |error: String| Failure::new("keeper", format!("the keeper did not make the container: {error}"));
+        let transport =
+            |error: String| Failure::new("keeper", format!("the keeper did not make the container: {error}"));
         let memfd = wire::memfd("skep-plan", &plan.encode()).map_err(|errno| transport(errno.to_string()))?;
         let (connection, _) = run_dir::connect(self.run_dir.path(), run_dir::KEEPER_SOCKET)
             .map_err(|error| transport(error.to_string()))?;

@@ -55,7 +55,8 @@ pub fn prepare(run_dir: &RunDir, cgroup_parent: &str) -> Result<Option<Prepared>
         Ok(()) | Err(_) => {}
     }
     let listener = run_dir::listen(run_dir.path(), run_dir::KEEPER_SOCKET).step("run folder", what)?;
-    let signals = sys::signal::descriptor(&[libc::SIGCHLD]).step("signals", || "failed to watch children".to_owned())?;
+    let signals =
+        sys::signal::descriptor(&[libc::SIGCHLD]).step("signals", || "failed to watch children".to_owned())?;
     Ok(Some(Prepared { listener, signals, _lock: lock }))
 }
 
@@ -90,7 +91,8 @@ pub fn into_background(run_dir: &RunDir) -> Result<Fork<Pid>, Failure> {
 
 /// Everything here forks without exec, which only a single thread may do.
 fn require_one_thread() -> Result<(), Failure> {
-    let status = std::fs::read_to_string("/proc/self/status").step("threads", || "failed to count threads".to_owned())?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").step("threads", || "failed to count threads".to_owned())?;
     let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")).map(str::trim);
     match threads {
         Some("1") => Ok(()),

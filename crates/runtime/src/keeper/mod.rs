@@ -115,7 +115,9 @@ impl Keeper {
                 next => return next,
             }
         }
-        if ready[1] && let Some(connection) = run_dir::accept(&self.prepared.listener) {
+        if ready[1]
+            && let Some(connection) = run_dir::accept(&self.prepared.listener)
+        {
             self.connections.push(connection);
         }
         Next::Continue

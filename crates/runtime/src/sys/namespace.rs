@@ -23,8 +23,7 @@ pub fn unshare(kinds: libc::c_int) -> Result<(), Errno> {
 /// Gives this process a session keyring of its own, so that it cannot read its starter's keys.
 pub fn new_session_keyring() -> Result<(), Errno> {
     // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
-    let result = unsafe {
-        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     check(result).map(|_| ())
 }

@@ -30,9 +30,7 @@ pub(super) fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
 }
 
 fn last_errno() -> Errno {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .map_or(Errno::IO, Errno::from_raw_os_error)
+    std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 /// Forks this process. Ordinary Rust stays legal in the child because there is only one thread:
@@ -97,9 +95,7 @@ pub fn exit_now(code: i32) -> ! {
 /// Marks every descriptor from 3 up to be closed by the next exec.
 pub fn close_on_exec_from_3() -> Result<(), Errno> {
     // SAFETY: only sets a flag on descriptors.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     check(result).map(|_| ())
 }
 

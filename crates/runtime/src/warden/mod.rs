@@ -121,10 +121,7 @@ impl Warden {
 
     /// Readiness of signals, listener, output sources and connections, in this order.
     fn poll(&self) -> Vec<bool> {
-        let mut fds = vec![
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.listener, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
         fds.extend(self.output.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         fds.extend(self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN)));
         match rustix::event::poll(&mut fds, None) {
@@ -160,7 +157,10 @@ impl Warden {
             }
             // End of file: the command runs, or died on the way, which the next SIGCHLD tells.
             Ok(_) | Err(_) => {
-                self.set_state(State::Running { pid: self.init.pid.as_raw_nonzero().get(), started_at: SystemTime::now() });
+                self.set_state(State::Running {
+                    pid: self.init.pid.as_raw_nonzero().get(),
+                    started_at: SystemTime::now(),
+                });
                 Ok(())
             }
         }
@@ -197,9 +197,7 @@ impl Warden {
         if !matches!(self.state, State::Exited { .. }) {
             return Err(Failure::new("release", format!("container `{}` has not exited", self.id)));
         }
-        self.cgroup
-            .remove()
-            .map_err(|error| Failure::new("release", format!("{error}")))?;
+        self.cgroup.remove().map_err(|error| Failure::new("release", format!("{error}")))?;
         self.output.close();
         let folder = self.run_dir.container(&self.id);
         std::fs::remove_dir_all(&folder)

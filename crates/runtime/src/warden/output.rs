@@ -23,8 +23,9 @@ pub struct Output {
 
 impl Output {
     pub fn open(plan: &LogPlan) -> Result<Output, Failure> {
-        let writer = Writer::open(&plan.path, plan.rotation)
-            .map_err(|error| Failure::new("log", format!("failed to open the log `{}`: {error}", plan.path.display())))?;
+        let writer = Writer::open(&plan.path, plan.rotation).map_err(|error| {
+            Failure::new("log", format!("failed to open the log `{}`: {error}", plan.path.display()))
+        })?;
         Ok(Output { sources: Vec::new(), writer: Some(writer), told_of_loss: false, path: plan.path.clone() })
     }
 

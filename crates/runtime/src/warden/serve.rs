@@ -95,8 +95,7 @@ impl Warden {
     /// Tells everybody who wants to know. Who does not read what is sent is dropped: it must ask for the state again.
     pub fn report(&mut self, event: &Event) {
         self.connections.retain(|connection| {
-            !connection.wants(event)
-                || wire::send(&connection.socket, &Reply::Event(event.clone()), &[]).is_ok()
+            !connection.wants(event) || wire::send(&connection.socket, &Reply::Event(event.clone()), &[]).is_ok()
         });
     }
 

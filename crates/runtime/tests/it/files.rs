@@ -52,7 +52,8 @@ fn tmpfs_has_size_mode_and_dockers_flags() {
     let node = Node::new();
     let script = "df -k /scratch | tail -1 | awk '{print $2}'; stat -c %a /scratch; stat -c %a /tmp; grep ' /scratch ' /proc/mounts";
     let mut plan = node.plan("a", script);
-    let scratch = Tmpfs { size_bytes: Some(1 << 20), mode: Some(0o700), options: vec!["exec".to_owned()], ..tmpfs("/scratch") };
+    let scratch =
+        Tmpfs { size_bytes: Some(1 << 20), mode: Some(0o700), options: vec!["exec".to_owned()], ..tmpfs("/scratch") };
     plan.mounts = vec![Mount::Tmpfs(scratch), Mount::Tmpfs(tmpfs("/tmp"))];
     let log = node.run(&plan).log;
     assert!(log.starts_with("1024\n700\n1777\n"), "{log}");
@@ -73,7 +74,10 @@ fn bind_mount_shows_the_hosts_files_and_can_be_read_only() {
         Mount::Bind(Bind { read_only: true, ..Bind::new(&shared, "/ro") }),
     ];
     let log = node.run(&plan).log;
-    assert!(log.starts_with("host\nhost\n") && log.ends_with("done\n") && log.contains("Read-only file system"), "{log}");
+    assert!(
+        log.starts_with("host\nhost\n") && log.ends_with("done\n") && log.contains("Read-only file system"),
+        "{log}"
+    );
     assert_eq!(fs::read_to_string(shared.join("made")).expect("made inside"), "c\n");
 }
 
@@ -127,7 +131,8 @@ fn empty_volume_gets_the_images_content_once() {
     assert_eq!(node.run(&plan).log, "image\n");
     let top = fs::metadata(&volume).expect("the volume");
     assert_eq!((top.mode() & 0o7777, top.uid(), top.gid()), (0o2750, 1000, 1000));
-    let (file, twin) = (fs::metadata(volume.join("sub/file")).expect("copied"), fs::metadata(volume.join("twin")).expect("copied"));
+    let (file, twin) =
+        (fs::metadata(volume.join("sub/file")).expect("copied"), fs::metadata(volume.join("twin")).expect("copied"));
     assert_eq!((file.mode() & 0o777, file.ino()), (0o640, twin.ino()));
     let plan = with_mount(node.plan("b", "cat /data/twin"), Mount::Bind(bind));
     assert_eq!(node.run(&plan).log, "changed\n", "a volume that has content keeps it");

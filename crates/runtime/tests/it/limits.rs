@@ -1,7 +1,7 @@
 //! Limits hold in the kernel, and what breaks them is told.
 
-use skep_runtime::{ExecPlan, Signal};
 use skep_runtime::plan::{Resource, Rlimit, Seccomp};
+use skep_runtime::{ExecPlan, Signal};
 
 use crate::node::Node;
 

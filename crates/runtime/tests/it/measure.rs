@@ -29,22 +29,39 @@ fn measure() {
     let containers: Vec<_> = plans.iter().map(|plan| node.start(plan)).collect();
     let keeper_group = node.cgroups().open(&node.config.cgroup_parent, "keeper").expect("cgroup");
     for pid in keeper_group.procs().expect("pids") {
-        keeper_pss.push((pid == node.keeper.pid(), kilobytes(pid, "Pss:"), kilobytes(pid, "Private_Dirty:"), kilobytes(pid, "Rss:")));
+        keeper_pss.push((
+            pid == node.keeper.pid(),
+            kilobytes(pid, "Pss:"),
+            kilobytes(pid, "Private_Dirty:"),
+            kilobytes(pid, "Rss:"),
+        ));
     }
     let wardens: Vec<_> = keeper_pss.iter().filter(|(keeper, ..)| !keeper).collect();
-    let mean = |pick: fn(&(bool, u64, u64, u64)) -> u64| wardens.iter().map(|w| pick(w)).sum::<u64>() / wardens.len() as u64;
-    println!("{} wardens: PSS {} kB, private dirty {} kB, RSS {} kB each", wardens.len(), mean(|w| w.1), mean(|w| w.2), mean(|w| w.3));
+    let mean =
+        |pick: fn(&(bool, u64, u64, u64)) -> u64| wardens.iter().map(|w| pick(w)).sum::<u64>() / wardens.len() as u64;
+    println!(
+        "{} wardens: PSS {} kB, private dirty {} kB, RSS {} kB each",
+        wardens.len(),
+        mean(|w| w.1),
+        mean(|w| w.2),
+        mean(|w| w.3)
+    );
     let keeper = keeper_pss.iter().find(|(keeper, ..)| *keeper).expect("the keeper");
     println!("keeper: PSS {} kB, private dirty {} kB, RSS {} kB", keeper.1, keeper.2, keeper.3);
     println!("cgroup's memory: {:?}", keeper_group.stats());
 
     let exec = ExecPlan::new(["/bin/true"]);
-    show("exec true", (0..300).map(|_| {
-        let begin = Instant::now();
-        let session = containers[0].exec(&exec).expect("exec");
-        session.exit.wait().expect("code");
-        begin.elapsed()
-    }).collect());
+    show(
+        "exec true",
+        (0..300)
+            .map(|_| {
+                let begin = Instant::now();
+                let session = containers[0].exec(&exec).expect("exec");
+                session.exit.wait().expect("code");
+                begin.elapsed()
+            })
+            .collect(),
+    );
     for (plan, container) in plans.iter().zip(&containers) {
         container.signal(Signal::KILL).expect("kill");
         node.finish(plan, container);
@@ -56,7 +73,11 @@ fn measure() {
     let begin = Instant::now();
     let plans: Vec<_> = (0..50).map(|n| node.plan_of(&format!("p{n}"), &["sleep", "1000"])).collect();
     let prepared = begin.elapsed();
-    std::thread::scope(|scope| for plan in &plans { scope.spawn(|| node.start(plan)); });
+    std::thread::scope(|scope| {
+        for plan in &plans {
+            scope.spawn(|| node.start(plan));
+        }
+    });
     println!("50 started at once: {} ms (plans {} ms)", (begin.elapsed() - prepared).as_millis(), prepared.as_millis());
     for plan in &plans {
         let container = node.open(&plan.id);

@@ -168,7 +168,8 @@ fn make_rootfs(image: &Path) {
     for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", image.join("bin").join(applet)).expect("an applet's link");
     }
-    fs::write(image.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n").expect("passwd");
+    fs::write(image.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
+        .expect("passwd");
     fs::write(image.join("etc/group"), "root:x:0:\napp:x:1000:\nextra:x:2000:app\n").expect("group");
     fs::write(image.join("etc/plain"), "no program\n").expect("a plain file");
     fs::write(image.join("bin/broken"), "\x7fELF but not really").expect("a broken program");
@@ -192,7 +193,9 @@ impl Drop for Node {
         skep_runtime::recover_lost(&self.config.run_dir, &format!("{}/containers", self.config.cgroup_parent)).ok();
         if let Ok(keeper) = Keeper::ensure(&self.config, &[]) {
             // A warden that has just been released may still be on its way out.
-            while keeper.stop().is_err() && rustix::process::test_kill_process(Pid::from_raw(keeper.pid()).expect("a pid")).is_ok() {
+            while keeper.stop().is_err()
+                && rustix::process::test_kill_process(Pid::from_raw(keeper.pid()).expect("a pid")).is_ok()
+            {
                 std::thread::yield_now();
             }
             wait_gone(keeper.pid());

@@ -56,7 +56,8 @@ fn unknown_user_is_refused_in_dockers_words() {
 #[test]
 fn user_groups_home_and_working_directory_come_from_the_container() {
     let node = Node::new();
-    let mut plan = node.plan("a", "id -u; id -G; echo $HOME; pwd; echo hi > /dev/stdout; grep CapEff /proc/self/status");
+    let mut plan =
+        node.plan("a", "id -u; id -G; echo $HOME; pwd; echo hi > /dev/stdout; grep CapEff /proc/self/status");
     plan.user = "app".to_owned();
     plan.cwd = "/srv/made/here".to_owned();
     plan.groups = vec!["3000".to_owned()];
@@ -89,7 +90,13 @@ fn default_container_is_confined() {
     let outcome = node.run(&plan);
     let log = outcome.log;
     assert!(log.starts_with("localhost\npid 1\n"), "{log}");
-    for set in ["CapInh:\t0000000000000000", "CapPrm:\t00000000a80425fb", "CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "CapAmb:\t0000000000000000"] {
+    for set in [
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t00000000a80425fb",
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "CapAmb:\t0000000000000000",
+    ] {
         assert!(log.contains(set), "{set} in {log}");
     }
     assert!(log.contains("sealed"), "{log}");
@@ -117,7 +124,8 @@ fn signals_reach_the_command() {
 #[test]
 fn init_reaps_and_passes_signals_on() {
     let node = Node::new();
-    let mut plan = node.plan("a", "echo $$ $PPID; trap 'exit 5' TERM; (sleep 0 &); echo ready; while :; do sleep 0.05; done");
+    let mut plan =
+        node.plan("a", "echo $$ $PPID; trap 'exit 5' TERM; (sleep 0 &); echo ready; while :; do sleep 0.05; done");
     plan.init = true;
     let container = node.start(&plan);
     while !read_log(&plan.log.path).contains("ready") {
@@ -131,7 +139,8 @@ fn init_reaps_and_passes_signals_on() {
 #[test]
 fn terminal_is_a_terminal_and_takes_input() {
     let node = Node::new();
-    let mut plan = node.plan("a", "test -t 0 && test -c /dev/console && echo tty $TERM; read line; echo got $line; stty size");
+    let mut plan =
+        node.plan("a", "test -t 0 && test -c /dev/console && echo tty $TERM; read line; echo got $line; stty size");
     plan.tty = true;
     plan.open_stdin = true;
     let container = node.create(&plan);
@@ -182,7 +191,8 @@ fn log_is_rotated() {
 #[test]
 fn shared_namespaces_are_the_hosts_and_leave_no_process_behind() {
     let node = Node::new();
-    let mut plan = node.plan("a", "for ns in pid ipc uts; do readlink /proc/self/ns/$ns; done; (sleep 1000 &) ; echo ready");
+    let mut plan =
+        node.plan("a", "for ns in pid ipc uts; do readlink /proc/self/ns/$ns; done; (sleep 1000 &) ; echo ready");
     plan.pid = Sharing::Host;
     plan.ipc = Sharing::Host;
     plan.hostname = None;
