@@ -1,7 +1,9 @@
 //! One node's network: plan (pure), realize (netlink, nftables), and the net helper (DNS, localhost proxies).
 
+pub mod ipam;
 mod netlink;
 pub mod plan;
+pub mod ports;
 mod realize;
 pub mod snapshot;
 mod sys;

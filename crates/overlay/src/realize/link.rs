@@ -15,6 +15,7 @@ const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 
 const REPLACE: u16 = 0x100;
@@ -231,6 +232,24 @@ pub fn new_route(Route { to, gateway, source, index }: Route) -> Message {
         }
         list.u32(INTERFACE, index);
     })
+}
+
+/// The addresses that this node routes straight to one interface, by its index: those of containers.
+pub fn routed_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Ipv4Addr>, NetlinkError> {
+    const DESTINATION: u16 = 1;
+    const INTERFACE: u16 = 4;
+    const MAIN_TABLE: u8 = 254;
+    let mut addresses = BTreeMap::new();
+    let request = Message::new(GET_ROUTE, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    socket.dump(&request, |_, body| {
+        let Some(list) = body.get(12..).filter(|_| body[1] == 32 && body[4] == MAIN_TABLE) else { return };
+        let value = |wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let to = value(DESTINATION).and_then(|octets| <[u8; 4]>::try_from(octets).ok());
+        if let (Some(to), Some(index)) = (to, value(INTERFACE).and_then(read_u32)) {
+            addresses.insert(index, to.into());
+        }
+    })?;
+    Ok(addresses)
 }
 
 /// `struct ifinfomsg`: the flags given are set, others stay.

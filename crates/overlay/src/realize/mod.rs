@@ -8,6 +8,8 @@
 //! The order that the agent keeps: `create_sandbox`, start the container, and an `apply` with the endpoint whenever
 //! something about it changes; at the end an `apply` without it, wait for connections to end, `remove_sandbox`.
 
+mod addresses;
+mod conntrack;
 mod foreign;
 mod link;
 mod namespace;
@@ -18,6 +20,7 @@ mod sysctl;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -25,9 +28,12 @@ use std::sync::{Mutex, MutexGuard};
 pub use foreign::Warning;
 pub use sandbox::Attachment;
 
+use self::addresses::AddressBook;
+use crate::ipam::{Addresses, IpamError, Request};
 use crate::netlink::{Family, NetlinkError, Socket};
 use crate::plan::{
-    self, BRIDGE_PREFIX, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name,
+    self, BRIDGE_PREFIX, Bridge, LINK_PREFIX, NodeNetwork, Problem, Protocol, Realization, Rules, bridge_name,
+    link_name,
 };
 use crate::snapshot::Snapshot;
 
@@ -36,6 +42,8 @@ use crate::snapshot::Snapshot;
 pub struct Config {
     /// Namespaces are pinned in `<run_dir>/net/ns`.
     pub run_dir: PathBuf,
+    /// Addresses in use are kept in `<data_dir>/net/addresses.json`.
+    pub data_dir: PathBuf,
 }
 
 /// Why the kernel could not be changed.
@@ -61,6 +69,12 @@ pub enum RealizeError {
     Namespace { path: PathBuf, source: io::Error },
     #[error("failed to {step} sandbox {id}")]
     Sandbox { id: String, step: &'static str, source: NetlinkError },
+    #[error("failed to keep the node's addresses in `{path}`")]
+    AddressBook { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    #[error("failed to forget connections of removed containers")]
+    Forget(#[source] NetlinkError),
     #[error("`{0}` cannot name a sandbox: it must be 1 to 64 letters, digits, `-`, `_` or `.`, and not begin with `.`")]
     Name(String),
 }
@@ -110,6 +124,9 @@ struct State {
     sandboxes: BTreeMap<String, BTreeSet<String>>,
     /// Sandboxes that an earlier daemon left and nobody has claimed yet.
     unclaimed: BTreeSet<String>,
+    /// UDP ports that led to containers after the last `apply`.
+    udp_ports: BTreeSet<u16>,
+    addresses: AddressBook,
 }
 
 impl Overlay {
@@ -137,6 +154,8 @@ impl Overlay {
             table: nft::Table::open().map_err(RealizeError::Open)?,
             sandboxes: found.iter().map(|id| (id.clone(), BTreeSet::new())).collect(),
             unclaimed: found,
+            udp_ports: BTreeSet::new(),
+            addresses: AddressBook::open(&config.data_dir)?,
         };
         Ok(Self { namespaces, state: Mutex::new(state) })
     }
@@ -164,8 +183,32 @@ impl Overlay {
         // The new rules come before new ways and after old ones: nothing is reachable without being checked.
         let table = state.table.apply(&rules).map_err(RealizeError::Table)?;
         realize_bridges(&mut state, &bridges)?;
+        forget_unled(&mut state, &rules)?;
         let warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
         Ok(Applied { snapshot, problems, warnings, table })
+    }
+
+    /// The sandbox's addresses, one for each request: those that it has, or new ones, kept on disk. `now_s` is
+    /// wall-clock time in seconds.
+    ///
+    /// # Errors
+    /// [`RealizeError::Ipam`] with the reason; then none is allocated.
+    pub fn allocate(&self, sandbox: &str, requests: &[Request], now_s: u64) -> Result<Vec<Ipv4Addr>, RealizeError> {
+        self.state().addresses.update(|addresses| {
+            requests.iter().map(|request| addresses.allocate(sandbox, request, now_s)).collect::<Result<_, IpamError>>()
+        })
+    }
+
+    /// Lets a sandbox's addresses go; nothing happens if it has none. Call it after `remove_sandbox`.
+    pub fn release(&self, sandbox: &str, now_s: u64) -> Result<(), RealizeError> {
+        let release = |addresses: &mut Addresses| Ok::<_, RealizeError>(addresses.release(sandbox, now_s));
+        self.state().addresses.update(release).map(drop)
+    }
+
+    /// Lets the addresses of all sandboxes go but of those that live: after a crash.
+    pub fn release_others(&self, living: &BTreeSet<String>, now_s: u64) -> Result<(), RealizeError> {
+        let retain = |addresses: &mut Addresses| Ok::<_, RealizeError>(addresses.retain(living, now_s));
+        self.state().addresses.update(retain).map(drop)
     }
 
     /// A network namespace with `lo` and, in this order, `eth0`, `eth1`, … on the networks given; the default route
@@ -193,8 +236,8 @@ impl Overlay {
         Ok(Sandbox { id: id.to_owned(), netns })
     }
 
-    /// Removes a sandbox and its links; nothing happens if there is none. Processes that still run in it lose
-    /// their network.
+    /// Removes a sandbox, its links, and the connections that it had: who waits for it is refused. Nothing happens if
+    /// there is none. Processes that still run in it lose their network.
     pub fn remove_sandbox(&self, id: &str) -> Result<(), RealizeError> {
         self.remove(&mut self.state(), id)
     }
@@ -219,6 +262,7 @@ impl Overlay {
         }
         state.table.remove().map_err(RealizeError::Table)?;
         foreign::withdraw(state.table.socket()).map_err(RealizeError::Foreign)?;
+        state.addresses.remove()?;
         fs::remove_dir(&self.namespaces)
             .map_err(|source| RealizeError::Folder { path: self.namespaces.clone(), source })
     }
@@ -227,10 +271,17 @@ impl Overlay {
         let path = self.path(id)?;
         let links = link::list(&mut state.route).map_err(RealizeError::List)?;
         let needed = state.sandboxes.get(id).cloned().unwrap_or_default();
-        let links = links.iter().filter(|(name, _)| name.starts_with(LINK_PREFIX));
-        for (name, _) in links.filter(|(name, link)| needed.contains(*name) || sandbox::owner(&link.alias) == Some(id))
-        {
-            remove_link(&mut state.route, name)?;
+        let owned = |name: &str, link: &link::Link| needed.contains(name) || sandbox::owner(&link.alias) == Some(id);
+        let addresses = link::routed_addresses(&mut state.route).map_err(RealizeError::List)?;
+        let mut gone = BTreeSet::new();
+        for (name, link) in &links {
+            if name.starts_with(LINK_PREFIX) && owned(name, link) {
+                gone.extend(addresses.get(&link.index).copied());
+                remove_link(&mut state.route, name)?;
+            }
+        }
+        if !gone.is_empty() {
+            conntrack::forget(state.table.socket(), conntrack::involves(&gone)).map_err(RealizeError::Forget)?;
         }
         namespace::release(&path).map_err(|source| RealizeError::Namespace { path, source })?;
         state.sandboxes.remove(id);
@@ -251,6 +302,18 @@ impl Overlay {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// UDP senders that began before their port led anywhere are asked to begin again.
+fn forget_unled(state: &mut State, rules: &Rules) -> Result<(), RealizeError> {
+    let leads = rules.ports.iter().filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
+    let ports: BTreeSet<u16> = leads.map(|(key, _)| key.port).collect();
+    let new: BTreeSet<u16> = ports.difference(&state.udp_ports).copied().collect();
+    if !new.is_empty() {
+        conntrack::forget(state.table.socket(), conntrack::is_unled(&new)).map_err(RealizeError::Forget)?;
+    }
+    state.udp_ports = ports;
+    Ok(())
 }
 
 /// Makes the bridges be those wanted, but keeps what a sandbox is plugged into.

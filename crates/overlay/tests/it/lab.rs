@@ -36,7 +36,7 @@ pub fn run(test: impl FnOnce(Lab) + Send + 'static) {
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private).unwrap();
-        let config = Config { run_dir: folder.path().join("run") };
+        let config = Config { run_dir: folder.path().join("run"), data_dir: folder.path().join("data") };
         test(Lab { config, outside: outside(), _folder: folder });
     });
     if let Err(panic) = thread.join() {

@@ -1,12 +1,15 @@
 //! Repeats, crashes, leftovers, the end.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
-use skep_overlay::TableChange;
-use skep_overlay::plan::Protocol::Tcp;
+use skep_overlay::ipam::Request;
+use skep_overlay::plan::Protocol::{Tcp, Udp};
+use skep_overlay::{RealizeError, TableChange};
 
-use crate::lab::{self, NODE, Place, host, publish, service, start, vip};
+use crate::lab::{self, NEIGHBOUR, NODE, Place, host, network, publish, service, start, vip};
 
 #[test]
 fn applying_the_same_again_changes_nothing() {
@@ -126,5 +129,75 @@ fn teardown_leaves_nothing() {
         assert!(!lab.config.run_dir.join("net/ns").exists());
         let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         assert!(!mounts.contains(lab.config.run_dir.to_str().unwrap()), "{mounts}");
+    });
+}
+
+#[test]
+fn clients_of_a_removed_container_are_refused_at_once() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let a = start(&overlay, &mut node, "a", &[(1, 2)]);
+        let b = start(&overlay, &mut node, "b", &[(1, 3)]);
+        node.services.push(service(1, vip(1, 1), &[host(1, 3)]));
+        overlay.apply(&node).unwrap();
+        let listener = b.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap());
+        let mut client = a.run(|| TcpStream::connect((vip(1, 1), 80)).unwrap());
+        let (_server, _) = listener.accept().unwrap();
+        node.endpoints.retain(|endpoint| endpoint.sandbox != "b");
+        node.services[0].backends.clear();
+        overlay.apply(&node).unwrap();
+        overlay.remove_sandbox("b").unwrap();
+        client.write_all(b"?").unwrap();
+        let error = client.read(&mut [0; 1]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused), "{error}");
+    });
+}
+
+#[test]
+fn udp_senders_that_began_before_their_port_was_published_reach_the_container() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let one = start(&overlay, &mut node, "one", &[(1, 3)]);
+        overlay.apply(&node).unwrap();
+        one.serve(80, "one");
+        // Somebody listens, so that the sender meets no refusal before.
+        let _holder = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5514)).unwrap();
+        let sender = lab.outside().run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+        sender.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        sender.connect((NODE, 5514)).unwrap();
+        sender.send(b"?").unwrap();
+        node.published.push(publish(Udp, 5514, 80, &[host(1, 3)]));
+        overlay.apply(&node).unwrap();
+        sender.send(b"?").unwrap();
+        let mut answer = [0; 64];
+        let length = sender.recv(&mut answer).unwrap();
+        assert_eq!(&answer[..length], format!("one {NEIGHBOUR}").as_bytes());
+    });
+}
+
+#[test]
+fn addresses_outlive_the_daemon() {
+    lab::run(|lab| {
+        let request = |wanted: Option<Ipv4Addr>| Request {
+            network: "network1".into(),
+            subnet: network(1).subnet,
+            blocks: vec!["10.64.16.0/26".parse().unwrap()],
+            reserved: BTreeSet::from([network(1).gateway]),
+            wanted,
+        };
+        let first = lab.overlay();
+        assert_eq!(first.allocate("a", &[request(None)], 0).unwrap(), [host(1, 2)]);
+        assert_eq!(first.allocate("b", &[request(None)], 0).unwrap(), [host(1, 3)]);
+        let refused = first.allocate("c", &[request(None), request(Some(host(1, 3)))], 0).unwrap_err();
+        assert!(matches!(refused, RealizeError::Ipam(_)), "{refused}");
+        drop(first);
+        let second = lab.overlay();
+        assert_eq!(second.allocate("b", &[request(None)], 0).unwrap(), [host(1, 3)]);
+        second.release_others(&BTreeSet::from(["b".to_owned()]), 0).unwrap();
+        assert_eq!(second.allocate("c", &[request(None)], 0).unwrap(), [host(1, 4)], "nothing is left of the refusal");
+        second.teardown().unwrap();
+        assert!(!lab.config.data_dir.join("net/addresses.json").exists());
     });
 }

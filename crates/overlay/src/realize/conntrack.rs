@@ -1,0 +1,87 @@
+//! Forgetting connections (linux/netfilter/nfnetlink_conntrack.h). The kernel decides where a connection leads once,
+//! at its first packet. When that place is gone, or was none of ours yet, the decision must be made again: a client
+//! of a removed container is then refused at once and not left waiting, and a UDP sender that began before its port
+//! was published reaches the container.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::netlink::{Message, NetlinkError, Socket, attributes};
+
+const SUBSYSTEM: u16 = 1 << 8;
+const GET: u16 = SUBSYSTEM | 1;
+const DELETE: u16 = SUBSYSTEM | 2;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const NESTED: u16 = 1 << 15;
+const UDP: u8 = 17;
+
+/// A connection, as its first packet and as answers to it look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    pub original: Tuple,
+    pub reply: Tuple,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    pub source: Ipv4Addr,
+    pub destination: Ipv4Addr,
+    pub protocol: u8,
+    pub destination_port: u16,
+}
+
+/// Connections from or to one of these.
+pub fn involves(addresses: &BTreeSet<Ipv4Addr>) -> impl Fn(&Connection) -> bool {
+    |connection| {
+        let Connection { original, reply } = connection;
+        [original.source, original.destination, reply.source, reply.destination].iter().any(|a| addresses.contains(a))
+    }
+}
+
+/// UDP flows to one of these ports that were not led to a container.
+pub fn is_unled(ports: &BTreeSet<u16>) -> impl Fn(&Connection) -> bool {
+    |Connection { original, reply }| {
+        original.protocol == UDP && ports.contains(&original.destination_port) && reply.source == original.destination
+    }
+}
+
+/// Removes every IPv4 connection of the socket's namespace for which `chosen` says so.
+pub fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(), NetlinkError> {
+    let header = [libc::AF_INET as u8, 0, 0, 0];
+    let mut removals = Vec::new();
+    socket.dump(&Message::new(GET, 0, &header), |_, body| {
+        let list = body.get(4..).unwrap_or_default();
+        let tuple = |wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let (Some(original), Some(reply)) = (tuple(TUPLE_ORIGINAL), tuple(TUPLE_REPLY)) else { return };
+        let connection = Tuple::read(original).zip(Tuple::read(reply));
+        if connection.is_some_and(|(original, reply)| chosen(&Connection { original, reply })) {
+            removals.push(Message::new(DELETE, 0, &header).with(|list| {
+                list.bytes(TUPLE_ORIGINAL | NESTED, original);
+            }));
+        }
+    })?;
+    for answer in socket.each(&removals)? {
+        match answer {
+            // It ended by itself.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
+impl Tuple {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let part = |list, wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let (ip, transport) = (part(bytes, 1)?, part(bytes, 2)?);
+        let address = |kind| part(ip, kind).and_then(|value| <[u8; 4]>::try_from(value).ok()).map(Ipv4Addr::from);
+        let port = part(transport, 3).and_then(|value| <[u8; 2]>::try_from(value).ok()).map(u16::from_be_bytes);
+        Some(Self {
+            source: address(1)?,
+            destination: address(2)?,
+            protocol: *part(transport, 1)?.first()?,
+            destination_port: port.unwrap_or_default(),
+        })
+    }
+}
