@@ -33,6 +33,9 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         eprintln!("failed to close inherited descriptors: {errno}");
         return ExitCode::FAILURE;
     }
+    // Signals that the starter ignored or blocked, SIGCHLD above all, and its umask would hold for every container.
+    sys::signal::reset_all();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let [run_dir, cgroup_parent] = arguments.as_slice() else {
         eprintln!("usage: skep-keeper RUN_DIR CGROUP_PARENT (started by `skep daemon`)");
         return ExitCode::from(2);
