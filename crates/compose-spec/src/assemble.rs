@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::canonical;
+use crate::decode::EnvFile;
 use crate::diagnostic::Report;
 use crate::interpolate::{Variables, interpolate};
 use crate::load::{FileContent, Request};
@@ -96,28 +97,40 @@ impl<'q> Assembler<'q> {
     /// Reads variables from a file below what is already known.
     pub fn env_file(&mut self, path: &str, at: Option<Span>) {
         let Some((file, text)) = self.text(path, at) else { return };
-        let values = self.parse_env(file, text, false);
+        let values = self.parse_env(file, text, false, &BTreeMap::new());
         for (name, value) in values {
             self.variables.files.entry(name).or_insert(value);
         }
     }
 
-    fn parse_env(&mut self, file: u16, text: &str, raw: bool) -> BTreeMap<String, String> {
+    fn parse_env(
+        &mut self,
+        file: u16,
+        text: &str,
+        raw: bool,
+        earlier: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
         let variables = &mut self.variables;
-        let mut lookup = |name: &str| variables.get(name);
+        let mut lookup = |name: &str| variables.get(name).or_else(|| earlier.get(name).cloned());
         match raw {
             true => dotenv::parse_raw(file, text, &mut lookup, &mut self.report),
             false => dotenv::parse(file, text, &mut lookup, &mut self.report),
         }
     }
 
-    /// A service's file of variables; `None` while wanted, and after a report.
-    pub fn service_env(&mut self, path: &At<String>, required: bool, raw: bool) -> Option<BTreeMap<String, String>> {
-        if !required && matches!(self.request.contents.get(&path.value), Some(FileContent::Missing)) {
+    /// A service's file of variables, which may refer to those of the files before it.
+    /// `None` while wanted, and after a report.
+    pub fn service_env(
+        &mut self,
+        file: &EnvFile,
+        earlier: &BTreeMap<String, String>,
+    ) -> Option<BTreeMap<String, String>> {
+        let EnvFile { path, required, raw } = file;
+        if !*required && matches!(self.request.contents.get(&path.value), Some(FileContent::Missing)) {
             return None;
         }
         let (file, text) = self.text(&path.value, Some(path.span))?;
-        Some(self.parse_env(file, text, raw))
+        Some(self.parse_env(file, text, *raw, earlier))
     }
 
     /// The merged tree of a project's files, all relative to `folder`.

@@ -179,11 +179,11 @@ fn complete(decoded: Decoded, assembler: &mut Assembler<'_>, folder: &str) -> Pr
         service.profiles.is_empty() || service.profiles.iter().any(|p| active.contains(p)) || active.contains("*")
     });
     for (name, service) in &mut project.services {
-        let mut environment = BTreeMap::new();
+        let mut from_files = BTreeMap::new();
         for file in decoded.env_files.get(name).into_iter().flatten() {
-            let values = assembler.service_env(&file.path, file.required, file.raw).unwrap_or_default();
-            environment.extend(values.into_iter().map(|(key, value)| (key, Some(value))));
+            from_files.extend(assembler.service_env(file, &from_files).unwrap_or_default());
         }
+        let mut environment: BTreeMap<_, _> = from_files.into_iter().map(|(key, value)| (key, Some(value))).collect();
         for (key, value) in std::mem::take(&mut service.environment) {
             let value = value.or_else(|| assembler.variables.get(&key));
             environment.insert(key, value);
@@ -191,7 +191,7 @@ fn complete(decoded: Decoded, assembler: &mut Assembler<'_>, folder: &str) -> Pr
         service.environment = environment;
         let mut labels = BTreeMap::new();
         for file in decoded.label_files.get(name).into_iter().flatten() {
-            labels.extend(assembler.service_env(file, true, false).unwrap_or_default());
+            labels.extend(assembler.service_env(file, &labels).unwrap_or_default());
         }
         labels.append(&mut service.labels);
         service.labels = labels;

@@ -25,7 +25,7 @@ pub(crate) struct Decoded {
     pub project: Project,
     pub declared_name: Option<At<String>>,
     pub env_files: BTreeMap<String, Vec<EnvFile>>,
-    pub label_files: BTreeMap<String, Vec<At<String>>>,
+    pub label_files: BTreeMap<String, Vec<EnvFile>>,
     pub secrets: BTreeMap<String, RawContent>,
     pub configs: BTreeMap<String, RawContent>,
     pub declared: Declared,

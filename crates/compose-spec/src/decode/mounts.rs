@@ -8,9 +8,8 @@ use crate::value::Node;
 
 pub(super) fn decode(f: &mut Fields<'_, '_>, service: &mut Service) {
     service.mounts = volumes(f);
-    let tmpfs = tmpfs(f);
-    service.mounts.extend(tmpfs);
-    duplicate_targets(f, &service.mounts);
+    service.tmpfs = tmpfs(f);
+    duplicate_targets(f, service.mounts.iter().chain(&service.tmpfs).collect());
     service.secrets = references(f, "secrets");
     service.configs = references(f, "configs");
 }
@@ -177,7 +176,7 @@ fn tmpfs(f: &mut Fields<'_, '_>) -> Vec<Mount> {
     mounts
 }
 
-fn duplicate_targets(f: &mut Fields<'_, '_>, mounts: &[Mount]) {
+fn duplicate_targets(f: &mut Fields<'_, '_>, mounts: Vec<&Mount>) {
     for (index, mount) in mounts.iter().enumerate() {
         if let Some(first) = mounts[..index].iter().find(|earlier| earlier.target == mount.target) {
             let place = f.report.sources.place(first.span);

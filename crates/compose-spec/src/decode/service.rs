@@ -56,7 +56,9 @@ pub(super) fn decode(entry: &Entry, decoded: &mut Decoded, report: &mut Report) 
     mounts::decode(&mut f, &mut service);
     deploy::decode(&mut f, &mut service);
     decoded.env_files.insert(name.clone(), env_files(&mut f));
-    decoded.label_files.insert(name.clone(), f.strings_at("label_file"));
+    let label_files = f.strings_at("label_file").into_iter();
+    let label_files = label_files.map(|path| EnvFile { path, required: true, raw: false });
+    decoded.label_files.insert(name.clone(), label_files.collect());
     // Followed while the files were put together.
     f.nullable("extends");
     f.unsupported(&UNSUPPORTED, None);

@@ -71,8 +71,10 @@ pub struct Service {
     pub dns_search: Vec<String>,
     pub dns_opt: Vec<String>,
 
-    /// `volumes` and `tmpfs`, in this order.
+    /// `volumes`.
     pub mounts: Vec<Mount>,
+    /// `tmpfs`, all of them of this kind.
+    pub tmpfs: Vec<Mount>,
     pub secrets: Vec<FileReference>,
     pub configs: Vec<FileReference>,
 

@@ -159,6 +159,7 @@ fn service_tree(service: &Service) -> Tree {
     tree.set("stop_grace_period", Tree::optional(s.stop_grace_period.map(units::duration_text)));
     tree.set("stop_signal", Tree::optional(s.stop_signal.as_ref()));
     tree.set("sysctls", Tree::strings_map(&s.sysctls));
+    tree.set("tmpfs", Tree::strings(s.tmpfs.iter().map(parts::tmpfs)));
     tree.flag("tty", s.tty);
     tree.set("ulimits", parts::ulimits(&s.ulimits));
     tree.set("user", Tree::optional(s.user.as_ref()));

@@ -277,3 +277,15 @@ pub(super) fn mount(mount: &Mount) -> Tree {
     tree.set(kind, options);
     tree
 }
+
+/// The short form, which alone has room for mount options.
+pub(super) fn tmpfs(mount: &Mount) -> String {
+    let MountKind::Tmpfs { size, mode, options } = &mount.kind else {
+        unreachable!("the attribute `tmpfs` makes no other mounts")
+    };
+    let size = size.map(|bytes| format!("size={bytes}"));
+    let mode = mode.map(|bits| format!("mode={bits:o}"));
+    let read_only = mount.read_only.then(|| "ro".to_owned());
+    let all: Vec<String> = size.into_iter().chain(mode).chain(read_only).chain(options.iter().cloned()).collect();
+    if all.is_empty() { mount.target.clone() } else { format!("{}:{}", mount.target, all.join(",")) }
+}

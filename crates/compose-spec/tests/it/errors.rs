@@ -20,10 +20,6 @@ fn three_mistakes_are_three_errors() {
       replicas: many
 ",
         expect![[r#"
-            compose.yml:2:3: error: services.web has no image
-                2 |   web:
-                  |   ^^^
-                   help: add image: name:tag
             compose.yml:3:5: error: services.web has no attribute `imge`
                 3 |     imge: nginx
                   |     ^^^^
