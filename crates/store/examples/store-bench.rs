@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use skep_model::{Change, Config, ContentDigest, Contents, Id, Labels, Meta, Timestamp};
 use skep_store::{DataKey, Store, StoreConfig};
 
@@ -137,12 +137,13 @@ impl Device {
     /// Waits until the kernel has written back what others left: no bytes for several seconds.
     async fn settle(&self) -> anyhow::Result<()> {
         rustix::fs::sync();
-        loop {
+        for _ in 0..20 {
             let before = self.written()?;
             tokio::time::sleep(Duration::from_secs(6)).await;
             if self.written()? == before {
                 return Ok(());
             }
         }
+        bail!("somebody else keeps writing to this device: give the benchmark one of its own")
     }
 }

@@ -80,6 +80,12 @@ async fn verify(dir: &Path, printed: &Path) -> anyhow::Result<()> {
         .filter_map(|line| line.trim().strip_prefix("acknowledged ")?.parse().ok())
         .collect();
     let store = open(dir).await?;
+    if !store.is_initialized() {
+        // Killed before the first write was acknowledged, or not the folder that was meant.
+        println!("{} acknowledged, and the store is empty", acknowledged.len());
+        anyhow::ensure!(acknowledged.is_empty(), "every acknowledged note is lost");
+        return Ok(());
+    }
     let cluster = read(&store).await?;
     let highest = highest(&cluster).unwrap_or(0);
     let expected = acknowledged.iter().filter(|number| **number + KEPT > highest);

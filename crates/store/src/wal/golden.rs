@@ -43,29 +43,37 @@ fn golden_bytes_of_format_1() {
     let header = header();
     let bytes = header.encode();
     assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-    check_hex(&bytes, expect![[r#"
+    check_hex(
+        &bytes,
+        expect![[r#"
         534b455057414c0a0100020000000000000001000000000000008fe53ca741c5
         bb2b110000000000000001030000000000000001000000000000000101030000
         0000000000010000000000000028000000000000000000000000000000000000
         0000000000000000000000000000010300000000000000010000000000000029
-        0000000000000006db311e"#]]);
+        0000000000000006db311e"#]],
+    );
 
     let mut body = Vec::new();
     records().iter().for_each(|record| put_record(&mut body, record));
-    check_hex(&body, expect![[r#"
+    check_hex(
+        &body,
+        expect![[r#"
         1300000002010400000000000000020000000000000000210000000101030000
         000000000001000000000000002a000000000000007061796c6f61641a000000
         0301030000000000000001000000000000002a000000000000001a0000000400
         0000000000000000000000000000000000000000000000001a00000004010300
         00000000000001000000000000002a000000000000001a000000050103000000
-        0000000001000000000000002a00000000000000"#]]);
+        0000000001000000000000002a00000000000000"#]],
+    );
 
     let key = DataKey::from_bytes([1; 32]).derive(Purpose::Segment(2));
     let frame = encode_frame(&key, &bytes, 17, [5; 12], &body);
     let found = find_frame(key.salt, &frame).expect("a frame finds itself");
     assert_eq!((found.number, found.size), (17, BLOCK));
     assert_eq!(open_frame(&key, &bytes, found, &frame), Ok(records()));
-    check_hex(&frame[..288], expect![[r#"
+    check_hex(
+        &frame[..288],
+        expect![[r#"
         536b46721100000000000000b4000000050505050505050505050505b474204a
         c67072aff93ae35068edcde29d70f5242beec91bff0d7900f4e78ef1992dc37d
         1c00afe82bfe3061d9d4558038e6f692791554f9937ed8924428d2354a6346b3
@@ -74,7 +82,8 @@ fn golden_bytes_of_format_1() {
         045ff62c94bbf88ed683edd181d3eb337e33efb47ae12d5e4d5622650fae4bdd
         3a6568261d83f9e8acd680e03fcc1f7861cc0ae3f90be46691b94879f20835c9
         477a87b600000000000000000000000000000000000000000000000000000000
-        0000000000000000000000000000000000000000000000000000000000000000"#]]);
+        0000000000000000000000000000000000000000000000000000000000000000"#]],
+    );
     assert!(frame[288..].iter().all(|byte| *byte == 0));
 }
 
