@@ -21,7 +21,7 @@ pub enum ImageError {
         image: String,
         layer: Digest,
         #[source]
-        source: UnpackError,
+        source: Box<UnpackError>,
     },
     #[error("failed to read the manifest of image `{image}`")]
     Manifest {
@@ -42,7 +42,7 @@ pub enum ImageError {
     #[error("the image archive is not usable: {0}")]
     Archive(String),
     #[error("failed to read the image archive")]
-    ReadArchive(#[source] UnpackError),
+    ReadArchive(#[source] Box<UnpackError>),
     #[error("the image archive names an image badly")]
     ArchiveName(#[source] ReferenceError),
     #[error("failed to {step} `{path}`")]
@@ -54,7 +54,9 @@ pub enum ImageError {
     },
     #[error("the image store `{path}` is in use by another process")]
     Locked { path: PathBuf },
-    #[error("the image store `{path}` has format {found}; this build reads format {known}: use the build that wrote it, or remove the folder (images are pulled again)")]
+    #[error(
+        "the image store `{path}` has format {found}; this build reads format {known}: use the build that wrote it, or remove the folder (images are pulled again)"
+    )]
     Format { path: PathBuf, found: String, known: u32 },
     #[error("the work on an image was interrupted by the shutdown")]
     Interrupted,
@@ -79,7 +81,7 @@ impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ImageError::Registry(error) => registry_kind(error),
-            ImageError::Unpack { source, .. } | ImageError::ReadArchive(source) => match source {
+            ImageError::Unpack { source, .. } | ImageError::ReadArchive(source) => match &**source {
                 UnpackError::DiskFull(_) => ErrorKind::DiskFull,
                 source if source.is_about_the_bytes() => ErrorKind::Invalid,
                 _ => ErrorKind::Local,

@@ -59,11 +59,23 @@ pub struct Resolved {
 /// What is happening during a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    Resolved { digest: Digest, layers: usize, compressed_bytes: u64 },
+    Resolved {
+        digest: Digest,
+        layers: usize,
+        compressed_bytes: u64,
+    },
     /// The layer with this diff id was here already.
-    Present { layer: Digest },
-    Downloading { layer: Digest, bytes: u64, of_bytes: u64 },
-    Unpacked { layer: Digest },
+    Present {
+        layer: Digest,
+    },
+    Downloading {
+        layer: Digest,
+        bytes: u64,
+        of_bytes: u64,
+    },
+    Unpacked {
+        layer: Digest,
+    },
 }
 
 /// What garbage collection must keep beside what is leased.

@@ -75,7 +75,9 @@ pub enum ManifestError {
     Json(#[from] serde_json::Error),
     #[error("the manifest says it is `{body}` but was served as `{header}`")]
     ContentType { body: String, header: String },
-    #[error("the manifest has Docker's schema 1, which registries stopped to serve: push the image again with a current tool")]
+    #[error(
+        "the manifest has Docker's schema 1, which registries stopped to serve: push the image again with a current tool"
+    )]
     Schema1,
     #[error("this is no container image: its manifest is of kind `{0}`")]
     Kind(String),
@@ -141,7 +143,8 @@ impl AnyManifest {
             (Some(entries), None, None) => {
                 // Entries of kinds unknown to us may lack what ours need; they are passed over.
                 let manifests = entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok());
-                let image = |entry: &Descriptor| entry.media_type.is_empty() || known.contains(&entry.media_type.as_str());
+                let image =
+                    |entry: &Descriptor| entry.media_type.is_empty() || known.contains(&entry.media_type.as_str());
                 Ok(AnyManifest::Index(Index { manifests: manifests.filter(image).collect() }))
             }
             (None, Some(config), Some(layers)) => {

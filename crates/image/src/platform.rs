@@ -27,7 +27,8 @@ pub struct PlatformError(String);
 
 impl Platform {
     pub fn linux(architecture: &str, variant: Option<&str>) -> Platform {
-        Platform { os: "linux".into(), architecture: architecture.into(), variant: variant.map(Into::into) }.normalized()
+        Platform { os: "linux".into(), architecture: architecture.into(), variant: variant.map(Into::into) }
+            .normalized()
     }
 
     /// What this machine runs, best first: its own kernel and CPU, then what binfmt handlers emulate.
@@ -206,7 +207,11 @@ fn emulated() -> Vec<Platform> {
         let fixed = text.lines().any(|line| line.strip_prefix("flags:").is_some_and(|flags| flags.contains('F')));
         text.starts_with("enabled") && fixed
     };
-    HANDLERS.iter().filter(|(name, _, _)| usable(name)).map(|(_, arch, variant)| Platform::linux(arch, *variant)).collect()
+    HANDLERS
+        .iter()
+        .filter(|(name, _, _)| usable(name))
+        .map(|(_, arch, variant)| Platform::linux(arch, *variant))
+        .collect()
 }
 
 #[cfg(test)]

@@ -34,13 +34,17 @@ pub enum ReferenceError {
     UpperCase { reference: String, suggestion: String },
     #[error("image reference `{reference}` looks like a URL: write it without `{scheme}`, as `{suggestion}`")]
     Scheme { reference: String, scheme: String, suggestion: String },
-    #[error("image reference `{reference}`: `{part}` is not a valid name: use lower-case letters and digits, separated by single `.`, `_`, `/` or by `-`")]
+    #[error(
+        "image reference `{reference}`: `{part}` is not a valid name: use lower-case letters and digits, separated by single `.`, `_`, `/` or by `-`"
+    )]
     Name { reference: String, part: String },
     #[error("image reference `{reference}`: the name is longer than {NAME_LENGTH_MAX} characters")]
     NameLength { reference: String },
     #[error("image reference `{reference}`: `{registry}` is not a valid registry: write host or host:port")]
     Registry { reference: String, registry: String },
-    #[error("image reference `{reference}`: `{tag}` is not a valid tag: use at most {TAG_LENGTH_MAX} letters, digits, `_`, `.` and `-`, not starting with `.` or `-`")]
+    #[error(
+        "image reference `{reference}`: `{tag}` is not a valid tag: use at most {TAG_LENGTH_MAX} letters, digits, `_`, `.` and `-`, not starting with `.` or `-`"
+    )]
     Tag { reference: String, tag: String },
     #[error("image reference `{reference}` has an invalid digest")]
     Digest {
@@ -121,9 +125,8 @@ impl FromStr for Reference {
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
             Some((rest, digest)) => {
-                let digest = digest
-                    .parse()
-                    .map_err(|source| ReferenceError::Digest { reference: reference(), source })?;
+                let digest =
+                    digest.parse().map_err(|source| ReferenceError::Digest { reference: reference(), source })?;
                 (rest, Some(digest))
             }
         };
@@ -224,7 +227,9 @@ fn is_port(port: &str) -> bool {
 
 fn is_tag(tag: &str) -> bool {
     let body = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    tag.len() <= TAG_LENGTH_MAX && tag.bytes().all(body) && tag.bytes().next().is_some_and(|b| !matches!(b, b'.' | b'-'))
+    tag.len() <= TAG_LENGTH_MAX
+        && tag.bytes().all(body)
+        && tag.bytes().next().is_some_and(|b| !matches!(b, b'.' | b'-'))
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -281,11 +286,7 @@ mod tests {
         check("localhost:5000/a/b__c:t", "localhost:5000/a/b__c:t", "localhost:5000/a/b__c:t");
         check("[::1]:5000/web:1", "[::1]:5000/web:1", "[::1]:5000/web:1");
         check("ghcr.io/acme/web-ui.x:V1_2", "ghcr.io/acme/web-ui.x:V1_2", "ghcr.io/acme/web-ui.x:V1_2");
-        check(
-            &format!("nginx@{DIGEST}"),
-            &format!("docker.io/library/nginx@{DIGEST}"),
-            &format!("nginx@{DIGEST}"),
-        );
+        check(&format!("nginx@{DIGEST}"), &format!("docker.io/library/nginx@{DIGEST}"), &format!("nginx@{DIGEST}"));
         check(
             &format!("nginx:1.27@{DIGEST}"),
             &format!("docker.io/library/nginx:1.27@{DIGEST}"),

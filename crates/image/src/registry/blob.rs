@@ -51,7 +51,10 @@ impl Registry {
         for mirror in mirrors {
             match self.download(mirror, asker, &mut download).await {
                 // What a mirror sent of a blob that has another digest cannot be taken back from the receiver.
-                Ok(()) | Err(RegistryError::Stopped | RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. }) => {
+                Ok(())
+                | Err(
+                    RegistryError::Stopped | RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. },
+                ) => {
                     break;
                 }
                 Err(error) => tracing::debug!(mirror = mirror.base, blob = %blob.digest, %error, "mirror passed over"),
@@ -93,7 +96,12 @@ impl Registry {
         outcome.map(|()| bytes.into())
     }
 
-    async fn download(&self, endpoint: &Endpoint, asker: Asker<'_>, download: &mut Download<'_>) -> Result<(), RegistryError> {
+    async fn download(
+        &self,
+        endpoint: &Endpoint,
+        asker: Asker<'_>,
+        download: &mut Download<'_>,
+    ) -> Result<(), RegistryError> {
         let mut backoff = Backoff::default();
         for _ in 0..CONNECTIONS_MAX {
             let before = download.hasher.bytes();
@@ -117,7 +125,12 @@ impl Registry {
     }
 
     /// What one connection brings, from where the last one ended.
-    async fn part(&self, endpoint: &Endpoint, asker: Asker<'_>, download: &mut Download<'_>) -> Result<Part, RegistryError> {
+    async fn part(
+        &self,
+        endpoint: &Endpoint,
+        asker: Asker<'_>,
+        download: &mut Download<'_>,
+    ) -> Result<Part, RegistryError> {
         let offset = download.hasher.bytes();
         let path = format!("blobs/{}", download.blob.digest);
         let response = self.get(endpoint, asker, &Ask { path, accept: "*/*", range_from: offset }).await?;
@@ -147,7 +160,10 @@ impl Registry {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => {
                     let source = Box::new(error);
-                    return Ok(Part::Interrupted(RegistryError::Unreachable { registry: endpoint.host.clone(), source }));
+                    return Ok(Part::Interrupted(RegistryError::Unreachable {
+                        registry: endpoint.host.clone(),
+                        source,
+                    }));
                 }
             };
             let known = skip.min(data.len() as u64);

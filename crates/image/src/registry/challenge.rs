@@ -74,7 +74,10 @@ mod tests {
             parse(r#"Bearer realm="https://a/t",service="r.io",scope="repository:a/b:pull,push""#),
             [bearer("https://a/t", Some("r.io"), Some("repository:a/b:pull,push"))]
         );
-        assert_eq!(parse(r#"Basic realm="x", Bearer realm="https://a""#), [Challenge::Basic, bearer("https://a", None, None)]);
+        assert_eq!(
+            parse(r#"Basic realm="x", Bearer realm="https://a""#),
+            [Challenge::Basic, bearer("https://a", None, None)]
+        );
         assert_eq!(parse(r#"bearer Realm = "q\"q" , service=plain"#), [bearer("q\"q", Some("plain"), None)]);
         assert_eq!(parse("Negotiate, Basic"), [Challenge::Basic]);
     }

@@ -104,8 +104,10 @@ impl DockerConfig {
         }
         let (username, password) = match login.auth.as_str() {
             "" => (login.username.clone(), login.password.clone()),
-            auth => decode_basic(auth)
-                .ok_or_else(|| CredentialsError::Malformed { path: self.path.clone(), registry: registry.to_owned() })?,
+            auth => decode_basic(auth).ok_or_else(|| CredentialsError::Malformed {
+                path: self.path.clone(),
+                registry: registry.to_owned(),
+            })?,
         };
         let identity_token = Some(login.identitytoken.clone()).filter(|token| !token.is_empty());
         Ok(Some(Credentials { username, password, identity_token }))

@@ -11,7 +11,9 @@ pub(crate) type Source = Box<dyn StdError + Send + Sync>;
 pub enum RegistryError {
     #[error("image `{reference}` does not exist in {registry} (manifest unknown): check its name and tag")]
     NotFound { reference: String, registry: String },
-    #[error("{registry} does not have blob {digest} of `{repository}`, though the image's manifest names it: push the image again")]
+    #[error(
+        "{registry} does not have blob {digest} of `{repository}`, though the image's manifest names it: push the image again"
+    )]
     BlobNotFound { repository: String, registry: String, digest: Digest },
     #[error("{registry} refused access to `{repository}`: {hint}")]
     Unauthorized { repository: String, registry: String, hint: String },

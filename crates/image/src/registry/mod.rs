@@ -98,7 +98,8 @@ impl Registry {
         let endpoints = self.endpoints(asker.reference.registry()).await?;
         self.first_that_has(&endpoints, asker, async |endpoint: &Endpoint| {
             let response = self.get(endpoint, asker, &ask()).await?;
-            let text = |name| response.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
+            let text =
+                |name| response.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
             let content_type = text("content-type").unwrap_or_default();
             let claimed = text("docker-content-digest").and_then(|digest| digest.parse().ok());
             let bytes = self.small_body(endpoint, response, "manifest", MANIFEST_BYTES_MAX).await?;
@@ -158,23 +159,30 @@ impl Registry {
             Security::Verified => "https",
             Security::Insecure => self.scheme(host).await?,
         };
-        endpoints.push(Endpoint { base: format!("{scheme}://{host}"), host: host.to_owned(), security, mirror_of: None });
+        endpoints.push(Endpoint {
+            base: format!("{scheme}://{host}"),
+            host: host.to_owned(),
+            security,
+            mirror_of: None,
+        });
         Ok(endpoints)
     }
 
     /// HTTPS if the registry speaks it, else HTTP. Asked once, without credentials.
     async fn scheme(&self, host: &str) -> Result<&'static str, RegistryError> {
-        let known = |registry: &Registry| registry.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
+        let known =
+            |registry: &Registry| registry.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
         if let Some(scheme) = known(self) {
             return Ok(scheme);
         }
         let mut backoff = Backoff::default();
         let scheme = loop {
-            let https = match self.transport.send(Security::Insecure, request(&format!("https://{host}/v2/"), host)?).await {
-                Ok(_) | Err(SendError::Redirect(_)) => break "https",
-                Err(SendError::Tls(_)) => break "http",
-                Err(error) => error,
-            };
+            let https =
+                match self.transport.send(Security::Insecure, request(&format!("https://{host}/v2/"), host)?).await {
+                    Ok(_) | Err(SendError::Redirect(_)) => break "https",
+                    Err(SendError::Tls(_)) => break "http",
+                    Err(error) => error,
+                };
             // Some servers hang up on what is no HTTP, instead of answering it.
             let http = request(&format!("http://{host}/v2/"), host)?;
             if self.transport.send(Security::Insecure, http).await.is_ok() {
@@ -189,7 +197,12 @@ impl Registry {
     }
 
     /// Sends one GET until it is answered: with a token when asked for one, again when that can help.
-    async fn get(&self, endpoint: &Endpoint, asker: Asker<'_>, ask: &Ask<'_>) -> Result<Response<Incoming>, RegistryError> {
+    async fn get(
+        &self,
+        endpoint: &Endpoint,
+        asker: Asker<'_>,
+        ask: &Ask<'_>,
+    ) -> Result<Response<Incoming>, RegistryError> {
         let credentials = asker.credentials.filter(|_| endpoint.mirror_of.is_none());
         let repository = asker.reference.repository();
         let namespace = endpoint.mirror_of.as_ref().map(|of| format!("?ns={of}")).unwrap_or_default();
@@ -233,7 +246,13 @@ impl Registry {
         }
     }
 
-    async fn refusal(&self, endpoint: &Endpoint, asker: Asker<'_>, ask: &Ask<'_>, response: Response<Incoming>) -> RegistryError {
+    async fn refusal(
+        &self,
+        endpoint: &Endpoint,
+        asker: Asker<'_>,
+        ask: &Ask<'_>,
+        response: Response<Incoming>,
+    ) -> RegistryError {
         let status = response.status();
         let registry = endpoint.host.clone();
         let repository = asker.reference.repository().to_owned();
@@ -245,7 +264,9 @@ impl Registry {
             401 | 403 => {
                 let hint = match asker.credentials {
                     Some(login) => format!("the login of `{}` may not read it, or it does not exist", login.username),
-                    None => format!("it does not exist, or needs a login (docker login {})", asker.reference.registry()),
+                    None => {
+                        format!("it does not exist, or needs a login (docker login {})", asker.reference.registry())
+                    }
                 };
                 RegistryError::Unauthorized { repository, registry, hint }
             }
@@ -274,7 +295,8 @@ impl Registry {
             let frame = frame
                 .map_err(|_| RegistryError::TimedOut { registry: endpoint.host.clone(), seconds: STALL.as_secs() })?;
             let Some(frame) = frame else { return Ok(bytes.into()) };
-            let broken = |error| RegistryError::Unreachable { registry: endpoint.host.clone(), source: Box::new(error) };
+            let broken =
+                |error| RegistryError::Unreachable { registry: endpoint.host.clone(), source: Box::new(error) };
             if let Ok(data) = frame.map_err(broken)?.into_data() {
                 bytes.extend_from_slice(&data);
             }

@@ -53,7 +53,12 @@ struct Answer {
 }
 
 impl Tokens {
-    pub(super) fn cached(&self, host: &str, repository: &str, credentials: Option<&Credentials>) -> Option<HeaderValue> {
+    pub(super) fn cached(
+        &self,
+        host: &str,
+        repository: &str,
+        credentials: Option<&Credentials>,
+    ) -> Option<HeaderValue> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         kept.retain(|_, token| token.expires > now);
@@ -87,7 +92,9 @@ impl Tokens {
                 let hint = format!("it needs a login (docker login {})", endpoint.host);
                 return Err(unauthorized(endpoint, repository, hint));
             }
-            (None, _) => return Err(protocol(endpoint, "a request", "401 without a challenge that is Bearer or Basic")),
+            (None, _) => {
+                return Err(protocol(endpoint, "a request", "401 without a challenge that is Bearer or Basic"));
+            }
         };
         let mut authorization =
             HeaderValue::from_str(&text).map_err(|_| protocol(endpoint, "the token", "it has control characters"))?;
@@ -130,7 +137,8 @@ async fn fetch(
         builder.body(Full::default())
     };
     let request = request.map_err(|error| protocol(endpoint, realm, &error.to_string()))?;
-    let response = registry.transport.send(security, request).await.map_err(|error| unreachable(&host_of(realm), error))?;
+    let response =
+        registry.transport.send(security, request).await.map_err(|error| unreachable(&host_of(realm), error))?;
     match response.status().as_u16() {
         200 => {}
         429 => return Err(RegistryError::TooManyRequests { registry: host_of(realm) }),

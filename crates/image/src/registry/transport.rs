@@ -100,8 +100,11 @@ fn client(tls: ClientConfig) -> HyperClient {
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT));
     tcp.set_nodelay(true);
-    let connector =
-        hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(15))
@@ -134,7 +137,8 @@ fn follow(parts: &mut Parts, response: &Response<Incoming>, security: Security) 
     if https(&parts.uri) && !https(&target) && security == Security::Verified {
         return Err(SendError::Redirect(format!("a redirect from https to `{location}`")));
     }
-    let origin = |uri: &Uri| (uri.scheme_str().map(str::to_owned), uri.authority().map(|a| a.as_str().to_ascii_lowercase()));
+    let origin =
+        |uri: &Uri| (uri.scheme_str().map(str::to_owned), uri.authority().map(|a| a.as_str().to_ascii_lowercase()));
     if origin(&parts.uri) != origin(&target) {
         parts.headers.remove(AUTHORIZATION);
     }

@@ -31,7 +31,7 @@ impl ImageStore {
         diff_id: Digest,
         image: &str,
     ) -> Result<(Unpacked, TmpDir), ImageError> {
-        let failed = |source| ImageError::Unpack { image: image.to_owned(), layer: diff_id, source };
+        let failed = |source| ImageError::Unpack { image: image.to_owned(), layer: diff_id, source: Box::new(source) };
         let dir = self.inner.layout.tmp_dir()?;
         let fs = dir.path().join("fs");
         make_root(&fs).map_err(ImageError::io("create", &fs))?;
@@ -51,9 +51,9 @@ impl ImageStore {
     fn commit_as(&self, key: LayerKey, unpacked: &Unpacked, dir: TmpDir) -> Result<Stage, ImageError> {
         let layout = &self.inner.layout;
         layout.commit_layer(key, dir, unpacked.bytes(), unpacked.entries(), unpacked.hides_all_below())?;
-        let meta = layout.meta(key).ok_or_else(|| {
-            ImageError::io("read", &layout.layer_fs(key))(io::Error::from(io::ErrorKind::NotFound))
-        })?;
+        let meta = layout
+            .meta(key)
+            .ok_or_else(|| ImageError::io("read", &layout.layer_fs(key))(io::Error::from(io::ErrorKind::NotFound)))?;
         Ok(Stage::Ready(key, meta))
     }
 
@@ -102,7 +102,7 @@ impl ImageStore {
         let failed = |source| ImageError::Unpack {
             image: description.reference.familiar(),
             layer: names.diff_id,
-            source,
+            source: Box::new(source),
         };
         let start = below.iter().rposition(|(_, meta)| meta.hides_all_below).unwrap_or(0);
         let folders: Vec<PathBuf> = below[start..].iter().map(|(key, _)| self.inner.layout.layer_fs(*key)).collect();
@@ -122,5 +122,5 @@ fn make_root(path: &std::path::Path) -> io::Result<()> {
 
 /// Whether a failure to unpack is worth reading the rest of the bytes for, to learn if they were damaged.
 pub(crate) fn blames_the_bytes(error: &ImageError) -> bool {
-    matches!(error, ImageError::Unpack { source, .. } if source.is_about_the_bytes() && !matches!(source, UnpackError::Limit(_)))
+    matches!(error, ImageError::Unpack { source, .. } if source.is_about_the_bytes() && !matches!(**source, UnpackError::Limit(_)))
 }

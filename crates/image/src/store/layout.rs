@@ -85,7 +85,8 @@ impl Layout {
         check_format(root)?;
         let boot_path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = fs::read_to_string(boot_path).map_err(ImageError::io("read", boot_path))?;
-        let layout = Layout { root: root.into(), boot: boot.trim().to_owned(), next_tmp: AtomicU64::new(0), _lock: lock };
+        let layout =
+            Layout { root: root.into(), boot: boot.trim().to_owned(), next_tmp: AtomicU64::new(0), _lock: lock };
         layout.clear()?;
         Ok(layout)
     }

@@ -97,11 +97,12 @@ impl ImageStore {
 
     fn spread(&self, archive: impl Read + Send + 'static) -> Result<Spread, ImageError> {
         let dir = self.inner.layout.tmp_dir()?;
-        let plain = metered(Box::new(archive), dir.path(), self.inner.limits).map_err(ImageError::ReadArchive)?;
+        let plain = metered(Box::new(archive), dir.path(), self.inner.limits)
+            .map_err(|error| ImageError::ReadArchive(Box::new(error)))?;
         let mut archive = Archive::new(plain);
         let mut files = HashMap::new();
         let mut aliases = Vec::new();
-        while let Some(entry) = archive.next().map_err(ImageError::ReadArchive)? {
+        while let Some(entry) = archive.next().map_err(|error| ImageError::ReadArchive(Box::new(error)))? {
             let Some(name) = clean(&entry.path) else { continue };
             match entry.kind {
                 Kind::File => {
@@ -197,7 +198,8 @@ fn candidates(
     }
     if found.is_empty() {
         return Err(ImageError::Archive(
-            "it names no image: write it with a name, as in `docker save NAME:TAG` or `oci-archive:FILE:NAME:TAG`".into(),
+            "it names no image: write it with a name, as in `docker save NAME:TAG` or `oci-archive:FILE:NAME:TAG`"
+                .into(),
         ));
     }
     Ok(found)
@@ -220,9 +222,8 @@ fn oci_candidate(
     lease: &Lease,
 ) -> Result<Candidate, ImageError> {
     let image = || reference.familiar();
-    let parse = |bytes: &[u8]| {
-        AnyManifest::parse(bytes, "").map_err(|source| ImageError::Manifest { image: image(), source })
-    };
+    let parse =
+        |bytes: &[u8]| AnyManifest::parse(bytes, "").map_err(|source| ImageError::Manifest { image: image(), source });
     let top = spread.json_blob(entry.digest)?;
     store.keep(entry.digest, &top, lease)?;
     let (manifest_digest, manifest) = match parse(&top)? {
@@ -268,8 +269,11 @@ fn docker_candidate(
     let config_bytes = spread.json(&entry.config)?;
     let config = parse_config(&config_bytes, &reference.familiar())?;
     let missing = |name: &String| ImageError::Archive(format!("it has no `{name}`"));
-    let layers: Vec<SpreadFile> =
-        entry.layers.iter().map(|name| spread.file(name).cloned().ok_or_else(|| missing(name))).collect::<Result<_, _>>()?;
+    let layers: Vec<SpreadFile> = entry
+        .layers
+        .iter()
+        .map(|name| spread.file(name).cloned().ok_or_else(|| missing(name)))
+        .collect::<Result<_, _>>()?;
     let config_digest = Digest::of(&config_bytes);
     let descriptor = |kind: &str, digest: Digest, bytes: u64| serde_json::json!({ "mediaType": kind, "digest": digest, "size": bytes });
     let layer_kind = "application/vnd.docker.image.rootfs.diff.tar";
@@ -296,7 +300,10 @@ fn complete(candidate: Candidate, platforms: &[Platform]) -> Result<Candidate, I
     let Description { reference, config, manifest: Manifest { layers, .. }, .. } = &candidate.description;
     if layers.len() != config.diff_ids.len() {
         let (layers, ids) = (layers.len(), config.diff_ids.len());
-        return Err(ImageError::Archive(format!("`{}` has {layers} layers but its configuration names {ids}", reference.familiar())));
+        return Err(ImageError::Archive(format!(
+            "`{}` has {layers} layers but its configuration names {ids}",
+            reference.familiar()
+        )));
     }
     if !platform::accepts(platforms, &config.platform) {
         return Err(ImageError::NoPlatform {
@@ -324,7 +331,7 @@ fn copy(from: &mut impl Read, path: PathBuf) -> Result<SpreadFile, ImageError> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0u8; 128 * 1024];
     loop {
-        let n = from.read(&mut buffer).map_err(|error| ImageError::ReadArchive(error.into()))?;
+        let n = from.read(&mut buffer).map_err(|error| ImageError::ReadArchive(Box::new(error.into())))?;
         if n == 0 {
             break;
         }

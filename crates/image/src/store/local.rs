@@ -103,7 +103,12 @@ impl ImageStore {
         self.find_described(reference, digest, manifest)
     }
 
-    fn find_described(&self, reference: &Reference, digest: Digest, manifest: Digest) -> Result<Option<Image>, ImageError> {
+    fn find_described(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        manifest: Digest,
+    ) -> Result<Option<Image>, ImageError> {
         let lease = self.inner.leases.lease();
         let Some(description) = self.describe(reference, digest, manifest, &lease) else { return Ok(None) };
         let layers = description.layers();
@@ -119,7 +124,13 @@ impl ImageStore {
         })
     }
 
-    fn describe(&self, reference: &Reference, digest: Digest, manifest_digest: Digest, lease: &Lease) -> Option<Description> {
+    fn describe(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        manifest_digest: Digest,
+        lease: &Lease,
+    ) -> Option<Description> {
         lease.hold(Item::Blob(digest));
         lease.hold(Item::Blob(manifest_digest));
         let Some(AnyManifest::Manifest(manifest)) = self.parsed_manifest(manifest_digest) else { return None };

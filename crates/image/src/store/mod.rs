@@ -42,13 +42,17 @@ pub struct ImageStore {
     inner: Arc<Inner>,
 }
 
+/// A pull: of what, and by whom.
+type Asked = (Reference, Option<Credentials>);
+/// When a name was last looked up, and what it meant.
+type LookedUp = Option<(Instant, Digest)>;
+
 struct Inner {
     layout: Layout,
     registry: Registry,
     limits: Limits,
     leases: Arc<Leases>,
-    /// By reference and who asks; the value is when a name was last looked up, and what it was.
-    pulls: Flights<(Reference, Option<Credentials>), Option<(Instant, Digest)>>,
+    pulls: Flights<Asked, LookedUp>,
     layers: Flights<Digest, ()>,
     downloads: Semaphore,
     unsynced: Mutex<Vec<LayerKey>>,

@@ -38,7 +38,11 @@ type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 impl ImageStore {
     /// Asks the registry what `reference` means now.
-    pub async fn resolve(&self, reference: &Reference, credentials: Option<&Credentials>) -> Result<Resolved, ImageError> {
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Resolved, ImageError> {
         let asker = Asker { reference, credentials };
         let lease = self.inner.leases.lease();
         let served = self.inner.registry.manifest(asker, &reference.manifest_name(), reference.digest()).await?;
@@ -87,7 +91,8 @@ impl ImageStore {
         progress(Progress::Resolved { digest, layers: description.manifest.layers.len(), compressed_bytes });
         let names = description.layers();
         let layers = names.iter().zip(&description.manifest.layers);
-        let stages = try_join_all(layers.map(|(names, blob)| self.layer(asker, names, blob, &lease, &progress))).await?;
+        let stages =
+            try_join_all(layers.map(|(names, blob)| self.layer(asker, names, blob, &lease, &progress))).await?;
         let image = self.assemble(description, stages, lease).await?;
         self.write_record(&image)?;
         Ok(image)

@@ -52,7 +52,8 @@ impl Layout {
     /// All records that can be read; one that a power cut damaged is passed over, and replaced by the next pull.
     pub(crate) fn records(&self) -> Result<Vec<Record>, ImageError> {
         let read = |path| serde_json::from_slice::<Record>(&fs::read(path).ok()?).ok();
-        let mut records: Vec<Record> = self.refs()?.into_iter().filter_map(read).filter(|r| r.format == FORMAT).collect();
+        let mut records: Vec<Record> =
+            self.refs()?.into_iter().filter_map(read).filter(|r| r.format == FORMAT).collect();
         records.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(records)
     }

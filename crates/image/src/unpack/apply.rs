@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, linkat,
-    lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
+    linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -62,7 +62,8 @@ impl Applier {
     /// Applies one entry, reading its content from `archive`.
     pub(crate) fn apply<R: Read>(&mut self, entry: Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
         self.count(&entry)?;
-        let path = clean(&entry.path).ok_or_else(|| UnpackError::refused(&entry.path, "its name leads out of the layer"))?;
+        let path =
+            clean(&entry.path).ok_or_else(|| UnpackError::refused(&entry.path, "its name leads out of the layer"))?;
         let (parent, name) = split(&path);
         if name.is_empty() {
             return self.root(&entry);
@@ -86,14 +87,20 @@ impl Applier {
             return Err(UnpackError::Limit(format!("it has more than {} entries", self.limits.entries_max)));
         }
         if self.deferred_bytes + self.tree.implied_bytes > DEFERRED_BYTES_MAX {
-            return Err(UnpackError::refused(&entry.path, "too many entries before it lack their parent folders or link targets"));
+            return Err(UnpackError::refused(
+                &entry.path,
+                "too many entries before it lack their parent folders or link targets",
+            ));
         }
         Ok(())
     }
 
     fn root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         if entry.kind != Kind::Directory {
-            return Err(UnpackError::refused(&entry.path, "it would replace the layer's root by something that is no folder"));
+            return Err(UnpackError::refused(
+                &entry.path,
+                "it would replace the layer's root by something that is no folder",
+            ));
         }
         self.tree.leave()?;
         let root = self.tree.root();
@@ -225,7 +232,14 @@ impl Applier {
     }
 
     /// The target is in a lower layer: looked up when those are there. The name is free until then.
-    fn defer(&mut self, entry: &Entry, path: &[u8], parent: &[u8], name: &OsStr, target: Vec<u8>) -> Result<(), UnpackError> {
+    fn defer(
+        &mut self,
+        entry: &Entry,
+        path: &[u8],
+        parent: &[u8],
+        name: &OsStr,
+        target: Vec<u8>,
+    ) -> Result<(), UnpackError> {
         self.create(entry, path, parent, name, "make room for a hard link", |dir| {
             match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(Errno::EXIST),

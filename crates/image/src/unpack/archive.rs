@@ -75,7 +75,9 @@ impl<R: Read> Archive<R> {
             match kind {
                 EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
                 EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
-                EntryType::XHeader => extensions.pax = Pax::parse(&self.extension(size)?).map_err(UnpackError::Archive)?,
+                EntryType::XHeader => {
+                    extensions.pax = Pax::parse(&self.extension(size)?).map_err(UnpackError::Archive)?
+                }
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
                 _ => return self.entry(&header, size, extensions).map(Some),
             }
@@ -131,7 +133,10 @@ impl<R: Read> Archive<R> {
         let Extensions { path, link, pax } = extensions;
         let path = pax.path.or(path).unwrap_or_else(|| header.path_bytes().into_owned());
         if pax.sparse || header.entry_type() == EntryType::GNUSparse {
-            return Err(UnpackError::refused(&path, "it is stored sparse, which image layers should not use: write the layer without --sparse"));
+            return Err(UnpackError::refused(
+                &path,
+                "it is stored sparse, which image layers should not use: write the layer without --sparse",
+            ));
         }
         let kind = kind(header, &path)?;
         let old = header.as_old();
@@ -200,7 +205,10 @@ fn kind(header: &Header, path: &[u8]) -> Result<Kind, UnpackError> {
         EntryType::Fifo => Kind::Fifo,
         other => {
             let flag = char::from(other.as_byte()).escape_debug().to_string();
-            return Err(UnpackError::refused(path, format!("tar entries of type `{flag}` are not known in image layers")));
+            return Err(UnpackError::refused(
+                path,
+                format!("tar entries of type `{flag}` are not known in image layers"),
+            ));
         }
     })
 }

@@ -14,8 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, getxattr, linkat, listxattr, openat, readlinkat,
-    symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, getxattr, linkat, listxattr, openat, readlinkat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -132,7 +131,10 @@ fn link_within(tree: &mut Tree, path: &[u8], target: &[u8]) -> Result<bool, Unpa
 fn copy_from_below(tree: &mut Tree, lowers: &Lowers, path: &[u8], target: &[u8]) -> Result<(), UnpackError> {
     let missing = || {
         let target = super::error::printable(target);
-        UnpackError::refused(path, format!("it is a hard link to `{target}`, which neither its layer nor those below have"))
+        UnpackError::refused(
+            path,
+            format!("it is a hard link to `{target}`, which neither its layer nor those below have"),
+        )
     };
     let found = lowers.find(target)?.ok_or_else(missing)?;
     let (parent, name) = split(path);
@@ -140,9 +142,11 @@ fn copy_from_below(tree: &mut Tree, lowers: &Lowers, path: &[u8], target: &[u8])
     let failed = |step| move |errno: Errno| UnpackError::step(path, step, errno);
     match FileType::from_raw_mode(found.stat.st_mode) {
         FileType::RegularFile => {
-            let mut from = File::open(magic_path(&found.fd)).map_err(|e| UnpackError::step(path, "open its target", e))?;
+            let mut from =
+                File::open(magic_path(&found.fd)).map_err(|e| UnpackError::step(path, "open its target", e))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let to = openat(folder, name, flags, Mode::from_raw_mode(0o600)).map_err(failed("make a copy of its target"))?;
+            let to =
+                openat(folder, name, flags, Mode::from_raw_mode(0o600)).map_err(failed("make a copy of its target"))?;
             let mut to = File::from(to);
             io::copy(&mut from, &mut to).map_err(|e| UnpackError::step(path, "copy its target", e))?;
             adopt_attributes(to.as_fd(), &found, path)
@@ -150,7 +154,10 @@ fn copy_from_below(tree: &mut Tree, lowers: &Lowers, path: &[u8], target: &[u8])
         FileType::Symlink => {
             let link = readlinkat(&found.fd, c"", Vec::new()).map_err(failed("read its target"))?;
             symlinkat(&link, folder, name).map_err(failed("make a copy of its target"))?;
-            let (uid, gid) = (Some(rustix::fs::Uid::from_raw(found.stat.st_uid)), Some(rustix::fs::Gid::from_raw(found.stat.st_gid)));
+            let (uid, gid) = (
+                Some(rustix::fs::Uid::from_raw(found.stat.st_uid)),
+                Some(rustix::fs::Gid::from_raw(found.stat.st_gid)),
+            );
             rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the owner"))?;
             let times = super::tree::times(mtime(&found.stat));
             rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the time"))

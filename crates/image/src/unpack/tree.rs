@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags, fsetxattr, fstat,
-    futimens, mkdirat, openat, openat2, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags, fsetxattr,
+    fstat, futimens, mkdirat, openat, openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -39,8 +39,7 @@ struct Current {
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const IN_ROOT: ResolveFlags =
-    ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
 impl Tree {
     pub(crate) fn open(folder: &Path) -> Result<Tree, UnpackError> {
@@ -150,7 +149,10 @@ fn implied_folder(parent: &OwnedFd, name: &OsStr, path: &[u8], whiteouts: Whiteo
             opaque = true;
         }
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-            return Err(UnpackError::refused(path, "a symbolic link that leads nowhere within the layer is used as a folder"));
+            return Err(UnpackError::refused(
+                path,
+                "a symbolic link that leads nowhere within the layer is used as a folder",
+            ));
         }
         Ok(_) => return Err(UnpackError::refused(path, "it is used as a folder but is none")),
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
+use crate::programs::Scratch;
+
 /// One tar archive in the making.
 pub struct Layer {
     tar: Vec<u8>,
@@ -121,7 +123,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// A folder in OCI image layout.
 pub struct Layout {
-    dir: tempfile::TempDir,
+    dir: Scratch,
     manifests: Vec<Value>,
 }
 

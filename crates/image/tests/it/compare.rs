@@ -52,8 +52,14 @@ pub fn listing(root: &Path) -> Vec<String> {
         });
         lines.push(format!(
             "{} {:04o} {}:{} {}.{:09} {what}{} {:?}",
-            name.display(), meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec(),
-            same.unwrap_or_default(), xattrs(&path),
+            name.display(),
+            meta.mode() & 0o7777,
+            meta.uid(),
+            meta.gid(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            same.unwrap_or_default(),
+            xattrs(&path),
         ));
     }
     lines
@@ -65,7 +71,9 @@ fn content(path: &Path) -> io::Result<Digest> {
 
 /// Asserts equality and shows only what differs.
 pub fn assert_same(ours: &[String], theirs: &[String], who: &str) {
-    let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).take(20).cloned().collect::<Vec<_>>().join("\n  ");
+    let only = |a: &[String], b: &[String]| {
+        a.iter().filter(|line| !b.contains(line)).take(20).cloned().collect::<Vec<_>>().join("\n  ")
+    };
     let (mine, other) = (only(ours, theirs), only(theirs, ours));
     assert!(mine.is_empty() && other.is_empty(), "only ours:\n  {mine}\nonly {who}'s:\n  {other}");
     assert_eq!(ours.len(), theirs.len());

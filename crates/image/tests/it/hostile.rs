@@ -10,13 +10,13 @@ use skep_image::{ErrorKind, ImageStore, Limits, RegistryConfig};
 use tar::EntryType;
 
 use crate::build::{Blob, DIR, Layer, META, Meta, archive_of, gzipped, plain, zstd};
-use crate::programs::{leftovers, scratch};
+use crate::programs::{Scratch, leftovers, scratch};
 use crate::protocol::chain;
 use crate::pull::amd64;
 
 /// A folder with a store in it, and things beside the store that archives aim at.
 struct Stage {
-    dir: tempfile::TempDir,
+    dir: Scratch,
     before: BTreeMap<PathBuf, String>,
 }
 
@@ -88,7 +88,14 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, String> {
             let content = if meta.is_file() { fs::read_to_string(&path).unwrap() } else { String::new() };
             let text = format!(
                 "{:o} {}:{} links {} mtime {}.{} ctime {}.{} {content}",
-                meta.mode(), meta.uid(), meta.gid(), meta.nlink(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec(),
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.nlink(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+                meta.ctime(),
+                meta.ctime_nsec(),
             );
             if meta.is_dir() {
                 queue.push(path.clone());
@@ -120,7 +127,9 @@ async fn names_that_lead_out_are_refused() {
 async fn files_through_symlinks_stay_inside() {
     let stage = Stage::new();
     let victim = stage.victim();
-    for target in [victim.clone(), format!("{UP}{victim}"), format!("/proc/self/root{victim}"), format!("/proc/1/root{victim}")] {
+    for target in
+        [victim.clone(), format!("{UP}{victim}"), format!("/proc/self/root{victim}"), format!("/proc/1/root{victim}")]
+    {
         for below in ["link/file", "link/new", "link/sub/deep/new"] {
             let layer = Layer::new().symlink("link", &target).file(below, b"overwritten");
             stage.refused(layer, "leads nowhere within the layer").await;
@@ -137,7 +146,9 @@ async fn files_through_symlinks_stay_inside() {
         let within = root.join(target.trim_start_matches('/')).join("new");
         assert_eq!(fs::read(within).unwrap(), b"inside");
     }
-    let root = stage.accepted(Layer::new().symlink("root", "/").symlink("up", UP).file("root/a", b"1").file("up/b", b"2")).await;
+    let root = stage
+        .accepted(Layer::new().symlink("root", "/").symlink("up", UP).file("root/a", b"1").file("up/b", b"2"))
+        .await;
     assert!(root.join("a").is_file() && root.join("b").is_file(), "`/` and `..` end at the layer's root");
 }
 
@@ -189,18 +200,26 @@ async fn modes_owners_and_attributes_never_go_through_links() {
     let loud = Meta { mode: 0o6777, uid: 12345, gid: 12345, mtime: 1 };
     let xattr: &[(&str, &[u8])] = &[("SCHILY.xattr.trusted.mark", b"1")];
     let layer = Layer::new()
-        .pax(xattr).raw(EntryType::Symlink, "l", &victim, &loud, b"")
-        .pax(xattr).raw(EntryType::Link, "h", "l", &loud, b"")
-        .pax(xattr).raw(EntryType::Symlink, "d", &stage.victim(), &loud, b"")
-        .pax(xattr).raw(EntryType::Symlink, "self", "/proc/self/fd/3", &loud, b"");
+        .pax(xattr)
+        .raw(EntryType::Symlink, "l", &victim, &loud, b"")
+        .pax(xattr)
+        .raw(EntryType::Link, "h", "l", &loud, b"")
+        .pax(xattr)
+        .raw(EntryType::Symlink, "d", &stage.victim(), &loud, b"")
+        .pax(xattr)
+        .raw(EntryType::Symlink, "self", "/proc/self/fd/3", &loud, b"");
     let root = stage.accepted(layer).await;
     assert_eq!(fs::symlink_metadata(root.join("l")).unwrap().uid(), 12345);
     // The same names again, as what has a mode.
     let layer = Layer::new()
-        .symlink("l", &victim).raw(EntryType::Fifo, "l", "", &loud, b"")
-        .symlink("d", &stage.victim()).raw(EntryType::Directory, "d", "", &loud, b"")
-        .symlink("f", &victim).raw(EntryType::Regular, "f", "", &loud, b"x")
-        .symlink("c", &victim).device(EntryType::Char, "c", 1, 3, &loud);
+        .symlink("l", &victim)
+        .raw(EntryType::Fifo, "l", "", &loud, b"")
+        .symlink("d", &stage.victim())
+        .raw(EntryType::Directory, "d", "", &loud, b"")
+        .symlink("f", &victim)
+        .raw(EntryType::Regular, "f", "", &loud, b"x")
+        .symlink("c", &victim)
+        .device(EntryType::Char, "c", 1, 3, &loud);
     let root = stage.accepted(layer).await;
     for name in ["l", "d", "f", "c"] {
         assert_eq!(fs::symlink_metadata(root.join(name)).unwrap().mode() & 0o7777, 0o6777, "{name}");
@@ -225,10 +244,26 @@ async fn whiteouts_delete_nothing_outside() {
 #[tokio::test]
 async fn devices_are_made_within_the_layer_only() {
     let stage = Stage::new();
-    let root = stage.accepted(Layer::new().device(EntryType::Block, "dev/sda", 8, 0, &META).device(EntryType::Char, "null", 1, 3, &META)).await;
+    let root = stage
+        .accepted(Layer::new().device(EntryType::Block, "dev/sda", 8, 0, &META).device(
+            EntryType::Char,
+            "null",
+            1,
+            3,
+            &META,
+        ))
+        .await;
     assert!(fs::symlink_metadata(root.join("dev/sda")).unwrap().file_type().is_block_device());
     // Written through afterwards: the device node is replaced, never opened.
-    let root = stage.accepted(Layer::new().device(EntryType::Block, "sda", 8, 0, &META).file("sda", b"x").device(EntryType::Fifo, "p", 0, 0, &META).file("p", b"x")).await;
+    let root = stage
+        .accepted(
+            Layer::new()
+                .device(EntryType::Block, "sda", 8, 0, &META)
+                .file("sda", b"x")
+                .device(EntryType::Fifo, "p", 0, 0, &META)
+                .file("p", b"x"),
+        )
+        .await;
     assert!(root.join("sda").is_file() && root.join("p").is_file());
     stage.refused(Layer::new().device(EntryType::Fifo, "p", 0, 0, &META).file("p/x", b""), "used as a folder").await;
 }
@@ -258,7 +293,8 @@ async fn the_root_can_be_described_but_not_replaced() {
         stage.refused(Layer::new().link(name, "x"), "replace the layer's root").await;
         stage.refused(Layer::new().device(EntryType::Char, name, 0, 0, &META), "replace the layer's root").await;
     }
-    let root = stage.accepted(Layer::new().raw(EntryType::Directory, "./", "", &Meta { mode: 0o1711, ..DIR }, b"")).await;
+    let root =
+        stage.accepted(Layer::new().raw(EntryType::Directory, "./", "", &Meta { mode: 0o1711, ..DIR }, b"")).await;
     // A layer with one folder entry for its root and nothing else still counts.
     assert_eq!(fs::metadata(root).unwrap().mode() & 0o7777, 0o1711);
 }
@@ -287,14 +323,18 @@ async fn broken_archives_are_refused() {
     squeezed.bytes.truncate(60);
     broken(squeezed, "failed to decompress").await;
     stage.refused(Layer::new().raw(EntryType::GNUSparse, "s", "", &META, b""), "sparse").await;
-    stage.refused(Layer::new().pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")]).file("s", b""), "sparse").await;
+    stage
+        .refused(Layer::new().pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")]).file("s", b""), "sparse")
+        .await;
     stage.refused(Layer::new().raw(EntryType::new(b'V'), "label", "", &META, b""), "type `V`").await;
     stage.refused(Layer::new().pax(&[("uid", b"4294967295")]).file("a", b""), "owner").await;
     stage.refused(Layer::new().pax(&[("size", b"18446744073709551615")]).file("a", b""), "range").await;
     stage.refused(Layer::new().pax(&[("size", b"9000000000000000000")]).file("a", b""), "middle of a file").await;
     stage.refused(Layer::new().file("f", b"x").file("f/below", b"x"), "used as a folder").await;
     let long = vec![b'a'; 300];
-    stage.refused(Layer::new().long_name(std::str::from_utf8(&long).unwrap()).file("x", b""), "failed to make a file").await;
+    stage
+        .refused(Layer::new().long_name(std::str::from_utf8(&long).unwrap()).file("x", b""), "failed to make a file")
+        .await;
     let huge = vec![b'a'; 2 << 20];
     stage.refused(Layer::new().long_name(std::str::from_utf8(&huge).unwrap()).file("x", b""), "extension header").await;
 }

@@ -49,7 +49,10 @@ async fn collection_keeps_what_names_roots_and_holders_need() {
     assert_eq!((collected.layers, layers_in(dir.path())), (1, 3), "the shared layer stays");
     assert!(collected.freed_bytes > 0);
 
-    let old = Roots { in_use: BTreeSet::from([two.digest]), names: Names::DropUnusedBefore(SystemTime::now() - Duration::from_secs(3600)) };
+    let old = Roots {
+        in_use: BTreeSet::from([two.digest]),
+        names: Names::DropUnusedBefore(SystemTime::now() - Duration::from_secs(3600)),
+    };
     assert_eq!(store.gc(&old).await.unwrap().names, []);
     let (two_digest, three_name) = (two.digest, three.reference.clone());
     drop((two, three));
@@ -92,8 +95,11 @@ async fn names_can_be_added_and_removed() {
     let (name, other) = (reference("demo.test/app:v1"), reference("mine/app:stable"));
     store.tag(&name, &other).unwrap();
     let listed: Vec<_> = store.list().unwrap().into_iter().map(|s| (s.repository, s.tag, s.id)).collect();
-    assert_eq!(listed, [("demo.test/app".into(), Some("v1".into()), image.id), ("mine/app".into(), Some("stable".into()), image.id)]);
-    assert_eq!(store.remove(&name).unwrap(), [name.clone()]);
+    assert_eq!(
+        listed,
+        [("demo.test/app".into(), Some("v1".into()), image.id), ("mine/app".into(), Some("stable".into()), image.id)]
+    );
+    assert_eq!(store.remove(&name).unwrap(), std::slice::from_ref(&name));
     assert!(store.find(&name).unwrap().is_none());
     assert_eq!(store.find(&other).unwrap().unwrap().id, image.id);
     assert!(matches!(store.remove(&name), Err(ImageError::NotHere { .. })));

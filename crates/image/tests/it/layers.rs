@@ -36,7 +36,11 @@ fn merged(image: &Image, dir: &Path) -> PathBuf {
     let lowers: Vec<String> = image.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
     let script = format!(
         "mount -t overlay overlay -o lowerdir={}:{} {} && tar -C {} --xattrs --xattrs-include='*' --acls -cf - . | tar -C {} --xattrs --xattrs-include='*' -xpf -",
-        empty.display(), lowers.join(":"), mount.display(), mount.display(), copy.display(),
+        empty.display(),
+        lowers.join(":"),
+        mount.display(),
+        mount.display(),
+        copy.display(),
     );
     run(program("unshare", "util-linux").args(["-m", "--propagation", "private", "sh", "-ec", &script]));
     copy
@@ -52,28 +56,39 @@ fn base() -> Layer {
         .raw(EntryType::Directory, "etc/", "", &Meta { mode: 0o750, uid: 10, gid: 20, mtime: 1_111_111_111 }, b"")
         .file("etc/passwd", b"root")
         .file("etc/shadow", b"secret")
-        .dir("opt/").dir("opt/a/").file("opt/a/one", b"1").file("opt/a/two", b"2")
-        .dir("var/").dir("var/cache/").file("var/cache/x", b"x")
-        .dir("srv/").file("srv/keep", b"k")
+        .dir("opt/")
+        .dir("opt/a/")
+        .file("opt/a/one", b"1")
+        .file("opt/a/two", b"2")
+        .dir("var/")
+        .dir("var/cache/")
+        .file("var/cache/x", b"x")
+        .dir("srv/")
+        .file("srv/keep", b"k")
 }
 
 #[tokio::test]
 async fn deletions_and_opaque_folders_show_what_the_specification_says() {
     let dir = scratch();
     let top = Layer::new()
-        .dir("etc/").file("etc/.wh.shadow", b"")
+        .dir("etc/")
+        .file("etc/.wh.shadow", b"")
         // Deleted, then there again: empty but for the new.
-        .file("opt/.wh.a", b"").dir("opt/a/").file("opt/a/three", b"3")
+        .file("opt/.wh.a", b"")
+        .dir("opt/a/")
+        .file("opt/a/three", b"3")
         // Opaque, with the mark after the content.
-        .dir("var/cache/").file("var/cache/new", b"n").file("var/cache/.wh..wh..opq", b"")
+        .dir("var/cache/")
+        .file("var/cache/new", b"n")
+        .file("var/cache/.wh..wh..opq", b"")
         // A whiteout below a deleted folder means nothing; marks of AUFS neither.
-        .file(".wh.srv", b"").file("srv/.wh.keep", b"").file(".wh..wh.plnk", b"").file(".wh.missing", b"");
+        .file(".wh.srv", b"")
+        .file("srv/.wh.keep", b"")
+        .file(".wh..wh.plnk", b"")
+        .file(".wh.missing", b"");
     let image = load(&dir.path().join("store"), &[gzipped(&base()), gzipped(&top)]).await;
     let seen = listing(&merged(&image, dir.path()));
-    assert_eq!(
-        names(&seen),
-        ["etc", "etc/passwd", "opt", "opt/a", "opt/a/three", "var", "var/cache", "var/cache/new"]
-    );
+    assert_eq!(names(&seen), ["etc", "etc/passwd", "opt", "opt/a", "opt/a/three", "var", "var/cache", "var/cache/new"]);
 }
 
 #[tokio::test]
@@ -111,7 +126,8 @@ async fn implied_parents_look_as_they_did_below() {
     assert_eq!((new.mode() & 0o7777, new.uid(), new.mtime()), (0o755, 0, 0));
 
     // The same layer over another base takes from that one, and neither disturbs the other.
-    let other = Layer::new().raw(EntryType::Directory, "etc/", "", &Meta { mode: 0o700, uid: 1, gid: 2, mtime: 3 }, b"");
+    let other =
+        Layer::new().raw(EntryType::Directory, "etc/", "", &Meta { mode: 0o700, uid: 1, gid: 2, mtime: 3 }, b"");
     let second = load(&dir.path().join("other"), &[gzipped(&other), gzipped(&middle)]).await;
     assert_eq!(etc(&second.layers[1]).mode() & 0o7777, 0o700);
     let shared = scratch();
@@ -131,9 +147,11 @@ async fn hard_links_reach_into_the_layers_below() {
     let top = Layer::new()
         .link("first", "etc/passwd")
         .link("second", "etc/passwd")
-        .file("own", b"own").link("third", "own")
+        .file("own", b"own")
+        .link("third", "own")
         // The target comes later in the same archive.
-        .link("early", "late").file("late", b"late");
+        .link("early", "late")
+        .file("late", b"late");
     let image = load(&dir.path().join("store"), &[plain(&base()), plain(&middle), plain(&top)]).await;
     let layer = &image.layers[2];
     let inode = |name: &str| fs::metadata(layer.join(name)).unwrap().ino();
@@ -164,7 +182,8 @@ async fn owners_modes_times_and_attributes_are_exact() {
         .raw(EntryType::Regular, "d/ping", "", &setuid, b"elf")
         .pax(&[("uid", b"3000000000"), ("gid", b"2999999999"), ("mtime", b"-1.25")])
         .raw(EntryType::Symlink, "d/link", "no/where", &META, b"")
-        .long_name(&format!("d/{}", "n".repeat(200))).file("short", b"long")
+        .long_name(&format!("d/{}", "n".repeat(200)))
+        .file("short", b"long")
         .device(EntryType::Char, "d/null", 1, 3, &Meta { mode: 0o666, ..setuid.clone() })
         .device(EntryType::Block, "d/disk", 259, 700_000, &META)
         .raw(EntryType::Fifo, "d/fifo", "", &setuid, b"");
@@ -172,11 +191,18 @@ async fn owners_modes_times_and_attributes_are_exact() {
     let root = &image.layers[0];
     let meta = |name: &str| fs::symlink_metadata(root.join(name)).unwrap();
     let time = |name: &str| (meta(name).mtime(), meta(name).mtime_nsec());
-    assert_eq!((meta("d").mode() & 0o7777, time("d")), (0o1777, (1_500_000_001, 123_456_789)), "after files were made in it");
+    assert_eq!(
+        (meta("d").mode() & 0o7777, time("d")),
+        (0o1777, (1_500_000_001, 123_456_789)),
+        "after files were made in it"
+    );
     assert_eq!(xattrs(&root.join("d"))["user.dir"], b"with\nnewline");
     assert_eq!((meta("d/ping").mode() & 0o7777, meta("d/ping").uid(), meta("d/ping").gid()), (0o6755, 1000, 50));
     assert_eq!(xattrs(&root.join("d/ping"))["security.capability"], CAPABILITY);
-    assert_eq!((meta("d/link").uid(), meta("d/link").gid(), time("d/link")), (3_000_000_000, 2_999_999_999, (-2, 750_000_000)));
+    assert_eq!(
+        (meta("d/link").uid(), meta("d/link").gid(), time("d/link")),
+        (3_000_000_000, 2_999_999_999, (-2, 750_000_000))
+    );
     assert_eq!(fs::read(root.join("d").join("n".repeat(200))).unwrap(), b"long");
     assert_eq!((meta("d/null").mode() & 0o7777, meta("d/null").rdev()), (0o666, rustix::fs::makedev(1, 3)));
     assert_eq!(meta("d/disk").rdev(), rustix::fs::makedev(259, 700_000));
@@ -187,16 +213,27 @@ async fn owners_modes_times_and_attributes_are_exact() {
 async fn later_entries_of_an_archive_replace_earlier_ones() {
     let dir = scratch();
     let layer = Layer::new()
-        .dir("a").dir("a/b").file("a/b/c", b"1").file("a", b"now a file")
-        .file("x", b"1").link("y", "x").file("x", b"22")
-        .symlink("s", "x").dir("s")
-        .dir("kept").file("kept/1", b"1").raw(EntryType::Directory, "kept", "", &Meta { mode: 0o500, ..DIR }, b"");
+        .dir("a")
+        .dir("a/b")
+        .file("a/b/c", b"1")
+        .file("a", b"now a file")
+        .file("x", b"1")
+        .link("y", "x")
+        .file("x", b"22")
+        .symlink("s", "x")
+        .dir("s")
+        .dir("kept")
+        .file("kept/1", b"1")
+        .raw(EntryType::Directory, "kept", "", &Meta { mode: 0o500, ..DIR }, b"");
     let image = load(&dir.path().join("store"), &[plain(&layer)]).await;
     let root = &image.layers[0];
     assert_eq!(fs::read(root.join("a")).unwrap(), b"now a file");
     assert_eq!((fs::read(root.join("x")).unwrap(), fs::read(root.join("y")).unwrap()), (b"22".to_vec(), b"1".to_vec()));
     assert!(fs::symlink_metadata(root.join("s")).unwrap().is_dir());
-    assert_eq!((fs::read(root.join("kept/1")).unwrap(), fs::metadata(root.join("kept")).unwrap().mode() & 0o7777), (b"1".to_vec(), 0o500));
+    assert_eq!(
+        (fs::read(root.join("kept/1")).unwrap(), fs::metadata(root.join("kept")).unwrap().mode() & 0o7777),
+        (b"1".to_vec(), 0o500)
+    );
 }
 
 #[tokio::test]
@@ -223,20 +260,38 @@ async fn the_same_tree_as_umoci_makes() {
     let dir = scratch();
     let mut layout = Layout::new();
     let bulk = Layer::new()
-        .dir("./").dir("bin/")
-        .raw(EntryType::Regular, "bin/busybox", "", &Meta { mode: 0o4755, ..META }, &fs::read("/bin/busybox").expect("apt-get install -y busybox-static"))
-        .symlink("bin/sh", "busybox").link("bin/ls", "bin/busybox")
+        .dir("./")
+        .dir("bin/")
+        .raw(
+            EntryType::Regular,
+            "bin/busybox",
+            "",
+            &Meta { mode: 0o4755, ..META },
+            &fs::read("/bin/busybox").expect("apt-get install -y busybox-static"),
+        )
+        .symlink("bin/sh", "busybox")
+        .link("bin/ls", "bin/busybox")
         .raw(EntryType::Directory, "tmp/", "", &Meta { mode: 0o1777, ..DIR }, b"")
         .pax(&[("SCHILY.xattr.security.capability", CAPABILITY), ("mtime", b"1500000002.500000001")])
         .raw(EntryType::Regular, "bin/ping", "", &Meta { mode: 0o755, uid: 5, gid: 6, mtime: 9 }, b"elf")
-        .pax(&[("SCHILY.xattr.user.note", b"hello")]).file("note", b"n")
+        .pax(&[("SCHILY.xattr.user.note", b"hello")])
+        .file("note", b"n")
         .raw(EntryType::Fifo, "pipe", "", &Meta { mode: 0o620, uid: 1, gid: 2, mtime: 77 }, b"")
         .device(EntryType::Char, "null", 1, 3, &Meta { mode: 0o666, ..META })
-        .long_name(&format!("{}/f", "long".repeat(40))).file("x", b"x");
+        .long_name(&format!("{}/f", "long".repeat(40)))
+        .file("x", b"x");
     let changes = Layer::new()
-        .dir("etc/").file("etc/.wh.shadow", b"").dir("opt/").file("opt/.wh.a", b"")
-        .dir("var/").dir("var/cache/").file("var/cache/.wh..wh..opq", b"").file("var/cache/new", b"n")
-        .file("bin/.wh.ls", b"").file("srv/keep", b"changed").symlink("note", "srv/keep");
+        .dir("etc/")
+        .file("etc/.wh.shadow", b"")
+        .dir("opt/")
+        .file("opt/.wh.a", b"")
+        .dir("var/")
+        .dir("var/cache/")
+        .file("var/cache/.wh..wh..opq", b"")
+        .file("var/cache/new", b"n")
+        .file("bin/.wh.ls", b"")
+        .file("srv/keep", b"changed")
+        .symlink("note", "srv/keep");
     let layers = [gzipped(&base()), gzipped(&bulk), gzipped(&changes)];
     layout.image("demo.test/app:v1", "amd64", json!({}), &layers);
 
@@ -247,13 +302,21 @@ async fn the_same_tree_as_umoci_makes() {
     // umoci wants a tag without a slash.
     let tagged = dir.path().join("layout");
     let from = format!("oci:{}:demo.test/app:v1", layout.path().display());
-    run(program("skopeo", "skopeo").args(["--insecure-policy", "copy", "-q", &from, &format!("oci:{}:v1", tagged.display())]));
+    run(program("skopeo", "skopeo").args([
+        "--insecure-policy",
+        "copy",
+        "-q",
+        &from,
+        &format!("oci:{}:v1", tagged.display()),
+    ]));
     let bundle = dir.path().join("bundle");
     run(program("umoci", "umoci").args(["raw", "unpack", "--image", &format!("{}:v1", tagged.display())]).arg(&bundle));
     let mut theirs = listing(&bundle);
     // umoci sets an implied or changed folder's time to that of its own work; ours keeps the archive's.
     let folder = |line: &String| line.contains(" folder");
-    let without_time = |line: &String| line.split(' ').enumerate().filter(|(i, _)| *i != 3).map(|(_, word)| word).collect::<Vec<_>>().join(" ");
+    let without_time = |line: &String| {
+        line.split(' ').enumerate().filter(|(i, _)| *i != 3).map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+    };
     let mut ours = ours;
     for lines in [&mut ours, &mut theirs] {
         for line in lines.iter_mut().filter(|line| folder(line)) {

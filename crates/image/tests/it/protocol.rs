@@ -52,7 +52,9 @@ async fn basic_authentication_with_a_real_registry() {
     skopeo_copy(&["--dest-creds=ann:secret", &from, &format!("docker://{name}")]);
     let dir = scratch();
     let store = open(dir.path()).await;
-    let pull = async |credentials: Option<Credentials>| store.pull(&reference(&name), credentials.as_ref(), &amd64(), |_| {}).await;
+    let pull = async |credentials: Option<Credentials>| {
+        store.pull(&reference(&name), credentials.as_ref(), &amd64(), |_| {}).await
+    };
 
     let anonymous = pull(None).await.unwrap_err();
     assert_eq!(anonymous.kind(), ErrorKind::Unauthorized);
@@ -112,7 +114,9 @@ async fn a_refresh_token_is_posted() {
     let served = content.clone();
     let cdn = Server::start(move |request| served.answer(request));
     let realm = Server::start(|request| {
-        let right = request.method == "POST" && request.body.contains("refresh_token=r%2Ft") && request.body.contains("grant_type=refresh_token");
+        let right = request.method == "POST"
+            && request.body.contains("refresh_token=r%2Ft")
+            && request.body.contains("grant_type=refresh_token");
         if right { Reply::ok(r#"{"token":"t0ken"}"#) } else { Reply::status(401) }
     });
     let registry = token_registry(content, format!("http://{}/token", realm.address), cdn.address.clone());
@@ -130,7 +134,8 @@ fn interrupting(content: Content, cuts: usize, ranges: bool) -> Server {
         if !request.path.ends_with(&content.layer_digest()) {
             return reply;
         }
-        let from = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let from =
+            request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         let from: usize = from.filter(|_| ranges).unwrap_or(0);
         let cut = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         let body = content.layer[from..].to_vec();
@@ -229,7 +234,8 @@ async fn a_configuration_that_promises_other_content_is_refused() {
         move |request| content.answer(request)
     });
     let dir = scratch();
-    let error = open(dir.path()).await.pull(&reference(&format!("{}/a:1", registry.address)), None, &amd64(), |_| {}).await;
+    let error =
+        open(dir.path()).await.pull(&reference(&format!("{}/a:1", registry.address)), None, &amd64(), |_| {}).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(chain(&error).contains("configuration promises"), "{}", chain(&error));
@@ -251,7 +257,11 @@ async fn limits_and_failures_that_pass_are_waited_for() {
         }
     });
     let dir = scratch();
-    open(dir.path()).await.pull(&reference(&format!("{}/app:v1", registry.address)), None, &amd64(), |_| {}).await.unwrap();
+    open(dir.path())
+        .await
+        .pull(&reference(&format!("{}/app:v1", registry.address)), None, &amd64(), |_| {})
+        .await
+        .unwrap();
 
     let always = Server::start(|_| Reply::status(429).header("Retry-After", "3600"));
     let error = open(dir.path().join("other").as_path()).await;
@@ -266,9 +276,12 @@ async fn mirrors_are_asked_first_without_the_login_and_may_fail() {
     let (one, two) = (content.clone(), content.clone());
     let origin = Server::start(move |request| one.answer(request));
     let broken = Server::start(|_| Reply::status(404));
-    let partial = Server::start(move |request| {
-        if request.path.contains("/manifests/") { two.answer(request) } else { Reply::status(404) }
-    });
+    let partial =
+        Server::start(
+            move |request| {
+                if request.path.contains("/manifests/") { two.answer(request) } else { Reply::status(404) }
+            },
+        );
     let mirrors = vec![format!("http://{}", broken.address), format!("http://{}/", partial.address)];
     let config = RegistryConfig { mirrors: BTreeMap::from([(origin.address.clone(), mirrors)]), ..Default::default() };
     let dir = scratch();

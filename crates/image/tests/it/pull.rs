@@ -27,7 +27,12 @@ pub fn reference(text: &str) -> Reference {
 async fn an_image_becomes_folders_for_overlayfs() {
     let registry = Registry::start();
     let mut layout = Layout::new();
-    let base = Layer::new().dir("./").dir("etc/").file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n").dir("old/").file("old/file", b"x");
+    let base = Layer::new()
+        .dir("./")
+        .dir("etc/")
+        .file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n")
+        .dir("old/")
+        .file("old/file", b"x");
     let middle = Layer::new().dir("data/").file("data/zstd", b"compressed with zstd");
     let top = Layer::new().dir("etc/").file("etc/.wh.passwd", b"").file(".wh.old", b"").file("hello", b"world");
     let process = json!({ "Env": ["PATH=/bin"], "Cmd": ["/bin/true"], "User": "7:8", "StopSignal": "SIGQUIT" });
@@ -40,7 +45,8 @@ async fn an_image_becomes_folders_for_overlayfs() {
     let resolved = store.resolve(&reference(&name), None).await.unwrap();
     assert_eq!(resolved.platforms, amd64());
     let events = Mutex::new(Vec::new());
-    let image = store.pull(&reference(&name), None, &amd64(), |event| events.lock().unwrap().push(event)).await.unwrap();
+    let image =
+        store.pull(&reference(&name), None, &amd64(), |event| events.lock().unwrap().push(event)).await.unwrap();
 
     assert_eq!(image.digest, resolved.digest);
     assert_eq!(image.config.env, ["PATH=/bin"]);

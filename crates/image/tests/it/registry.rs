@@ -4,12 +4,12 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::programs::{program, run, scratch};
+use crate::programs::{Scratch, program, run, scratch};
 
 pub struct Registry {
     child: Child,
     pub address: String,
-    dir: tempfile::TempDir,
+    dir: Scratch,
 }
 
 impl Registry {
@@ -66,7 +66,7 @@ impl Drop for Registry {
     }
 }
 
-fn command(dir: &tempfile::TempDir, address: &str, login: &str) -> Command {
+fn command(dir: &Scratch, address: &str, login: &str) -> Command {
     let path = dir.path();
     let auth = match login.split_once(':') {
         None => String::new(),

@@ -61,7 +61,8 @@ impl Server {
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (requests, stop, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)), Arc::new(answer));
+        let (requests, stop, answer) =
+            (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)), Arc::new(answer));
         let (log, stopped) = (requests.clone(), stop.clone());
         let accepting = std::thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
@@ -129,7 +130,8 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
 }
 
 fn send(mut to: TcpStream, reply: Reply) -> std::io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n", reply.status, reply.body.len());
+    let mut head =
+        format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n", reply.status, reply.body.len());
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -149,7 +151,8 @@ pub struct Content {
 
 impl Content {
     pub fn new(blob: Blob) -> Content {
-        let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": [blob.diff_id] } }).to_string();
+        let config =
+            json!({ "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": [blob.diff_id] } }).to_string();
         let descriptor = |bytes: &[u8], kind: &str| -> Value {
             json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() })
         };
