@@ -1,0 +1,135 @@
+//! `deploy`: mode, resources, restarts, placement, updates, with Swarm's defaults.
+
+use skep_compose_spec::project::{self, At, Restart, Service};
+use skep_model::{
+    Condition, FailureAction, Limits, MemoryBytes, Mode, NanoCpus, Placement, PlatformSpec, Preference, Reservations,
+    Resources, RestartPolicy, UpdateConfig, UpdateOrder,
+};
+
+use super::Context;
+
+pub(super) fn mode(cx: &mut Context<'_>, service: &Service) -> Mode {
+    let replicas = service.deploy.replicas.as_ref().map_or(1, |at| at.value);
+    match &service.deploy.mode {
+        None | Some(At { value: project::Mode::Replicated, .. }) => Mode::Replicated { replicas },
+        Some(At { value: project::Mode::Global, .. }) => Mode::Global,
+        Some(At { span, value: project::Mode::ReplicatedJob | project::Mode::GlobalJob }) => {
+            cx.report
+                .error(*span, format!("services.{}.deploy.mode: jobs are not supported yet", service.name))
+                .with_help(
+                    "for a task that runs once, use mode: replicated with restart_policy: {condition: on-failure}",
+                );
+            Mode::Replicated { replicas }
+        }
+    }
+}
+
+pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {
+    let project::Deploy { limits, reservations, generic_resources, .. } = &service.deploy;
+    let cpus = |resources: &project::Resources| resources.nano_cpus.as_ref().map(|at| NanoCpus(at.value));
+    let memory = |resources: &project::Resources| resources.memory.as_ref().map(|at| MemoryBytes(at.value));
+    // Zero is Docker's word for no limit.
+    let given = |cpus: Option<NanoCpus>| cpus.filter(|cpus| cpus.0 > 0);
+    for resource in generic_resources {
+        let kind = &resource.value.kind;
+        cx.report
+            .warning(
+                resource.span,
+                format!("services.{}: generic resource `{kind}` is not supported yet", service.name),
+            )
+            .with_help("label the nodes that have it, and place by the label");
+    }
+    Resources {
+        limits: Limits {
+            nano_cpus: given(cpus(limits)),
+            memory: memory(limits).filter(|memory| memory.0 > 0),
+            pids: limits.pids.as_ref().and_then(|at| u64::try_from(at.value).ok()).filter(|pids| *pids > 0),
+        },
+        reservations: Reservations {
+            nano_cpus: given(cpus(reservations)),
+            memory: memory(reservations).filter(|memory| memory.0 > 0),
+        },
+    }
+}
+
+/// `deploy.restart_policy`; without one, what `restart` of `docker run` amounts to.
+pub(super) fn restart(service: &Service) -> RestartPolicy {
+    let swarm = RestartPolicy::default();
+    if let Some(policy) = &service.deploy.restart_policy {
+        let project::RestartPolicy { span: _, condition, delay, max_attempts, window } = *policy;
+        return RestartPolicy {
+            condition: match condition {
+                Some(project::Condition::None) => Condition::None,
+                Some(project::Condition::OnFailure) => Condition::OnFailure,
+                Some(project::Condition::Any) | None => Condition::Any,
+            },
+            delay: delay.unwrap_or(swarm.delay),
+            max_attempts: max_attempts.unwrap_or(swarm.max_attempts),
+            window: window.unwrap_or(swarm.window),
+        };
+    }
+    match service.restart.as_ref().map(|at| at.value) {
+        None | Some(Restart::Always | Restart::UnlessStopped) => swarm,
+        Some(Restart::No) => RestartPolicy { condition: Condition::None, ..swarm },
+        Some(Restart::OnFailure { max_attempts }) => RestartPolicy {
+            condition: Condition::OnFailure,
+            max_attempts: max_attempts.unwrap_or(swarm.max_attempts),
+            ..swarm
+        },
+    }
+}
+
+pub(super) fn placement(cx: &mut Context<'_>, service: &Service) -> Placement {
+    let written = &service.deploy.placement;
+    let mut placement =
+        Placement { max_replicas_per_node: written.max_replicas_per_node.unwrap_or(0), ..Placement::default() };
+    for At { span, value } in &written.constraints {
+        match value.parse() {
+            Ok(constraint) => placement.constraints.push(constraint),
+            Err(problem) => {
+                cx.report.error(*span, format!("services.{}: {problem}", service.name));
+            }
+        }
+    }
+    for At { span, value } in &written.preferences {
+        let label = ["node.labels.", "engine.labels."].iter().any(|p| value.len() > p.len() && value.starts_with(p));
+        match label {
+            true => placement.preferences.push(Preference { spread: value.clone() }),
+            false => {
+                cx.report
+                    .error(*span, format!("services.{}: cannot spread over `{value}`", service.name))
+                    .with_help("spread over a label: node.labels.zone, or engine.labels.zone");
+            }
+        }
+    }
+    if let Some(platform) = &service.platform {
+        let mut parts = platform.split('/').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        placement.platforms.push(PlatformSpec { os: next(), architecture: next(), variant: next() });
+    }
+    placement
+}
+
+/// Swarm's defaults for what is not written, whether or not the block is there.
+pub(super) fn update(written: Option<&project::UpdateConfig>) -> UpdateConfig {
+    let swarm = UpdateConfig::default();
+    let Some(written) = written else { return swarm };
+    let project::UpdateConfig { span: _, parallelism, delay, failure_action, monitor, max_failure_ratio, order } =
+        *written;
+    UpdateConfig {
+        parallelism: parallelism.unwrap_or(swarm.parallelism),
+        delay: delay.unwrap_or(swarm.delay),
+        failure_action: match failure_action {
+            Some(project::FailureAction::Continue) => FailureAction::Continue,
+            Some(project::FailureAction::Rollback) => FailureAction::Rollback,
+            Some(project::FailureAction::Pause) | None => FailureAction::Pause,
+        },
+        // Zero stands for the default, as in Swarm.
+        monitor: monitor.filter(|monitor| !monitor.is_zero()).unwrap_or(swarm.monitor),
+        max_failure_ratio: max_failure_ratio.unwrap_or(swarm.max_failure_ratio),
+        order: match order {
+            Some(project::Order::StartFirst) => UpdateOrder::StartFirst,
+            Some(project::Order::StopFirst) | None => UpdateOrder::StopFirst,
+        },
+    }
+}

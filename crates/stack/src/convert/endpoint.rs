@@ -1,0 +1,110 @@
+//! How a service is reached: its networks and published ports.
+
+use skep_compose_spec::project::{self, At, Attachment, Port, PortMode, Protocol, Service, ServiceNetwork};
+use skep_model::{EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode};
+
+use super::Context;
+
+/// A range of published ports longer than this is a mistake more often than a wish.
+const RANGE_MAX: u16 = 1_000;
+
+pub(super) fn networks(cx: &mut Context<'_>, service: &Service, mode: Mode) -> Vec<NetworkAttachment> {
+    let at = service.wrote("network_mode").unwrap_or(service.span);
+    let named = match &service.attachment {
+        Attachment::Networks(networks) => networks.clone(),
+        Attachment::None => return Vec::new(),
+        Attachment::Mode(mode) if matches!(mode.as_str(), "bridge" | "default") => {
+            cx.no_effect(at, &format!("services.{}.network_mode: {mode}", service.name), "remove it, or use networks");
+            Default::default()
+        }
+        Attachment::Host => return refused(cx, service, "host"),
+        Attachment::Mode(mode) => return refused(cx, service, mode),
+    };
+    let default = [("default".to_owned(), ServiceNetwork { span: service.span, ..ServiceNetwork::default() })];
+    let named = if named.is_empty() { default.into() } else { named };
+    let mut attachments: Vec<NetworkAttachment> =
+        named.iter().map(|(key, network)| attachment(cx, service, mode, key, network)).collect();
+    attachments.sort_by(|a, b| a.network.cmp(&b.network));
+    attachments
+}
+
+fn refused(cx: &mut Context<'_>, service: &Service, mode: &str) -> Vec<NetworkAttachment> {
+    let at = service.wrote("network_mode").unwrap_or(service.span);
+    cx.report
+        .error(at, format!("services.{}.network_mode: {mode} is not supported", service.name))
+        .with_help("use networks, and ports with mode: host to publish on the task's own node");
+    Vec::new()
+}
+
+fn attachment(
+    cx: &mut Context<'_>,
+    service: &Service,
+    mode: Mode,
+    key: &str,
+    network: &ServiceNetwork,
+) -> NetworkAttachment {
+    let declared = cx.project.networks.get(key);
+    let (name, external) = declared.map_or((None, false), |network| (network.name.as_deref(), network.external));
+    let path = format!("services.{}.networks.{key}", service.name);
+    if let Some(address) = &network.ipv6_address {
+        cx.report.warning(address.span, format!("{path}: IPv6 addresses are not supported yet"));
+    }
+    if let Some(address) = &network.ipv4_address
+        && mode != (Mode::Replicated { replicas: 1 })
+    {
+        cx.report
+            .error(address.span, format!("{path}: one address cannot be given to several tasks"))
+            .with_help("remove ipv4_address, and reach the service by its name");
+    }
+    // A service answers to its short name on each of its networks.
+    let mut aliases = network.aliases.clone();
+    if !aliases.contains(&service.name) {
+        aliases.push(service.name.clone());
+    }
+    NetworkAttachment {
+        network: cx.full_name(key, name, external),
+        aliases,
+        address: network.ipv4_address.as_ref().map(|at| at.value),
+    }
+}
+
+pub(super) fn endpoint(cx: &mut Context<'_>, service: &Service) -> EndpointSpec {
+    let mode = match service.deploy.endpoint_mode {
+        Some(At { value: project::EndpointMode::Dnsrr, .. }) => EndpointMode::DnsRr,
+        Some(At { value: project::EndpointMode::Vip, .. }) | None => EndpointMode::Vip,
+    };
+    let mut ports: Vec<PortSpec> = service.ports.iter().flat_map(|port| ports(cx, service, port)).collect();
+    ports.sort_by_key(|port| (port.target, port.published, port.protocol, port.mode, port.host_ip));
+    EndpointSpec { mode, ports }
+}
+
+/// A range of published ports for one target becomes one port each, as in `docker stack deploy`.
+fn ports(cx: &mut Context<'_>, service: &Service, port: &Port) -> Vec<PortSpec> {
+    let protocol = match port.protocol {
+        Protocol::Tcp => PortProtocol::Tcp,
+        Protocol::Udp => PortProtocol::Udp,
+        Protocol::Sctp => {
+            cx.report.error(port.span, format!("services.{}: ports of sctp are not supported", service.name));
+            return Vec::new();
+        }
+    };
+    let (first, last) = port.published.unwrap_or((0, 0));
+    if last - first >= RANGE_MAX {
+        cx.report
+            .error(port.span, format!("services.{}: {first}-{last} are more than {RANGE_MAX} ports", service.name))
+            .with_help("publish the ports that are used");
+        return Vec::new();
+    }
+    let one = |published| PortSpec {
+        name: port.name.clone(),
+        protocol,
+        target: port.target,
+        published,
+        mode: match port.mode {
+            PortMode::Ingress => PublishMode::Ingress,
+            PortMode::Host => PublishMode::Host,
+        },
+        host_ip: port.host_ip,
+    };
+    (first..=last).map(one).collect()
+}

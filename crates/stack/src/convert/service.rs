@@ -1,0 +1,62 @@
+//! One service: its parts put together, and what of it a cluster cannot honour.
+
+use skep_compose_spec::project::Service;
+use skep_model::{ServiceSpec, TaskSpec};
+
+use super::{Context, IMAGE_LABEL, container, deploy, endpoint};
+
+/// Attributes that mean something on one machine only, and what to do instead.
+const SINGLE_MACHINE: [(&str, &str); 3] = [
+    ("container_name", "tasks are named service.slot; reach the service by its name"),
+    ("annotations", "use labels"),
+    ("build", "the image must be in a registry: build and push it before the deploy"),
+];
+
+/// `None`, with a report, for a service without an image.
+pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<ServiceSpec> {
+    for (attribute, help) in SINGLE_MACHINE {
+        if let Some(at) = service.wrote(attribute) {
+            cx.no_effect(at, &format!("services.{}.{attribute}", service.name), help);
+        }
+    }
+    dependencies(cx, service);
+    let Some(image) = service.image.clone() else {
+        let at = service.wrote("build").unwrap_or(service.span);
+        cx.report
+            .error(at, format!("services.{} has no image", service.name))
+            .with_help("a cluster runs images from a registry: add image: beside build:, build and push it");
+        return None;
+    };
+    let mut labels = cx.labels(&service.deploy.labels);
+    labels.insert(IMAGE_LABEL.to_owned(), image.clone());
+    let mode = deploy::mode(cx, service);
+    let spec = ServiceSpec {
+        name: cx.full_name(&service.name, None, false),
+        labels,
+        mode,
+        task: TaskSpec {
+            container: container::convert(cx, service, image),
+            resources: deploy::resources(cx, service),
+            restart: deploy::restart(service),
+            placement: deploy::placement(cx, service),
+            networks: endpoint::networks(cx, service, mode),
+            log_driver: container::log_driver(cx, service),
+            force_update: 0,
+        },
+        update: deploy::update(service.deploy.update_config.as_ref()),
+        rollback: deploy::update(service.deploy.rollback_config.as_ref()),
+        endpoint: endpoint::endpoint(cx, service),
+    };
+    if let Err(invalid) = spec.validate() {
+        cx.invalid(service.span, &invalid);
+    }
+    Some(spec)
+}
+
+fn dependencies(cx: &mut Context<'_>, service: &Service) {
+    if let Some(at) = service.wrote("depends_on").filter(|_| !service.depends_on.is_empty()) {
+        cx.report.warning(at, format!("services.{}.depends_on does not order the start yet", service.name)).with_help(
+            "all services start at once; one that needs another retries, or is restarted, until it is there",
+        );
+    }
+}

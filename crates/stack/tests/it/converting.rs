@@ -1,0 +1,685 @@
+//! Names, labels and defaults are Docker's; what a cluster cannot honour is said with its place.
+
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use skep_model::*;
+
+use crate::{convert_with, converted, shown};
+
+fn check_words(text: &str, expected: Expect) {
+    let words = match convert_with(text, &[]) {
+        Ok(conversion) => format!("converted\n{}", shown(&conversion.warnings)),
+        Err(errors) => errors,
+    };
+    expected.assert_eq(&words);
+}
+
+#[test]
+fn the_least_service_is_what_swarm_makes_of_it() {
+    let conversion = converted("services: {bare: {image: noreg/x}}");
+    expect![[r#"
+        StackSpec {
+            name: "st",
+            services: [
+                ServiceSpec {
+                    name: "st_bare",
+                    labels: {
+                        "com.docker.stack.image": "noreg/x",
+                        "com.docker.stack.namespace": "st",
+                    },
+                    mode: Replicated {
+                        replicas: 1,
+                    },
+                    task: TaskSpec {
+                        container: ContainerSpec {
+                            image: "noreg/x",
+                            pull_policy: Missing,
+                            registry_auth: None,
+                            labels: {
+                                "com.docker.stack.namespace": "st",
+                            },
+                            command: None,
+                            args: None,
+                            env: [],
+                            working_dir: None,
+                            user: None,
+                            groups: [],
+                            hostname: None,
+                            domainname: None,
+                            init: false,
+                            tty: false,
+                            open_stdin: false,
+                            read_only: false,
+                            privileged: false,
+                            no_new_privileges: false,
+                            seccomp_unconfined: false,
+                            cap_add: [],
+                            cap_drop: [],
+                            sysctls: {},
+                            ulimits: [],
+                            shm_size: None,
+                            oom_score_adj: None,
+                            devices: [],
+                            stop_signal: None,
+                            stop_grace_period: None,
+                            health_check: None,
+                            mounts: [],
+                            secrets: [],
+                            configs: [],
+                            extra_hosts: [],
+                            dns_servers: [],
+                            dns_search: [],
+                            dns_options: [],
+                        },
+                        resources: Resources {
+                            limits: Limits {
+                                nano_cpus: None,
+                                memory: None,
+                                pids: None,
+                            },
+                            reservations: Reservations {
+                                nano_cpus: None,
+                                memory: None,
+                            },
+                        },
+                        restart: RestartPolicy {
+                            condition: Any,
+                            delay: 5s,
+                            max_attempts: 0,
+                            window: 0ns,
+                        },
+                        placement: Placement {
+                            constraints: [],
+                            preferences: [],
+                            max_replicas_per_node: 0,
+                            platforms: [],
+                        },
+                        networks: [
+                            NetworkAttachment {
+                                network: "st_default",
+                                aliases: [
+                                    "bare",
+                                ],
+                                address: None,
+                            },
+                        ],
+                        log_driver: None,
+                        force_update: 0,
+                    },
+                    update: UpdateConfig {
+                        parallelism: 1,
+                        delay: 0ns,
+                        failure_action: Pause,
+                        monitor: 5s,
+                        max_failure_ratio: 0.0,
+                        order: StopFirst,
+                    },
+                    rollback: UpdateConfig {
+                        parallelism: 1,
+                        delay: 0ns,
+                        failure_action: Pause,
+                        monitor: 5s,
+                        max_failure_ratio: 0.0,
+                        order: StopFirst,
+                    },
+                    endpoint: EndpointSpec {
+                        mode: Vip,
+                        ports: [],
+                    },
+                },
+            ],
+            networks: [
+                NetworkSpec {
+                    name: "st_default",
+                    labels: {
+                        "com.docker.stack.namespace": "st",
+                    },
+                    driver: "overlay",
+                    driver_options: {},
+                    internal: false,
+                    attachable: false,
+                    subnet: None,
+                    gateway: None,
+                },
+            ],
+            secrets: [],
+            configs: [],
+            external: External {
+                networks: {},
+                secrets: {},
+                configs: {},
+            },
+        }
+    "#]]
+    .assert_debug_eq(&conversion.spec);
+}
+
+#[test]
+fn a_full_service_keeps_everything() {
+    let text = "
+services:
+  web:
+    image: nginx:1
+    command: [run]
+    entrypoint: /entry
+    environment: {B: 2, A: 1, C: }
+    ports: [\"8080-8081:80\", {target: 53, published: 53, protocol: udp, mode: host, host_ip: 127.0.0.1}]
+    volumes: [\"data:/data:ro\", \"/src:/dst:rslave\", /anon]
+    tmpfs: [\"/run:size=1m,mode=700\"]
+    networks: {front: {aliases: [www]}, ext: }
+    secrets: [s, {source: x, target: /abs, uid: \"7\", mode: 0400}]
+    configs: [c]
+    cap_add: [net_admin, ALL]
+    cap_drop: [CAP_MKNOD]
+    ulimits: {nofile: -1, nproc: {soft: 1, hard: 2}}
+    security_opt: [no-new-privileges, seccomp=unconfined]
+    healthcheck: {test: curl localhost, interval: 5s}
+    restart: on-failure:4
+    logging: {options: {max-size: 1m}}
+    platform: linux/arm64
+    deploy:
+      mode: global
+      labels: {a: b}
+      resources: {limits: {cpus: 0.5, memory: 64m, pids: 10}, reservations: {memory: 16m}}
+      placement: {constraints: [node.role == worker], preferences: [spread: node.labels.zone]}
+      update_config: {order: start-first}
+networks:
+  front: {internal: true, ipam: {config: [{subnet: 10.9.0.0/24}]}}
+  unused: {}
+  ext: {external: true, name: shared}
+volumes: {data: {labels: {v: w}}}
+secrets: {s: {file: s.txt}, x: {external: true}}
+configs: {c: {content: hello}}
+";
+    let conversion = convert_with(text, &[("s.txt", "secret")]).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(shown(&conversion.warnings), "");
+    expect![[r#"
+        StackSpec {
+            name: "st",
+            services: [
+                ServiceSpec {
+                    name: "st_web",
+                    labels: {
+                        "a": "b",
+                        "com.docker.stack.image": "nginx:1",
+                        "com.docker.stack.namespace": "st",
+                    },
+                    mode: Global,
+                    task: TaskSpec {
+                        container: ContainerSpec {
+                            image: "nginx:1",
+                            pull_policy: Missing,
+                            registry_auth: None,
+                            labels: {
+                                "com.docker.stack.namespace": "st",
+                            },
+                            command: Some(
+                                [
+                                    "/entry",
+                                ],
+                            ),
+                            args: Some(
+                                [
+                                    "run",
+                                ],
+                            ),
+                            env: [
+                                "A=1",
+                                "B=2",
+                                "C",
+                            ],
+                            working_dir: None,
+                            user: None,
+                            groups: [],
+                            hostname: None,
+                            domainname: None,
+                            init: false,
+                            tty: false,
+                            open_stdin: false,
+                            read_only: false,
+                            privileged: false,
+                            no_new_privileges: true,
+                            seccomp_unconfined: true,
+                            cap_add: [
+                                "ALL",
+                            ],
+                            cap_drop: [
+                                "CAP_MKNOD",
+                            ],
+                            sysctls: {},
+                            ulimits: [
+                                Ulimit {
+                                    name: "nofile",
+                                    soft: 18446744073709551615,
+                                    hard: 18446744073709551615,
+                                },
+                                Ulimit {
+                                    name: "nproc",
+                                    soft: 1,
+                                    hard: 2,
+                                },
+                            ],
+                            shm_size: None,
+                            oom_score_adj: None,
+                            devices: [],
+                            stop_signal: None,
+                            stop_grace_period: None,
+                            health_check: Some(
+                                HealthCheck {
+                                    test: Some(
+                                        Shell(
+                                            "curl localhost",
+                                        ),
+                                    ),
+                                    interval: Some(
+                                        5s,
+                                    ),
+                                    timeout: None,
+                                    retries: None,
+                                    start_period: None,
+                                    start_interval: None,
+                                },
+                            ),
+                            mounts: [
+                                Mount {
+                                    target: "/data",
+                                    read_only: true,
+                                    kind: Volume {
+                                        name: Some(
+                                            "st_data",
+                                        ),
+                                        no_copy: false,
+                                        subpath: None,
+                                        driver: None,
+                                        options: {},
+                                        labels: {
+                                            "com.docker.stack.namespace": "st",
+                                            "v": "w",
+                                        },
+                                    },
+                                },
+                                Mount {
+                                    target: "/dst",
+                                    read_only: false,
+                                    kind: Bind {
+                                        source: "/src",
+                                        propagation: RSlave,
+                                        create_source: true,
+                                        non_recursive: false,
+                                    },
+                                },
+                                Mount {
+                                    target: "/anon",
+                                    read_only: false,
+                                    kind: Volume {
+                                        name: None,
+                                        no_copy: false,
+                                        subpath: None,
+                                        driver: None,
+                                        options: {},
+                                        labels: {},
+                                    },
+                                },
+                                Mount {
+                                    target: "/run",
+                                    read_only: false,
+                                    kind: Tmpfs {
+                                        size: Some(
+                                            MemoryBytes(
+                                                1048576,
+                                            ),
+                                        ),
+                                        mode: Some(
+                                            448,
+                                        ),
+                                    },
+                                },
+                            ],
+                            secrets: [
+                                SecretRef {
+                                    secret: "st_s",
+                                    digest: None,
+                                    file: FileTarget {
+                                        path: "s",
+                                        uid: 0,
+                                        gid: 0,
+                                        mode: 292,
+                                    },
+                                },
+                                SecretRef {
+                                    secret: "x",
+                                    digest: None,
+                                    file: FileTarget {
+                                        path: "/abs",
+                                        uid: 7,
+                                        gid: 0,
+                                        mode: 256,
+                                    },
+                                },
+                            ],
+                            configs: [
+                                ConfigRef {
+                                    config: "st_c",
+                                    digest: None,
+                                    file: FileTarget {
+                                        path: "/c",
+                                        uid: 0,
+                                        gid: 0,
+                                        mode: 292,
+                                    },
+                                },
+                            ],
+                            extra_hosts: [],
+                            dns_servers: [],
+                            dns_search: [],
+                            dns_options: [],
+                        },
+                        resources: Resources {
+                            limits: Limits {
+                                nano_cpus: Some(
+                                    NanoCpus(
+                                        500000000,
+                                    ),
+                                ),
+                                memory: Some(
+                                    MemoryBytes(
+                                        67108864,
+                                    ),
+                                ),
+                                pids: Some(
+                                    10,
+                                ),
+                            },
+                            reservations: Reservations {
+                                nano_cpus: None,
+                                memory: Some(
+                                    MemoryBytes(
+                                        16777216,
+                                    ),
+                                ),
+                            },
+                        },
+                        restart: RestartPolicy {
+                            condition: OnFailure,
+                            delay: 5s,
+                            max_attempts: 4,
+                            window: 0ns,
+                        },
+                        placement: Placement {
+                            constraints: [
+                                Constraint {
+                                    key: "node.role",
+                                    op: Equal,
+                                    value: "worker",
+                                },
+                            ],
+                            preferences: [
+                                Preference {
+                                    spread: "node.labels.zone",
+                                },
+                            ],
+                            max_replicas_per_node: 0,
+                            platforms: [
+                                PlatformSpec {
+                                    os: "linux",
+                                    architecture: "arm64",
+                                    variant: "",
+                                },
+                            ],
+                        },
+                        networks: [
+                            NetworkAttachment {
+                                network: "shared",
+                                aliases: [
+                                    "web",
+                                ],
+                                address: None,
+                            },
+                            NetworkAttachment {
+                                network: "st_front",
+                                aliases: [
+                                    "www",
+                                    "web",
+                                ],
+                                address: None,
+                            },
+                        ],
+                        log_driver: Some(
+                            LogDriver {
+                                name: "json-file",
+                                options: {
+                                    "max-size": "1m",
+                                },
+                            },
+                        ),
+                        force_update: 0,
+                    },
+                    update: UpdateConfig {
+                        parallelism: 1,
+                        delay: 0ns,
+                        failure_action: Pause,
+                        monitor: 5s,
+                        max_failure_ratio: 0.0,
+                        order: StartFirst,
+                    },
+                    rollback: UpdateConfig {
+                        parallelism: 1,
+                        delay: 0ns,
+                        failure_action: Pause,
+                        monitor: 5s,
+                        max_failure_ratio: 0.0,
+                        order: StopFirst,
+                    },
+                    endpoint: EndpointSpec {
+                        mode: Vip,
+                        ports: [
+                            PortSpec {
+                                name: None,
+                                protocol: Udp,
+                                target: 53,
+                                published: 53,
+                                mode: Host,
+                                host_ip: Some(
+                                    127.0.0.1,
+                                ),
+                            },
+                            PortSpec {
+                                name: None,
+                                protocol: Tcp,
+                                target: 80,
+                                published: 8080,
+                                mode: Ingress,
+                                host_ip: None,
+                            },
+                            PortSpec {
+                                name: None,
+                                protocol: Tcp,
+                                target: 80,
+                                published: 8081,
+                                mode: Ingress,
+                                host_ip: None,
+                            },
+                        ],
+                    },
+                },
+            ],
+            networks: [
+                NetworkSpec {
+                    name: "st_front",
+                    labels: {
+                        "com.docker.stack.namespace": "st",
+                    },
+                    driver: "overlay",
+                    driver_options: {},
+                    internal: true,
+                    attachable: false,
+                    subnet: Some(
+                        10.9.0.0/24,
+                    ),
+                    gateway: None,
+                },
+            ],
+            secrets: [
+                ContentSpec { name: "st_s", labels: {"com.docker.stack.namespace": "st"}, 6 bytes },
+            ],
+            configs: [
+                ContentSpec { name: "st_c", labels: {"com.docker.stack.namespace": "st"}, 5 bytes },
+            ],
+            external: External {
+                networks: {
+                    "shared",
+                },
+                secrets: {
+                    "x",
+                },
+                configs: {},
+            },
+        }
+    "#]]
+    .assert_debug_eq(&conversion.spec);
+}
+
+#[test]
+fn what_a_cluster_cannot_honour_is_said_with_its_place() {
+    check_words(
+        "services:
+  web:
+    image: nginx
+    build: .
+    container_name: web1
+    depends_on: [db]
+    logging: {driver: syslog}
+    security_opt: [apparmor=unconfined]
+    tmpfs: /x:noexec
+    network_mode: bridge
+  db: {image: db, pull_policy: daily}
+networks: {default: {driver: bridge, enable_ipv6: true}}
+",
+        expect![[r#"
+            converted
+            compose.yml:4:5: warning: services.web.build has no effect in a cluster
+                4 |     build: .
+                  |     ^^^^^
+                   help: the image must be in a registry: build and push it before the deploy
+            compose.yml:5:5: warning: services.web.container_name has no effect in a cluster
+                5 |     container_name: web1
+                  |     ^^^^^^^^^^^^^^
+                   help: tasks are named service.slot; reach the service by its name
+            compose.yml:6:5: warning: services.web.depends_on does not order the start yet
+                6 |     depends_on: [db]
+                  |     ^^^^^^^^^^
+                   help: all services start at once; one that needs another retries, or is restarted, until it is there
+            compose.yml:7:14: warning: services.web.logging: driver `syslog` is not supported yet
+                7 |     logging: {driver: syslog}
+                  |              ^
+                   help: logs are kept on the node, 10 MB × 3 a task; `skep service logs` shows them
+            compose.yml:8:20: warning: services.web: security_opt `apparmor=unconfined` is not supported yet
+                8 |     security_opt: [apparmor=unconfined]
+                  |                    ^^^^^^^^^^^^^^^^^^^
+            compose.yml:9:12: warning: services.web: tmpfs options `noexec` are not supported yet and have no effect
+                9 |     tmpfs: /x:noexec
+                  |            ^^^^^^^^^
+            compose.yml:10:5: warning: services.web.network_mode: bridge has no effect in a cluster
+               10 |     network_mode: bridge
+                  |     ^^^^^^^^^^^^
+                   help: remove it, or use networks
+            compose.yml:11:19: warning: services.db.pull_policy: daily is not supported yet
+               11 |   db: {image: db, pull_policy: daily}
+                  |                   ^^^^^^^^^^^
+                   help: it means missing; each deploy asks the registry what the tag stands for
+            compose.yml:12:30: warning: networks.default.driver: bridge has no effect in a cluster
+               12 | networks: {default: {driver: bridge, enable_ipv6: true}}
+                  |                              ^^^^^^
+                   help: every network is an overlay over all nodes
+            compose.yml:12:51: warning: networks.default: IPv6 is not supported yet
+               12 | networks: {default: {driver: bridge, enable_ipv6: true}}
+                  |                                                   ^^^^
+        "#]],
+    );
+}
+
+#[test]
+fn what_would_be_wrong_is_refused_all_at_once() {
+    check_words(
+        "services:
+  web:
+    build: .
+  a:
+    image: a
+    network_mode: host
+    deploy: {mode: replicated-job, placement: {constraints: [node.colour == red], preferences: [spread: zone]}}
+    volumes: [\"nfs:/x\"]
+    dns: nowhere
+  b:
+    image: b
+    ports: [\"80:80/sctp\"]
+    networks: {n: {ipv4_address: 10.9.0.7}}
+    deploy: {replicas: 2, resources: {limits: {memory: 1m}}}
+networks: {n: {ipam: {config: [{subnet: 10.9.0.1/24}]}}}
+volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
+",
+        expect![[r#"
+            compose.yml:3:5: error: services.web has no image
+                3 |     build: .
+                  |     ^^^^^
+                   help: a cluster runs images from a registry: add image: beside build:, build and push it
+            compose.yml:6:5: error: services.a.network_mode: host is not supported
+                6 |     network_mode: host
+                  |     ^^^^^^^^^^^^
+                   help: use networks, and ports with mode: host to publish on the task's own node
+            compose.yml:7:20: error: services.a.deploy.mode: jobs are not supported yet
+                7 |     deploy: {mode: replicated-job, placement: {constraints: [node.colour == red], preferences: [spread: zone]}}
+                  |                    ^^^^^^^^^^^^^^
+                   help: for a task that runs once, use mode: replicated with restart_policy: {condition: on-failure}
+            compose.yml:7:62: error: services.a: constraint key `node.colour` is not known; use node.id, node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, node.labels.NAME or engine.labels.NAME
+                7 |     deploy: {mode: replicated-job, placement: {constraints: [node.colour == red], preferences: [spread: zone]}}
+                  |                                                              ^^^^^^^^^^^^^^^^^^
+            compose.yml:7:105: error: services.a: cannot spread over `zone`
+                7 | : {constraints: [node.colour == red], preferences: [spread: zone]}}
+                  |                                                             ^^^^
+                   help: spread over a label: node.labels.zone, or engine.labels.zone
+            compose.yml:9:10: error: services.a.dns: `nowhere` is not an IP address
+                9 |     dns: nowhere
+                  |          ^^^^^^^
+            compose.yml:10:3: error: service st_b: invalid memory value 1048576: must be at least 4 MiB
+               10 |   b:
+                  |   ^
+            compose.yml:12:13: error: services.b: ports of sctp are not supported
+               12 |     ports: ["80:80/sctp"]
+                  |             ^^^^^^^^^^^^
+            compose.yml:13:34: error: services.b.networks.n: one address cannot be given to several tasks
+               13 |     networks: {n: {ipv4_address: 10.9.0.7}}
+                  |                                  ^^^^^^^^
+                   help: remove ipv4_address, and reach the service by its name
+            compose.yml:15:12: error: network st_n: subnet 10.9.0.1/24 has host bits set; did you mean 10.9.0.0/24?
+               15 | networks: {n: {ipam: {config: [{subnet: 10.9.0.1/24}]}}}
+                  |            ^
+            compose.yml:16:11: error: volumes.nfs: driver `rexray` is not supported
+               16 | volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
+                  |           ^^^
+                   help: volumes are folders of the node: remove driver, or mount the storage on the nodes and bind it
+            compose.yml:16:11: error: volumes.nfs: driver_opts are not supported yet
+               16 | volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
+                  |           ^^^
+                   help: mount the storage on the nodes, and bind it: /mnt/storage:/path
+            compose.yml:3:5: warning: services.web.build has no effect in a cluster
+                3 |     build: .
+                  |     ^^^^^
+                   help: the image must be in a registry: build and push it before the deploy
+        "#]],
+    );
+}
+
+#[test]
+fn restart_is_a_policy_only_where_deploy_has_none() {
+    let policy = |service: &str| converted(&format!("services: {{a: {service}}}")).spec.services[0].task.restart;
+    let swarm = RestartPolicy::default();
+    assert_eq!(policy("{image: x}"), swarm);
+    assert_eq!(policy("{image: x, restart: \"no\"}").condition, Condition::None);
+    assert_eq!(policy("{image: x, restart: unless-stopped}"), swarm);
+    let failing = policy("{image: x, restart: \"on-failure:3\"}");
+    assert_eq!((failing.condition, failing.max_attempts), (Condition::OnFailure, 3));
+    let deploy = policy("{image: x, restart: \"no\", deploy: {restart_policy: {delay: 1s}}}");
+    assert_eq!(deploy, RestartPolicy { delay: Duration::from_secs(1), ..swarm });
+}
