@@ -39,12 +39,11 @@ pub struct PortKey {
 
 pub(super) fn rules(node: &NodeNetwork) -> Rules {
     let networks = || node.networks.iter();
-    let containers: Vec<Ipv4Net> = networks().map(|n| n.subnet.trunc()).chain([node.pool.trunc()]).collect();
     let mut rules = Rules {
         inside: networks().map(|n| (link_group(&n.id), n.subnet)).collect(),
         sources: node.endpoints.iter().map(|e| (link_name(&e.sandbox, &e.network), e.address)).collect(),
         internal: networks().filter(|n| n.internal).map(|n| link_group(&n.id)).collect(),
-        containers: Ipv4Net::aggregate(&containers).into_iter().collect(),
+        containers: networks().map(|n| n.subnet.trunc()).chain([node.pool.trunc()]).collect(),
         hairpin: node.endpoints.iter().map(|endpoint| endpoint.address).collect(),
         ..Rules::default()
     };

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::netlink::{Message, NetlinkError, Socket, attributes};
+use crate::plan::{Protocol, Rules};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
@@ -16,38 +17,66 @@ const TUPLE_REPLY: u16 = 2;
 const NESTED: u16 = 1 << 15;
 const UDP: u8 = 17;
 
-/// A connection, as its first packet and as answers to it look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connection {
-    pub original: Tuple,
-    pub reply: Tuple,
+/// What the kernel's connections were decided by, as of the last `apply`.
+#[derive(Debug, Default)]
+pub struct Flows {
+    containers: BTreeSet<Ipv4Addr>,
+    /// Published UDP ports that lead to containers.
+    udp_ports: BTreeSet<u16>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuple {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
-    pub protocol: u8,
-    pub destination_port: u16,
-}
-
-/// Connections from or to one of these.
-pub fn involves(addresses: &BTreeSet<Ipv4Addr>) -> impl Fn(&Connection) -> bool {
-    |connection| {
-        let Connection { original, reply } = connection;
-        [original.source, original.destination, reply.source, reply.destination].iter().any(|a| addresses.contains(a))
+impl Flows {
+    /// Forgets connections of containers that are in the rules no longer, or in `gone`; and UDP flows to ports that
+    /// lead to containers only now, unless they were led to one already.
+    ///
+    /// A look at all connections takes the kernel milliseconds, so there is one, and only where there is a reason.
+    pub fn follow(
+        &mut self,
+        socket: &mut Socket,
+        rules: &Rules,
+        mut gone: BTreeSet<Ipv4Addr>,
+    ) -> Result<(), NetlinkError> {
+        let leads = rules.ports.iter().filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
+        let now = Self { containers: rules.hairpin.clone(), udp_ports: leads.map(|(key, _)| key.port).collect() };
+        gone.extend(self.containers.iter().filter(|address| !now.containers.contains(*address)));
+        let ports: BTreeSet<u16> = now.udp_ports.difference(&self.udp_ports).copied().collect();
+        if !gone.is_empty() || !ports.is_empty() {
+            forget(socket, |connection| connection.involves(&gone) || connection.is_unled(&ports))?;
+        }
+        *self = now;
+        Ok(())
     }
 }
 
-/// UDP flows to one of these ports that were not led to a container.
-pub fn is_unled(ports: &BTreeSet<u16>) -> impl Fn(&Connection) -> bool {
-    |Connection { original, reply }| {
+/// A connection, as its first packet and as answers to it look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Connection {
+    original: Tuple,
+    reply: Tuple,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tuple {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    destination_port: u16,
+}
+
+impl Connection {
+    fn involves(&self, addresses: &BTreeSet<Ipv4Addr>) -> bool {
+        let Self { original, reply } = self;
+        [original.source, original.destination, reply.source, reply.destination].iter().any(|a| addresses.contains(a))
+    }
+
+    fn is_unled(&self, ports: &BTreeSet<u16>) -> bool {
+        let Self { original, reply } = self;
         original.protocol == UDP && ports.contains(&original.destination_port) && reply.source == original.destination
     }
 }
 
 /// Removes every IPv4 connection of the socket's namespace for which `chosen` says so.
-pub fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(), NetlinkError> {
+fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(), NetlinkError> {
     let header = [libc::AF_INET as u8, 0, 0, 0];
     let mut removals = Vec::new();
     socket.dump(&Message::new(GET, 0, &header), |_, body| {

@@ -15,6 +15,7 @@ const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 
@@ -39,6 +40,7 @@ pub const LOOPBACK: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
+    pub group: u32,
     pub alias: String,
 }
 
@@ -63,11 +65,12 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkErro
 
 fn read(body: &[u8]) -> Option<(String, Link)> {
     let index = read_u32(body.get(4..)?)?;
-    let mut link = Link { index, alias: String::new() };
+    let mut link = Link { index, group: 0, alias: String::new() };
     let mut name = String::new();
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             NAME => name = read_string(value),
+            GROUP => link.group = read_u32(value).unwrap_or_default(),
             ALIAS => link.alias = read_string(value),
             _ => {}
         }
@@ -76,10 +79,10 @@ fn read(body: &[u8]) -> Option<(String, Link)> {
 }
 
 /// A bridge, down.
-pub fn new_bridge(name: &str) -> Message {
+pub fn new_bridge(name: &str, group: u32) -> Message {
     const MULTICAST_SNOOPING: u16 = 23;
     Message::new(NEW_LINK, CREATE | EXCLUSIVE, &header(0, 0)).with(|list| {
-        list.string(NAME, name).nested(INFO, |info| {
+        list.string(NAME, name).u32(GROUP, group).nested(INFO, |info| {
             info.string(INFO_KIND, "bridge").nested(INFO_DATA, |data| {
                 data.u8(MULTICAST_SNOOPING, 0);
             });
@@ -149,6 +152,13 @@ pub fn set_alias(index: u32, alias: &str) -> Message {
 pub fn delete(name: &str) -> Message {
     Message::new(DELETE_LINK, 0, &header(0, 0)).with(|list| {
         list.string(NAME, name);
+    })
+}
+
+/// Deletes all links of a group.
+pub fn delete_group(group: u32) -> Message {
+    Message::new(DELETE_LINK, 0, &header(0, 0)).with(|list| {
+        list.u32(GROUP, group);
     })
 }
 
@@ -231,6 +241,17 @@ pub fn new_route(Route { to, gateway, source, index }: Route) -> Message {
             list.bytes(SOURCE, &source.octets());
         }
         list.u32(INTERFACE, index);
+    })
+}
+
+pub fn delete_route(to: Ipv4Net, index: u32) -> Message {
+    const DESTINATION: u16 = 1;
+    const INTERFACE: u16 = 4;
+    const MAIN_TABLE: u8 = 254;
+    const ANY_SCOPE: u8 = 255;
+    let header = [libc::AF_INET as u8, to.prefix_len(), 0, 0, MAIN_TABLE, 0, ANY_SCOPE, 0, 0, 0, 0, 0];
+    Message::new(DELETE_ROUTE, 0, &header).with(|list| {
+        list.bytes(DESTINATION, &to.network().octets()).u32(INTERFACE, index);
     })
 }
 

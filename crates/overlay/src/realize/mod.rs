@@ -6,10 +6,14 @@
 //! calling thread's process; only helper threads of their own ever leave it.
 //!
 //! The order that the agent keeps: `create_sandbox`, start the container, and an `apply` with the endpoint whenever
-//! something about it changes; at the end an `apply` without it, wait for connections to end, `remove_sandbox`.
+//! something about it changes. At the end an `apply` with the endpoint no longer serving, so that no new connection
+//! comes; time for the old ones to end; stop the container; an `apply` without the endpoint, which makes the node
+//! forget its connections; `remove_sandbox`.
 
 mod addresses;
+mod bridge;
 mod conntrack;
+mod error;
 mod foreign;
 mod link;
 mod namespace;
@@ -25,16 +29,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+pub use error::RealizeError;
 pub use foreign::Warning;
 pub use sandbox::Attachment;
 
 use self::addresses::AddressBook;
+use self::conntrack::Flows;
 use crate::ipam::{Addresses, IpamError, Request};
-use crate::netlink::{Family, NetlinkError, Socket};
-use crate::plan::{
-    self, BRIDGE_PREFIX, Bridge, LINK_PREFIX, NodeNetwork, Problem, Protocol, Realization, Rules, bridge_name,
-    link_name,
-};
+use crate::netlink::{Family, Socket};
+use crate::plan::{self, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name};
 use crate::snapshot::Snapshot;
 
 /// Where the overlay keeps its state.
@@ -44,39 +47,6 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Addresses in use are kept in `<data_dir>/net/addresses.json`.
     pub data_dir: PathBuf,
-}
-
-/// Why the kernel could not be changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RealizeError {
-    #[error("failed to prepare the folder `{path}`")]
-    Folder { path: PathBuf, source: io::Error },
-    #[error("failed to open a netlink socket; the daemon must run as root, with CAP_NET_ADMIN")]
-    Open(#[source] NetlinkError),
-    #[error("failed to set /proc/sys/net/{key}")]
-    Setting { key: String, source: io::Error },
-    #[error("failed to list the node's interfaces")]
-    List(#[source] NetlinkError),
-    #[error("failed to set up the bridge `{bridge}` of network {network}")]
-    Bridge { bridge: String, network: String, source: NetlinkError },
-    #[error("failed to remove the interface `{interface}`")]
-    Remove { interface: String, source: NetlinkError },
-    #[error("failed to set up the nftables table `ip skep`; the kernel needs nf_tables with nat, fib and numgen")]
-    Table(#[source] NetlinkError),
-    #[error("failed to look at other programs' firewall rules")]
-    Foreign(#[source] NetlinkError),
-    #[error("failed to make, enter or release the network namespace `{path}`")]
-    Namespace { path: PathBuf, source: io::Error },
-    #[error("failed to {step} sandbox {id}")]
-    Sandbox { id: String, step: &'static str, source: NetlinkError },
-    #[error("failed to keep the node's addresses in `{path}`")]
-    AddressBook { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Ipam(#[from] IpamError),
-    #[error("failed to forget connections of removed containers")]
-    Forget(#[source] NetlinkError),
-    #[error("`{0}` cannot name a sandbox: it must be 1 to 64 letters, digits, `-`, `_` or `.`, and not begin with `.`")]
-    Name(String),
 }
 
 /// A container's network namespace, pinned.
@@ -124,8 +94,9 @@ struct State {
     sandboxes: BTreeMap<String, BTreeSet<String>>,
     /// Sandboxes that an earlier daemon left and nobody has claimed yet.
     unclaimed: BTreeSet<String>,
-    /// UDP ports that led to containers after the last `apply`.
-    udp_ports: BTreeSet<u16>,
+    /// Interfaces that an earlier daemon left have been looked for.
+    swept: bool,
+    flows: Flows,
     addresses: AddressBook,
 }
 
@@ -154,7 +125,8 @@ impl Overlay {
             table: nft::Table::open().map_err(RealizeError::Open)?,
             sandboxes: found.iter().map(|id| (id.clone(), BTreeSet::new())).collect(),
             unclaimed: found,
-            udp_ports: BTreeSet::new(),
+            swept: false,
+            flows: Flows::default(),
             addresses: AddressBook::open(&config.data_dir)?,
         };
         Ok(Self { namespaces, state: Mutex::new(state) })
@@ -177,13 +149,15 @@ impl Overlay {
         let Realization { bridges, sandboxes, rules, snapshot, problems } = self.plan(node);
         let mut state = self.state();
         let leftovers: Vec<String> = std::mem::take(&mut state.unclaimed).difference(&sandboxes).cloned().collect();
+        let mut gone = BTreeSet::new();
         for id in leftovers {
-            self.remove(&mut state, &id)?;
+            gone.extend(self.remove(&mut state, &id)?);
         }
         // The new rules come before new ways and after old ones: nothing is reachable without being checked.
         let table = state.table.apply(&rules).map_err(RealizeError::Table)?;
-        realize_bridges(&mut state, &bridges)?;
-        forget_unled(&mut state, &rules)?;
+        bridge::realize_all(&mut state, &bridges)?;
+        let State { table: nft, flows, .. } = &mut *state;
+        flows.follow(nft.socket(), &rules, gone).map_err(RealizeError::Forget)?;
         let warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
         Ok(Applied { snapshot, problems, warnings, table })
     }
@@ -229,17 +203,19 @@ impl Overlay {
             let needed = bridges.iter().map(|(name, _)| name.clone()).chain(links).collect();
             state.sandboxes.insert(id.to_owned(), needed);
             for (name, bridge) in &bridges {
-                realize_bridge(&mut state.route, name, bridge)?;
+                bridge::realize(&mut state.route, name, bridge)?;
             }
         }
         sandbox::realize(id, &netns, attachments)?;
         Ok(Sandbox { id: id.to_owned(), netns })
     }
 
-    /// Removes a sandbox, its links, and the connections that it had: who waits for it is refused. Nothing happens if
-    /// there is none. Processes that still run in it lose their network.
+    /// Removes a sandbox: from now on its addresses are refused to everybody. Nothing happens if there is none.
+    ///
+    /// Its interfaces go with the last process in it, by the kernel, which removes many at once in the time that it
+    /// takes for one.
     pub fn remove_sandbox(&self, id: &str) -> Result<(), RealizeError> {
-        self.remove(&mut self.state(), id)
+        self.remove(&mut self.state(), id).map(drop)
     }
 
     /// Every sandbox that is there, whoever made it.
@@ -255,11 +231,7 @@ impl Overlay {
         for id in state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             self.remove(&mut state, &id)?;
         }
-        for name in link::list(&mut state.route).map_err(RealizeError::List)?.into_keys() {
-            if name.starts_with(BRIDGE_PREFIX) || name.starts_with(LINK_PREFIX) {
-                remove_link(&mut state.route, &name)?;
-            }
-        }
+        bridge::remove_all(&mut state.route)?;
         state.table.remove().map_err(RealizeError::Table)?;
         foreign::withdraw(state.table.socket()).map_err(RealizeError::Foreign)?;
         state.addresses.remove()?;
@@ -267,26 +239,34 @@ impl Overlay {
             .map_err(|source| RealizeError::Folder { path: self.namespaces.clone(), source })
     }
 
-    fn remove(&self, state: &mut State, id: &str) -> Result<(), RealizeError> {
+    /// The addresses that the sandbox had.
+    fn remove(&self, state: &mut State, id: &str) -> Result<BTreeSet<Ipv4Addr>, RealizeError> {
         let path = self.path(id)?;
         let links = link::list(&mut state.route).map_err(RealizeError::List)?;
+        let routed = link::routed_addresses(&mut state.route).map_err(RealizeError::List)?;
         let needed = state.sandboxes.get(id).cloned().unwrap_or_default();
-        let owned = |name: &str, link: &link::Link| needed.contains(name) || sandbox::owner(&link.alias) == Some(id);
-        let addresses = link::routed_addresses(&mut state.route).map_err(RealizeError::List)?;
-        let mut gone = BTreeSet::new();
-        for (name, link) in &links {
-            if name.starts_with(LINK_PREFIX) && owned(name, link) {
-                gone.extend(addresses.get(&link.index).copied());
-                remove_link(&mut state.route, name)?;
+        let owned = links.iter().filter(|(name, link)| {
+            name.starts_with(LINK_PREFIX) && (needed.contains(*name) || sandbox::owner(&link.alias) == Some(id))
+        });
+        let gone: Vec<(u32, Ipv4Addr)> =
+            owned.filter_map(|(_, link)| Some((link.index, *routed.get(&link.index)?))).collect();
+        let routes: Vec<_> =
+            gone.iter().map(|(index, address)| link::delete_route((*address).into(), *index)).collect();
+        for answer in state.route.each(&routes).map_err(RealizeError::List)? {
+            match answer {
+                // The link went first, and the route with it.
+                Err(error) if matches!(error.errno(), Some(libc::ESRCH | libc::ENODEV)) => {}
+                answer => answer.map_err(|source| RealizeError::Sandbox {
+                    id: id.to_owned(),
+                    step: "end routes to",
+                    source,
+                })?,
             }
-        }
-        if !gone.is_empty() {
-            conntrack::forget(state.table.socket(), conntrack::involves(&gone)).map_err(RealizeError::Forget)?;
         }
         namespace::release(&path).map_err(|source| RealizeError::Namespace { path, source })?;
         state.sandboxes.remove(id);
         state.unclaimed.remove(id);
-        Ok(())
+        Ok(gone.into_iter().map(|(_, address)| address).collect())
     }
 
     /// Ids become file names.
@@ -301,76 +281,6 @@ impl Overlay {
     /// A panic elsewhere leaves the state as true as the kernel is: the next change compares with the kernel again.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// UDP senders that began before their port led anywhere are asked to begin again.
-fn forget_unled(state: &mut State, rules: &Rules) -> Result<(), RealizeError> {
-    let leads = rules.ports.iter().filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
-    let ports: BTreeSet<u16> = leads.map(|(key, _)| key.port).collect();
-    let new: BTreeSet<u16> = ports.difference(&state.udp_ports).copied().collect();
-    if !new.is_empty() {
-        conntrack::forget(state.table.socket(), conntrack::is_unled(&new)).map_err(RealizeError::Forget)?;
-    }
-    state.udp_ports = ports;
-    Ok(())
-}
-
-/// Makes the bridges be those wanted, but keeps what a sandbox is plugged into.
-fn realize_bridges(state: &mut State, wanted: &BTreeMap<String, Bridge>) -> Result<(), RealizeError> {
-    let links = link::list(&mut state.route).map_err(RealizeError::List)?;
-    let addresses = link::list_addresses(&mut state.route).map_err(RealizeError::List)?;
-    for (name, bridge) in wanted {
-        let right = |link: &link::Link| addresses.get(&link.index).is_some_and(|has| has == &[bridge.address]);
-        if !links.get(name).is_some_and(right) {
-            realize_bridge(&mut state.route, name, bridge)?;
-        }
-    }
-    let used: BTreeSet<&String> = state.sandboxes.values().flatten().collect();
-    for (name, link) in &links {
-        let stray_bridge = name.starts_with(BRIDGE_PREFIX) && !wanted.contains_key(name) && !used.contains(name);
-        let stray_link = name.starts_with(LINK_PREFIX)
-            && !used.contains(name)
-            && !sandbox::owner(&link.alias).is_some_and(|id| state.sandboxes.contains_key(id));
-        if stray_bridge || stray_link {
-            remove_link(&mut state.route, name)?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes one bridge, or mends it.
-fn realize_bridge(route: &mut Socket, name: &str, bridge: &Bridge) -> Result<(), RealizeError> {
-    let failed = |source| RealizeError::Bridge { bridge: name.to_owned(), network: bridge.network.clone(), source };
-    if let Some(link) = link::find(route, name).map_err(failed)? {
-        let addresses = link::list_addresses(route).map_err(failed)?.remove(&link.index).unwrap_or_default();
-        if addresses == [bridge.address] {
-            return Ok(());
-        }
-        let wrong = addresses.iter().filter(|address| **address != bridge.address);
-        let removals: Vec<_> = wrong.map(|address| link::delete_address(link.index, *address)).collect();
-        route.all(&removals).map_err(failed)?;
-    } else {
-        route.all(&[link::new_bridge(name)]).map_err(failed)?;
-    }
-    sysctl::disable_ipv6(name)
-        .map_err(|source| RealizeError::Setting { key: format!("ipv6/conf/{name}/disable_ipv6"), source })?;
-    let link = link::find(route, name).map_err(failed)?;
-    let index = link.map(|link| link.index).unwrap_or_default();
-    route
-        .all(&[
-            link::set_alias(index, &format!("skep {}", bridge.network)),
-            link::new_address(index, bridge.address, link::PrefixRoute::Yes),
-            link::up(index),
-        ])
-        .map_err(failed)
-}
-
-fn remove_link(route: &mut Socket, name: &str) -> Result<(), RealizeError> {
-    match route.all(&[link::delete(name)]) {
-        // It went with its other end.
-        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-        done => done.map_err(|source| RealizeError::Remove { interface: name.to_owned(), source }),
     }
 }
 

@@ -16,17 +16,24 @@ use crate::sys;
 const NAMESPACE_FILES: u64 = 0x6e73_6673;
 const OWN: &str = "/proc/thread-self/ns/net";
 
+/// Whether a namespace was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    New,
+    Old,
+}
+
 /// Moves the calling thread into the namespace pinned at `path`, making it first unless it is there.
-pub fn enter_or_create(path: &Path) -> io::Result<OwnedFd> {
+pub fn enter_or_create(path: &Path) -> io::Result<(OwnedFd, Age)> {
     if is_pinned(path) {
         let namespace = open(path)?;
         rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        return Ok(namespace);
+        return Ok((namespace, Age::Old));
     }
     fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     sys::namespace::unshare_network()?;
     rustix::mount::mount_bind(OWN, path)?;
-    open(path)
+    Ok((open(path)?, Age::New))
 }
 
 /// The namespace's descriptor, to be joined with setns(2).

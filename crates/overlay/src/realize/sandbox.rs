@@ -51,7 +51,7 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
     let links: Vec<String> = attachments.iter().map(|a| link_name(id, &a.network.id)).collect();
     let own_namespace = namespace::open(Path::new("/proc/thread-self/ns/net"));
     let own_namespace = own_namespace.map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
-    let namespace =
+    let (namespace, age) =
         namespace::enter_or_create(path).map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
     let mut inside = Socket::open(Family::Route).map_err(failed("open a socket in"))?;
 
@@ -85,7 +85,7 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
     let indexes = inside_indexes(&mut inside, attachments).map_err(failed("look into"))?;
     inside.all(&requests_inside(&indexes, attachments)).map_err(failed("set up addresses and routes in"))?;
     let mut netfilter = Socket::open(Family::Netfilter).map_err(failed("open a socket in"))?;
-    nft::realize_resolver(&mut netfilter).map_err(failed("set up the resolver of"))?;
+    nft::realize_resolver(&mut netfilter, age).map_err(failed("set up the resolver of"))?;
 
     rustix::thread::move_into_link_name_space(own_namespace.as_fd(), None)
         .map_err(|source| RealizeError::Namespace { path: path.to_owned(), source: source.into() })?;

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
+mod coexistence;
 mod lab;
 mod lifecycle;
+mod netfilter;
 mod reach;
 mod services;
+mod speed;

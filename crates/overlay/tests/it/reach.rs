@@ -1,5 +1,6 @@
 //! Who reaches whom: neighbours, other networks, the node, the outside.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
@@ -39,6 +40,21 @@ fn networks_are_closed_to_each_other() {
         assert!(is_silent(&a, host(2, 4), 80), "the other address of a container on both");
         assert_eq!(both.ask(host(1, 2), 80).unwrap(), "open 10.64.16.4");
         assert_eq!(both.ask(host(2, 2), 80).unwrap(), "open 10.64.32.4");
+    });
+}
+
+#[test]
+fn addresses_without_a_container_are_refused_at_once() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let a = start(&overlay, &mut node, "a", &[(1, 2), (9, 2)]);
+        let b = start(&overlay, &mut node, "b", &[(2, 2)]);
+        overlay.apply(&node).unwrap();
+        assert_eq!(a.ask(host(1, 77), 80).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(a.ask_udp(host(1, 77), 80).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(a.ask(host(9, 77), 80).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert!(is_silent(&b, host(1, 77), 80), "other networks learn nothing");
     });
 }
 

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use ipnet::Ipv4Net;
+
 use super::expression::Verdict;
 use super::ruleset::{Pick, Picker, TCP, UDP};
 use crate::plan::{PortKey, Protocol, Rules};
@@ -94,8 +96,8 @@ impl Set {
 pub struct Element {
     /// The last key of a range of concatenated keys.
     pub last: Option<Vec<u8>>,
-    /// This key is the first after a range of plain keys.
-    pub ends_range: bool,
+    /// The first key after a range of plain keys.
+    pub next: Option<Vec<u8>>,
     pub value: Option<Value>,
 }
 
@@ -126,13 +128,7 @@ impl Content {
         for group in &rules.internal {
             content.add(Set::Internal, group.to_ne_bytes().to_vec(), None);
         }
-        for range in &rules.containers {
-            content.add(Set::Containers, range.network().octets().to_vec(), None);
-            if let Some(next) = u32::from(range.broadcast()).checked_add(1) {
-                let end = Element { ends_range: true, ..Element::default() };
-                content.elements.insert((Set::Containers, next.to_be_bytes().to_vec()), end);
-            }
-        }
+        content.add_ranges(Set::Containers, &rules.containers);
         for address in &rules.hairpin {
             content.add(Set::Hairpin, [address.octets(), address.octets()].concat(), None);
         }
@@ -147,6 +143,25 @@ impl Content {
 
     fn add(&mut self, set: Set, key: Vec<u8>, value: Option<Value>) {
         self.elements.insert((set, key), Element { value, ..Element::default() });
+    }
+
+    /// Neighbouring ranges become one: the kernel keeps a plain range as its first address and the first after it,
+    /// and one address cannot both end a range and begin another.
+    fn add_ranges(&mut self, set: Set, ranges: &BTreeSet<Ipv4Net>) {
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for range in ranges {
+            let (first, next) = (u64::from(u32::from(range.network())), u64::from(u32::from(range.broadcast())) + 1);
+            match merged.last_mut() {
+                Some((_, end)) if *end >= first => *end = next.max(*end),
+                _ => merged.push((first, next)),
+            }
+        }
+        let key = |address: u64| u32::try_from(address).ok().map(|address| address.to_be_bytes().to_vec());
+        for (first, next) in merged {
+            // The end of the address space has no next.
+            let element = Element { next: key(next), ..Element::default() };
+            self.elements.extend(key(first).map(|key| ((set, key), element)));
+        }
     }
 
     fn add_vip(&mut self, vip: Ipv4Addr, backends: &[Ipv4Addr]) {

@@ -154,6 +154,9 @@ fn elements<'a>(
                 list.string(1, TABLE).string(2, set.shape().name).nested(3, |members| {
                     for (key, element) in chunk {
                         members.nested(ELEMENT, |member| write_element(member, key, element));
+                        if let Some(next) = &element.next {
+                            members.nested(ELEMENT, |member| write_range_end(member, next));
+                        }
                     }
                 });
             }));
@@ -162,14 +165,20 @@ fn elements<'a>(
     messages
 }
 
-fn write_element(member: &mut Attributes, key: &[u8], element: &Element) {
+fn bytes(list: &mut Attributes, kind: u16, bytes: &[u8]) {
+    list.nested(kind, |data| {
+        data.bytes(DATA_VALUE, bytes);
+    });
+}
+
+fn write_range_end(member: &mut Attributes, next: &[u8]) {
     const ENDS_RANGE: u32 = 1;
-    let Element { last, ends_range, value } = element;
-    let bytes = |list: &mut Attributes, kind: u16, bytes: &[u8]| {
-        list.nested(kind, |data| {
-            data.bytes(DATA_VALUE, bytes);
-        });
-    };
+    bytes(member, 1, next);
+    member.u32_be(3, ENDS_RANGE);
+}
+
+fn write_element(member: &mut Attributes, key: &[u8], element: &Element) {
+    let Element { last, next: _, value } = element;
     bytes(member, 1, key);
     match value {
         None => {}
@@ -177,9 +186,6 @@ fn write_element(member: &mut Attributes, key: &[u8], element: &Element) {
         Some(Value::Verdict(verdict)) => {
             member.nested(2, |data| verdict.write(data));
         }
-    }
-    if *ends_range {
-        member.u32_be(3, ENDS_RANGE);
     }
     if let Some(last) = last {
         bytes(member, 10, last);

@@ -13,6 +13,7 @@ pub use content::Content;
 pub use expression::{Meta, R0, Rule, Verdict};
 pub use message::{Location, list_chains, list_rules, new_rule_first, remove_rule};
 
+use super::namespace::Age;
 use crate::netlink::{Family, Message, NetlinkError, Socket};
 use crate::plan::Rules;
 
@@ -58,7 +59,13 @@ impl Table {
                     return Ok(Change::Difference { messages: messages.len() });
                 }
                 // Somebody changed the table: what we believed about it is worth nothing.
-                Err(NetlinkError::Refused { .. }) => self.applied = None,
+                Err(error @ NetlinkError::Refused { .. }) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "nftables table differs from what we left"
+                    );
+                    self.applied = None;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -92,8 +99,12 @@ fn whole(content: &Content) -> Vec<Message> {
 }
 
 /// Puts the resolver's table into the network namespace that `socket` was opened in.
-pub fn realize_resolver(socket: &mut Socket) -> Result<(), NetlinkError> {
-    let mut messages = vec![message::new_table(), message::delete_table(), message::new_table()];
+pub fn realize_resolver(socket: &mut Socket, age: Age) -> Result<(), NetlinkError> {
+    let mut messages = match age {
+        // Replacing nothing would make the kernel wait, when the socket is closed, until nobody reads the nothing.
+        Age::New => vec![message::new_table()],
+        Age::Old => vec![message::new_table(), message::delete_table(), message::new_table()],
+    };
     let chains = ruleset::sandbox_chains();
     messages.extend(chains.iter().map(message::new_chain));
     messages.extend(chains.iter().flat_map(message::new_rules));

@@ -19,7 +19,7 @@ use super::expression::{
     Ct, DESTINATION, DESTINATION_PORT, Field, ICMP_TYPE, Membership, Membership::*, Meta, R0, R1, R2, R3, R4, R5, Rule,
     SOURCE, Verdict,
 };
-use crate::plan::LINK_PREFIX;
+use crate::plan::{BRIDGE_PREFIX, LINK_PREFIX};
 use crate::snapshot::{RESOLVER, RESOLVER_PORT};
 
 /// The bit of a connection's mark that says that it came for a published port.
@@ -101,9 +101,18 @@ fn inside(rule: Rule, group: Meta, address: Field, membership: Membership) -> Ru
     rule.meta(group, R0).field(address, R1).member("inside", R0, membership)
 }
 
+/// What is routed to a network's bridge is for an address that no container here has. Refused at once, a client
+/// need not wait for a container that is gone.
+fn to_nobody(rule: Rule) -> Rule {
+    rule.meta(Meta::OifName, R0).equals(R0, BRIDGE_PREFIX.as_bytes())
+}
+
+fn only_established(rule: Rule) -> Rule {
+    rule.ct(Ct::State, R0).bits(R0, &ESTABLISHED_OR_RELATED.to_ne_bytes(), &[0; 4]).differs(R0, &[0; 4])
+}
+
 fn established() -> Rule {
-    let mask = ESTABLISHED_OR_RELATED.to_ne_bytes();
-    Rule::new().ct(Ct::State, R0).bits(R0, &mask, &[0; 4]).differs(R0, &[0; 4]).verdict(Verdict::Accept)
+    only_established(Rule::new()).verdict(Verdict::Accept)
 }
 
 fn spoof() -> Vec<Rule> {
@@ -135,7 +144,9 @@ fn transit() -> Vec<Rule> {
     let internal = |group| Rule::new().meta(group, R0).member("internal", R0, In);
     let idle = from_container().field(DESTINATION, R0).member("idle_vips", R0, In);
     let abroad = from_container().field(DESTINATION, R0).member("containers", R0, In);
+    let established_to_nobody = only_established(to_nobody(Rule::new()));
     vec![
+        established_to_nobody.verdict(Verdict::Goto("refuse".to_owned())),
         established(),
         inside(internal(Meta::IifGroup), Meta::IifGroup, DESTINATION, NotIn).verdict(Verdict::Drop),
         inside(internal(Meta::OifGroup), Meta::OifGroup, SOURCE, NotIn).verdict(Verdict::Drop),
@@ -143,6 +154,8 @@ fn transit() -> Vec<Rule> {
         Rule::new().ct(Ct::Mark, R0).bits(R0, &published, &[0; 4]).differs(R0, &[0; 4]).verdict(Verdict::Accept),
         inside(abroad, Meta::IifGroup, DESTINATION, NotIn).counter().verdict(Verdict::Drop),
         inside(to_container(), Meta::OifGroup, SOURCE, NotIn).counter().verdict(Verdict::Drop),
+        to_nobody(from_container()).verdict(Verdict::Goto("refuse".to_owned())),
+        to_nobody(Rule::new()).verdict(Verdict::Drop),
     ]
 }
 

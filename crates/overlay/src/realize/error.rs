@@ -1,0 +1,38 @@
+use std::io;
+use std::path::PathBuf;
+
+use crate::ipam::IpamError;
+use crate::netlink::NetlinkError;
+
+/// Why the kernel could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RealizeError {
+    #[error("failed to prepare the folder `{path}`")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("failed to open a netlink socket; the daemon must run as root, with CAP_NET_ADMIN")]
+    Open(#[source] NetlinkError),
+    #[error("failed to set /proc/sys/net/{key}")]
+    Setting { key: String, source: io::Error },
+    #[error("failed to list the node's interfaces")]
+    List(#[source] NetlinkError),
+    #[error("failed to set up the bridge `{bridge}` of network {network}")]
+    Bridge { bridge: String, network: String, source: NetlinkError },
+    #[error("failed to remove the interface `{interface}`")]
+    Remove { interface: String, source: NetlinkError },
+    #[error("failed to set up the nftables table `ip skep`; the kernel needs nf_tables with nat, fib and numgen")]
+    Table(#[source] NetlinkError),
+    #[error("failed to look at other programs' firewall rules")]
+    Foreign(#[source] NetlinkError),
+    #[error("failed to make, enter or release the network namespace `{path}`")]
+    Namespace { path: PathBuf, source: io::Error },
+    #[error("failed to {step} sandbox {id}")]
+    Sandbox { id: String, step: &'static str, source: NetlinkError },
+    #[error("failed to keep the node's addresses in `{path}`")]
+    AddressBook { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    #[error("failed to forget connections of removed containers")]
+    Forget(#[source] NetlinkError),
+    #[error("`{0}` cannot name a sandbox: it must be 1 to 64 letters, digits, `-`, `_` or `.`, and not begin with `.`")]
+    Name(String),
+}
