@@ -92,7 +92,8 @@ pub enum Names {
     /// They stay, and keep their images: only content without a name goes.
     #[default]
     Keep,
-    /// Those last pulled before this time go (`SystemTime::now()` for all).
+    /// Those last pulled before this time go, by a clock that is up to an hour behind: pulls of what is here already
+    /// note their time at most hourly. A time in the future drops all.
     DropUnusedBefore(SystemTime),
 }
 

@@ -7,10 +7,10 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
-use futures::future::try_join_all;
+use futures::future::{FutureExt as _, try_join_all};
 use tokio::sync::mpsc;
 
 use super::layers::{Stage, blames_the_bytes};
@@ -33,6 +33,9 @@ const CONFIG_BYTES_MAX: u64 = 16 << 20;
 const NESTING_MAX: usize = 4;
 /// Pieces of a blob on the way from the network to the thread that unpacks; each at most the connection's buffer.
 const CHUNKS_AHEAD: usize = 8;
+
+/// A record's time says when the image was wanted last, to about this: flash cards wear.
+const RECORD_REFRESH: Duration = Duration::from_secs(3600);
 
 type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
@@ -90,16 +93,24 @@ impl ImageStore {
         let compressed_bytes = description.manifest.layers.iter().map(|layer| layer.size).sum();
         progress(Progress::Resolved { digest, layers: description.manifest.layers.len(), compressed_bytes });
         let names = description.layers();
-        let layers = names.iter().zip(&description.manifest.layers);
-        let stages =
-            try_join_all(layers.map(|(names, blob)| self.layer(asker, names, blob, &lease, &progress))).await?;
+        // Boxed one by one, in a loop: of a closure's future the compiler cannot see that it may move between
+        // threads (rust#102211).
+        let mut pulls = Vec::new();
+        for (names, blob) in names.iter().zip(&description.manifest.layers) {
+            pulls.push(self.layer(asker, names, blob, &lease, &progress).boxed());
+        }
+        let stages = try_join_all(pulls).await?;
         let image = self.assemble(description, stages, lease).await?;
         self.write_record(&image)?;
         Ok(image)
     }
 
+    /// Notes what the name means. Sixty replicas that start together write it once.
     fn write_record(&self, image: &Image) -> Result<(), ImageError> {
-        self.inner.layout.write_record(&Record::new(image.reference.clone(), image.digest, image.manifest, image.id))
+        let record = Record::new(image.reference.clone(), image.digest, image.manifest, image.id);
+        let known = self.inner.layout.record(&image.reference)?;
+        let recent = |known: &Record| known.says_the_same(&record) && !known.is_older_than(RECORD_REFRESH);
+        if known.is_some_and(|known| recent(&known)) { Ok(()) } else { self.inner.layout.write_record(&record) }
     }
 
     async fn look_up(&self, asker: Asker<'_>, lease: &Lease) -> Result<Digest, ImageError> {

@@ -36,6 +36,16 @@ impl Record {
         UNIX_EPOCH + Duration::from_secs(self.written_at_s)
     }
 
+    pub(crate) fn says_the_same(&self, other: &Record) -> bool {
+        let key = |record: &Record| (record.digest, record.manifest, record.image);
+        self.reference == other.reference && key(self) == key(other)
+    }
+
+    /// Also true if the clock was set back since.
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
+        self.written_at().elapsed().map_or(true, |elapsed| elapsed > age)
+    }
+
     /// Whether `digest` names this image in any of the three ways.
     pub(crate) fn is(&self, digest: Digest) -> bool {
         [self.digest, self.manifest, self.image].contains(&digest)

@@ -15,3 +15,4 @@ mod protocol;
 mod pull;
 mod registry;
 mod server;
+mod tls;

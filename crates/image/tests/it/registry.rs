@@ -1,7 +1,7 @@
 //! Debian's docker-registry (distribution) on a loopback port of its own, ended with the test.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::programs::{Scratch, program, run, scratch};
@@ -14,20 +14,31 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Registry {
-        Registry::start_with("")
+        Registry::start_on("127.0.0.1")
+    }
+
+    /// On another address than loopback, in a network namespace that has it.
+    pub fn start_on(address: &str) -> Registry {
+        Registry::start_with(address, |_| String::new(), "")
     }
 
     /// With the login `ann` / `secret`.
     pub fn start_with_login() -> Registry {
-        Registry::start_with("ann:secret")
+        Registry::start_with("127.0.0.1", login, "")
     }
 
-    fn start_with(login: &str) -> Registry {
+    pub fn start_tls(address: &str, certificate: &Path, key: &Path) -> Registry {
+        let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
+        Registry::start_with(address, |_| String::new(), &tls)
+    }
+
+    fn start_with(address: &str, auth: impl Fn(&Path) -> String, http: &str) -> Registry {
         let dir = scratch();
+        let auth = auth(dir.path());
         for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let address = format!("127.0.0.1:{port}");
-            let mut child = command(&dir, &address, login).spawn().expect("docker-registry starts");
+            let port = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
+            let address = format!("{address}:{port}");
+            let mut child = command(dir.path(), &address, http, &auth).spawn().expect("docker-registry starts");
             // Ready when it accepts; another test may have taken the port meanwhile, then it exits.
             loop {
                 if child.try_wait().unwrap().is_some() {
@@ -66,22 +77,17 @@ impl Drop for Registry {
     }
 }
 
-fn command(dir: &Scratch, address: &str, login: &str) -> Command {
-    let path = dir.path();
-    let auth = match login.split_once(':') {
-        None => String::new(),
-        Some((user, password)) => {
-            let table = path.join("htpasswd");
-            let mut htpasswd = program("htpasswd", "apache2-utils");
-            run(htpasswd.args(["-Bbc", table.to_str().unwrap(), user, password]));
-            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", table.display())
-        }
-    };
-    let config = format!(
-        "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}/data\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}",
-        path.display()
-    );
-    let file = path.join("config.yml");
+fn login(dir: &Path) -> String {
+    let table = dir.join("htpasswd");
+    run(program("htpasswd", "apache2-utils").arg("-Bbc").arg(&table).args(["ann", "secret"]));
+    format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", table.display())
+}
+
+fn command(dir: &Path, address: &str, http: &str, auth: &str) -> Command {
+    let data = dir.join("data");
+    let storage = format!("storage:\n  filesystem:\n    rootdirectory: {}\n", data.display());
+    let config = format!("version: 0.1\nlog:\n  level: error\n{storage}http:\n  addr: {address}\n{http}{auth}");
+    let file = dir.join("config.yml");
     std::fs::write(&file, config).unwrap();
     let mut command = program("docker-registry", "docker-registry");
     command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
