@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
 
 use super::filesystem::{self, attach, clone_tree, create, split_options};
 use super::root::Root;
@@ -54,6 +54,7 @@ fn make_folders(rootfs: &Rootfs) -> Result<(), Failure> {
 }
 
 /// Layer by layer with `lowerdir+` (Linux 6.8), which has no limit on their number; false where it is unknown.
+/// From 6.5 on the option itself is refused; before, overlay took any option (up to a page of them) and refused at creation.
 fn mount_by_context(rootfs: &Rootfs) -> Result<bool, Failure> {
     let what = "failed to mount the container's overlay";
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step("rootfs", || what.to_owned())?;
@@ -62,10 +63,10 @@ fn mount_by_context(rootfs: &Rootfs) -> Result<bool, Failure> {
         let value = short_path(path, &mut held)?;
         Ok(rustix::mount::fsconfig_set_string(&context, key, &value))
     };
-    for (index, layer) in rootfs.lower.iter().enumerate() {
+    for layer in &rootfs.lower {
         match set("lowerdir+", layer)? {
             Ok(()) => {}
-            Err(Errno::INVAL) if index == 0 => return Ok(false),
+            Err(Errno::INVAL) => return Ok(false),
             Err(errno) => {
                 return Err(filesystem::explain(&context, &format!("{what}, layer `{}`", layer.display()), errno));
             }
@@ -77,7 +78,13 @@ fn mount_by_context(rootfs: &Rootfs) -> Result<bool, Failure> {
     }
     // A kernel that indexes by default would refuse an upper folder whose layers moved; without the option it does not index.
     let _ = rustix::mount::fsconfig_set_string(&context, "index", "off");
-    let mount = filesystem::finish(&context, MountAttrFlags::empty(), what)?;
+    match rustix::mount::fsconfig_create(&context) {
+        Ok(()) => {}
+        Err(Errno::INVAL) => return Ok(false),
+        Err(errno) => return Err(filesystem::explain(&context, what, errno)),
+    }
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(|errno| filesystem::explain(&context, what, errno))?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&mount, "", CWD, &rootfs.merged, flags).step("rootfs", || what.to_owned())?;
     Ok(true)
