@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::WalError;
 use super::disk::Disk;
-use super::format::{BLOCK, FormatError};
+use super::format::{BLOCK, FormatError, SegmentHeader};
 use super::frames::FrameIndex;
 use super::record::{Checkpoint, EntryRecord, PayloadKind, Record};
 use super::segment::{STARTING, Scan, Segment, intact_frame, read_all};
@@ -88,6 +88,13 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, expect: &Expect<'_>) -> Resul
     resume.stale.extend(seqs.drain(..run).map(Segment::name));
 
     let mut replay = Replay::new(dir, expect);
+    if let Some(last) = seqs.last().copied()
+        && never_used(disk, dir, expect.key, last, seqs.len())?
+    {
+        seqs.pop();
+        replay.torn = Some((Segment::name(last), 0));
+        resume.stale.push(Segment::name(last));
+    }
     for (place, seq) in seqs.iter().enumerate() {
         let path = dir.join(Segment::name(*seq));
         let file = disk.open(&path).map_err(WalError::io("open", &path))?;
@@ -96,14 +103,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, expect: &Expect<'_>) -> Resul
         let parsed = Segment::parse(path.clone(), file, &bytes, expect.segment_bytes, expect.key);
         let segment = match parsed {
             Ok(segment) => segment,
-            Err(reason) if is_last && never_used(expect.key, *seq, &bytes, place, &reason) => {
-                replay.torn = Some((Segment::name(*seq), 0));
-                resume.stale.push(Segment::name(*seq));
-                break;
-            }
-            Err(FormatError::Format(format)) => {
-                return Err(WalError::Format { path, format });
-            }
+            Err(FormatError::Format(format)) => return Err(WalError::Format { path, format }),
             Err(reason) => return Err(WalError::damaged(&path, 0, &reason)),
         };
         replay.check_owner(&segment, *seq)?;
@@ -127,13 +127,24 @@ fn consecutive_at_end(seqs: &[u64]) -> usize {
     if seqs.is_empty() { 0 } else { gaps + 1 }
 }
 
-/// A crash while a segment is started leaves a bad header and no frame. Frames under a bad header
-/// are damage; so is a bad header in a log's only segment, unless it is the very first.
-fn never_used(key: &DataKey, seq: u64, bytes: &[u8], place: usize, reason: &FormatError) -> bool {
-    let salt = Segment::key(key, seq).salt;
-    !matches!(reason, FormatError::Format(_))
-        && (place > 0 || seq == 1)
-        && intact_frame(salt, bytes, BLOCK, 0).is_none()
+/// A crash while the last segment is started leaves a bad header and no frame. Frames under a bad
+/// header are damage. So is a bad header in a log's only segment, unless it is the very first one.
+fn never_used(disk: &dyn Disk, dir: &Path, key: &DataKey, seq: u64, segments: usize) -> Result<bool, WalError> {
+    let path = dir.join(Segment::name(seq));
+    let file = disk.open(&path).map_err(WalError::io("open", &path))?;
+    let mut block = [0; BLOCK];
+    let count = file.read_at(&mut block, 0).map_err(WalError::io("read", &path))?;
+    match SegmentHeader::decode(&block[..count]) {
+        Ok(_) | Err(FormatError::Format(_)) => return Ok(false),
+        Err(_) => {}
+    }
+    let bytes = read_all(&path, &*file)?;
+    Ok(if segments > 1 {
+        intact_frame(Segment::key(key, seq).salt, &bytes, BLOCK, 0).is_none()
+    } else {
+        // Never recycled, so anything in it was written there, whatever the key.
+        seq == 1 && bytes.iter().skip(BLOCK).all(|byte| *byte == 0)
+    })
 }
 
 /// Adds up records in order.

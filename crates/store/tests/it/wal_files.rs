@@ -120,6 +120,36 @@ fn leftovers_of_a_purge_are_cleared() {
     assert!(!segments(&disk).contains(&"seg-0000000000000001".to_owned()));
 }
 
+/// A crash while a full segment is followed by a new one.
+#[test]
+fn unfinished_new_segment_is_dropped_but_damage_under_it_is_not() {
+    let disk = Arc::new(MemDisk::default());
+    let (wal, _) = Wal::open(options(Arc::clone(&disk), SEGMENT)).unwrap();
+    fill(&wal, 0..3);
+    wal.close();
+    let mut contents = disk.contents();
+    contents.insert("/log/seg-0000000000000002".into(), vec![0; SEGMENT as usize]);
+    let (wal, recovered) = Wal::open(options(MemDisk::with(contents.clone()), SEGMENT)).unwrap();
+    assert_eq!(recovered.checkpoint.last, Some(pos(2)));
+    assert_eq!(recovered.torn, Some(("seg-0000000000000002".to_owned(), 0)));
+    fill(&wal, 3..20);
+    wal.close();
+
+    contents.get_mut(Path::new("/log/seg-0000000000000001")).unwrap()[4096 + 50] ^= 1;
+    let damaged = Wal::open(options(MemDisk::with(contents.clone()), SEGMENT)).map(drop);
+    assert!(matches!(damaged, Err(WalError::Damaged { offset: 4096, .. })), "{damaged:?}");
+
+    // The header of the only segment.
+    contents.remove(Path::new("/log/seg-0000000000000002"));
+    contents.get_mut(Path::new("/log/seg-0000000000000001")).unwrap()[20] ^= 1;
+    let other_key = WalOptions { key: DataKey::from_bytes([1; 32]), ..options(Arc::default(), SEGMENT) };
+    for options in [options(Arc::default(), SEGMENT), other_key] {
+        let options = WalOptions { disk: MemDisk::with(contents.clone()), ..options };
+        let damaged = Wal::open(options).map(drop);
+        assert!(matches!(damaged, Err(WalError::Damaged { offset: 0, .. })), "{damaged:?}");
+    }
+}
+
 #[test]
 fn wrong_key_and_wrong_manager_are_told_apart_from_damage() {
     let disk = Arc::new(MemDisk::default());
