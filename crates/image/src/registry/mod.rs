@@ -94,47 +94,43 @@ impl Registry {
         name: &str,
         expected: Option<Digest>,
     ) -> Result<Served, RegistryError> {
-        let ask = || Ask { path: format!("manifests/{name}"), accept: manifest::ACCEPT, range_from: 0 };
         let endpoints = self.endpoints(asker.reference.registry()).await?;
-        self.first_that_has(&endpoints, asker, async |endpoint: &Endpoint| {
-            let response = self.get(endpoint, asker, &ask()).await?;
-            let text =
-                |name| response.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
-            let content_type = text("content-type").unwrap_or_default();
-            let claimed = text("docker-content-digest").and_then(|digest| digest.parse().ok());
-            let bytes = self.small_body(endpoint, response, "manifest", MANIFEST_BYTES_MAX).await?;
-            let digest = Digest::of(&bytes);
-            match expected.or(claimed) {
-                Some(expected) if expected != digest => Err(RegistryError::DigestMismatch {
-                    registry: endpoint.host.clone(),
-                    what: "manifest",
-                    expected,
-                    actual: digest,
-                }),
-                _ => Ok(Served { bytes, digest, content_type }),
-            }
-        })
-        .await
-    }
-
-    /// Asks the endpoints in order. A mirror's failure of any kind is no reason not to ask the registry itself.
-    async fn first_that_has<T>(
-        &self,
-        endpoints: &[Endpoint],
-        asker: Asker<'_>,
-        ask: impl AsyncFn(&Endpoint) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
         let (last, mirrors) = endpoints.split_last().expect("the registry itself is the last endpoint");
+        // A mirror's failure of any kind is no reason not to ask the registry itself.
         for mirror in mirrors {
-            match ask(mirror).await {
-                Ok(answer) => return Ok(answer),
-                Err(RegistryError::Stopped) => return Err(RegistryError::Stopped),
+            match self.manifest_of(mirror, asker, name, expected).await {
+                Ok(served) => return Ok(served),
                 Err(error) => {
                     tracing::debug!(mirror = mirror.base, image = %asker.reference, %error, "mirror passed over");
                 }
             }
         }
-        ask(last).await
+        self.manifest_of(last, asker, name, expected).await
+    }
+
+    async fn manifest_of(
+        &self,
+        endpoint: &Endpoint,
+        asker: Asker<'_>,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Served, RegistryError> {
+        let ask = Ask { path: format!("manifests/{name}"), accept: manifest::ACCEPT, range_from: 0 };
+        let response = self.get(endpoint, asker, &ask).await?;
+        let text = |name| response.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
+        let content_type = text("content-type").unwrap_or_default();
+        let claimed = text("docker-content-digest").and_then(|digest| digest.parse().ok());
+        let bytes = self.small_body(endpoint, response, "manifest", MANIFEST_BYTES_MAX).await?;
+        let digest = Digest::of(&bytes);
+        match expected.or(claimed) {
+            Some(expected) if expected != digest => Err(RegistryError::DigestMismatch {
+                registry: endpoint.host.clone(),
+                what: "manifest",
+                expected,
+                actual: digest,
+            }),
+            _ => Ok(Served { bytes, digest, content_type }),
+        }
     }
 
     /// Mirrors in configured order, then the registry.

@@ -99,3 +99,23 @@ async fn what_does_not_exist_is_said_so() {
     assert!(error.to_string().contains("none:v9"), "{error}");
     assert!(error.to_string().contains("manifest unknown"), "{error}");
 }
+
+#[tokio::test]
+async fn work_on_images_can_be_given_to_other_threads() {
+    let dir = scratch();
+    let store = open(dir.path()).await;
+    let name = reference("127.0.0.1:9/none:v1");
+    let pulling = tokio::spawn({
+        let (store, name) = (store.clone(), name.clone());
+        async move { store.pull(&name, None, &Platform::host(), |_| {}).await.is_err() }
+    });
+    let resolving = tokio::spawn({
+        let (store, name) = (store.clone(), name.clone());
+        async move { store.resolve(&name, None).await.is_err() }
+    });
+    let loading = tokio::spawn({
+        let store = store.clone();
+        async move { store.load(std::io::empty(), &Platform::host()).await.is_err() }
+    });
+    assert!(pulling.await.unwrap() && resolving.await.unwrap() && loading.await.unwrap());
+}
