@@ -28,6 +28,33 @@ pub struct Rules {
     pub hairpin: BTreeSet<Ipv4Addr>,
 }
 
+impl Rules {
+    /// What is here and not, or not the same, in `other`. Work on the result grows with the change, not the cluster.
+    pub fn beyond(&self, other: &Self) -> Self {
+        fn missing<T: Ord + Clone>(here: &BTreeSet<T>, there: &BTreeSet<T>) -> BTreeSet<T> {
+            here.difference(there).cloned().collect()
+        }
+        fn changed<K: Ord + Clone, V: PartialEq + Clone>(
+            here: &BTreeMap<K, V>,
+            there: &BTreeMap<K, V>,
+        ) -> BTreeMap<K, V> {
+            let differs = |(key, value): &(&K, &V)| there.get(*key) != Some(*value);
+            here.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()
+        }
+        let Self { inside, sources, internal, containers, vips, ports, hairpin } = self;
+        Self {
+            inside: missing(inside, &other.inside),
+            sources: missing(sources, &other.sources),
+            internal: missing(internal, &other.internal),
+            // Neighbouring ranges are joined in the kernel, so they change together.
+            containers: if *containers == other.containers { BTreeSet::new() } else { containers.clone() },
+            vips: changed(vips, &other.vips),
+            ports: changed(ports, &other.ports),
+            hairpin: missing(hairpin, &other.hairpin),
+        }
+    }
+}
+
 /// A published port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortKey {

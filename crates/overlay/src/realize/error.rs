@@ -1,3 +1,5 @@
+//! Why the kernel could not be changed: one variant a step, with its subject.
+
 use std::io;
 use std::path::PathBuf;
 

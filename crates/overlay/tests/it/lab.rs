@@ -26,20 +26,22 @@ pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 pub struct Lab {
     pub config: Config,
     outside: OwnedFd,
-    _folder: tempfile::TempDir,
 }
 
 /// Runs a test on a thread in a new network and mount namespace.
 pub fn run(test: impl FnOnce(Lab) + Send + 'static) {
+    // Removed out here, where nothing is mounted in it.
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { run_dir: folder.path().join("run"), data_dir: folder.path().join("data") };
     let thread = thread::spawn(move || {
-        let folder = tempfile::tempdir().unwrap();
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private).unwrap();
-        let config = Config { run_dir: folder.path().join("run"), data_dir: folder.path().join("data") };
-        test(Lab { config, outside: outside(), _folder: folder });
+        test(Lab { config, outside: outside() });
     });
-    if let Err(panic) = thread.join() {
+    let outcome = thread.join();
+    folder.close().unwrap();
+    if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
 }

@@ -247,3 +247,34 @@ fn every_change_is_a_difference() {
         }
     });
 }
+
+#[test]
+fn containers_come_and_go_at_once() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        let mut node = lab::empty();
+        let keeper = start(&overlay, &mut node, "keeper", &[(1, 2)]);
+        overlay.apply(&node).unwrap();
+        keeper.serve(80, "keeper");
+        std::thread::scope(|scope| {
+            for worker in 0..4u8 {
+                let (overlay, node) = (&overlay, &node);
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        let (id, last) = (format!("w{worker}-{round}"), 10 + worker * 10 + round);
+                        let mut own = node.clone();
+                        let sandbox = start(overlay, &mut own, &id, &[(1, last), (2 + worker, last)]);
+                        overlay.apply(&own).unwrap();
+                        assert_eq!(sandbox.run(|| lab::ip("-o addr show eth1")).matches("inet ").count(), 1);
+                        overlay.apply(node).unwrap();
+                        overlay.remove_sandbox(&id).unwrap();
+                    }
+                });
+            }
+        });
+        overlay.apply(&node).unwrap();
+        assert_eq!(overlay.sandboxes(), [keeper.clone()]);
+        assert_eq!(keeper.ask(host(1, 2), 80).unwrap(), "keeper 10.64.16.2");
+        assert_eq!(lab::ip("-o link").matches(": skb-").count(), 1);
+    });
+}

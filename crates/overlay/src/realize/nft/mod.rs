@@ -9,10 +9,13 @@ mod expression;
 mod message;
 mod ruleset;
 
-pub use content::Content;
+use std::collections::BTreeSet;
+
 pub use expression::{Meta, R0, Rule, Verdict};
 pub use message::{Location, list_chains, list_rules, new_rule_first, remove_rule};
 
+use self::content::Content;
+use self::ruleset::Picker;
 use super::namespace::Age;
 use crate::netlink::{Family, Message, NetlinkError, Socket};
 use crate::plan::Rules;
@@ -24,8 +27,16 @@ pub const TABLE: &str = "skep";
 #[derive(Debug)]
 pub struct Table {
     socket: Socket,
-    /// What the kernel has, and the handle of the table that has it.
-    applied: Option<(u64, Content)>,
+    applied: Option<Applied>,
+}
+
+/// What the kernel has.
+#[derive(Debug)]
+struct Applied {
+    /// By which our table is told from one that was made since.
+    handle: u64,
+    rules: Rules,
+    pickers: BTreeSet<Picker>,
 }
 
 /// How much one change touched.
@@ -44,18 +55,20 @@ impl Table {
 
     /// Makes the kernel's table hold `rules`, and nothing else.
     pub fn apply(&mut self, rules: &Rules) -> Result<Change, NetlinkError> {
-        let wanted = Content::new(rules);
-        if let Some((handle, applied)) = &self.applied
-            && message::table_handle(&mut self.socket)? == Some(*handle)
+        if let Some(applied) = &mut self.applied
+            && message::table_handle(&mut self.socket)? == Some(applied.handle)
         {
-            let messages = message::difference(applied, &wanted);
+            let gone = Content::new(&applied.rules.beyond(rules));
+            let mut come = Content::new(&rules.beyond(&applied.rules));
+            come.pickers.retain(|picker| !applied.pickers.contains(picker));
+            let messages = message::difference(&gone, &come);
             if messages.is_empty() {
                 return Ok(Change::None);
             }
-            let handle = *handle;
             match self.socket.transaction(&messages) {
                 Ok(()) => {
-                    self.applied = Some((handle, wanted));
+                    applied.rules = rules.clone();
+                    applied.pickers.append(&mut come.pickers);
                     return Ok(Change::Difference { messages: messages.len() });
                 }
                 // Somebody changed the table: what we believed about it is worth nothing.
@@ -64,15 +77,16 @@ impl Table {
                         error = &error as &dyn std::error::Error,
                         "nftables table differs from what we left"
                     );
-                    self.applied = None;
                 }
                 Err(error) => return Err(error),
             }
         }
         self.applied = None;
-        self.socket.transaction(&whole(&wanted))?;
+        let content = Content::new(rules);
+        self.socket.transaction(&whole(&content))?;
         let handle = message::table_handle(&mut self.socket)?;
-        self.applied = handle.map(|handle| (handle, wanted));
+        let pickers = content.pickers;
+        self.applied = handle.map(|handle| Applied { handle, rules: rules.clone(), pickers });
         Ok(Change::Whole)
     }
 
