@@ -164,14 +164,15 @@ pub fn port_conflict(cluster: &Cluster, service: &Service) -> Option<Refusal> {
 
 /// The blocks that nodes lack for the tasks about to be assigned to them.
 ///
-/// A node has enough when its blocks of a network hold its live tasks there and the new ones.
+/// A node has enough when its blocks of a network hold its tasks there, ended ones included, and the new ones.
 pub fn blocks_for(cluster: &Cluster, assigned: &[(TaskId, NodeId)]) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut picture = cluster.clone();
     let nodes: BTreeSet<NodeId> = assigned.iter().map(|(_, node)| *node).collect();
     for node in nodes {
         let arriving = assigned.iter().filter(|(_, to)| *to == node).filter_map(|(task, _)| cluster.tasks.get(task));
-        let settled = cluster.tasks_of_node(node).filter(|task| task.occupies_node());
+        // Ended tasks that are still kept count too: their addresses rest before they are given again.
+        let settled = cluster.tasks_of_node(node);
         let on_node: Vec<_> = arriving.chain(settled).collect();
         let networks: BTreeSet<NetworkId> = on_node.iter().flat_map(|task| task.networks.iter().copied()).collect();
         for id in networks {
