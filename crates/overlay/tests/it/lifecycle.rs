@@ -273,7 +273,7 @@ fn containers_come_and_go_at_once() {
             }
         });
         overlay.apply(&node).unwrap();
-        assert_eq!(overlay.sandboxes(), [keeper.clone()]);
+        assert_eq!(overlay.sandboxes(), std::slice::from_ref(&keeper));
         assert_eq!(keeper.ask(host(1, 2), 80).unwrap(), "keeper 10.64.16.2");
         assert_eq!(lab::ip("-o link").matches(": skb-").count(), 1);
     });
