@@ -30,6 +30,8 @@ pub(crate) struct Assembler<'q> {
     pub wanted: BTreeSet<String>,
     /// A file is not YAML: what the others lack cannot be told.
     pub broken: bool,
+    /// Services that could not be put together: what they lack has been said.
+    pub unextended: BTreeSet<String>,
     /// Files that are extended, prepared.
     extended: BTreeMap<String, Option<Map>>,
     reads: usize,
@@ -43,6 +45,7 @@ impl<'q> Assembler<'q> {
             variables: Variables { known: Some(&request.variables), ..Variables::default() },
             wanted: BTreeSet::new(),
             broken: false,
+            unextended: BTreeSet::new(),
             extended: BTreeMap::new(),
             reads: 0,
         }
@@ -253,7 +256,11 @@ impl<'q> Assembler<'q> {
             .collect();
         for name in extending {
             let mut chain = Vec::new();
+            let errors = self.report.error_count();
             let whole = self.extended_service(&services, &name, file, folder, &mut chain);
+            if self.report.error_count() > errors {
+                self.unextended.insert(name.clone());
+            }
             let target =
                 map.get_mut("services").and_then(Node::as_map_mut).and_then(|services| services.get_mut(&name));
             if let (Some(whole), Some(node)) = (whole, target) {

@@ -17,7 +17,7 @@ pub(crate) fn check(project: &Project, declared: &Declared, report: &mut Report)
             has_image(service, report);
         }
         references(project, declared, service, report);
-        dependencies(project, service, report);
+        dependencies(project, declared, service, report);
     }
     circles(project, report);
 }
@@ -71,17 +71,26 @@ fn defined<'k>(
     };
 }
 
-fn dependencies(project: &Project, service: &Service, report: &mut Report) {
-    for (name, dependency) in service.depends_on.iter().filter(|(_, dependency)| dependency.required) {
-        if project.services.contains_key(name) {
+fn dependencies(project: &Project, declared: &Declared, service: &Service, report: &mut Report) {
+    for (name, dependency) in &service.depends_on {
+        let disabled = declared.services.contains(name) && !project.services.contains_key(name);
+        if project.services.contains_key(name) || disabled && !dependency.required {
+            continue;
+        }
+        if disabled {
+            report
+                .error(
+                    dependency.span,
+                    format!("services.{} depends on `{name}`, whose profile is not active", service.name),
+                )
+                .with_help("activate the profile, or write required: false");
             continue;
         }
         let problem =
             report.error(dependency.span, format!("services.{} depends on undefined service `{name}`", service.name));
-        match suggest::nearest(name, project.services.keys().map(String::as_str)) {
-            Some(near) => problem.with_help(format!("did you mean `{near}`?")),
-            None => problem.with_help("if it is in a profile that is not active, write required: false"),
-        };
+        if let Some(near) = suggest::nearest(name, project.services.keys().map(String::as_str)) {
+            problem.with_help(format!("did you mean `{near}`?"));
+        }
     }
 }
 

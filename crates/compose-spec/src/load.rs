@@ -130,7 +130,8 @@ pub fn load(request: &Request) -> Outcome {
     let Some(mut decoded) = decode::decode(&model, &mut assembler.report) else {
         return Outcome::Refused(assembler.report.into_sorted());
     };
-    let declared = std::mem::take(&mut decoded.declared);
+    let mut declared = std::mem::take(&mut decoded.declared);
+    declared.flawed_services.append(&mut assembler.unextended);
     let project = complete(decoded, &mut assembler, &folder);
     if let Some(wanted) = wanted(&mut assembler) {
         return Outcome::Wanted(wanted);

@@ -1,6 +1,7 @@
 //! `volumes`: `[source:]target[:options]` to the long form.
 
 use crate::diagnostic::Report;
+use crate::paths;
 use crate::source::Span;
 use crate::value::{Map, Node, Value};
 
@@ -9,7 +10,16 @@ const HELP: &str = "write name:/path, ./folder:/path:ro, or type:, source: and t
 pub(super) fn canonicalize(service: &mut Map, report: &mut Report) {
     let Some(Node { value: Value::List(items), .. }) = service.get_mut("volumes") else { return };
     items.retain_mut(|item| {
-        let Some(text) = item.as_str().map(str::to_owned) else { return true };
+        let Some(text) = item.as_str().map(str::to_owned) else {
+            // One path has one spelling, so that a later file finds the mount again.
+            if let Some(Value::Str(target)) =
+                item.as_map_mut().and_then(|map| map.get_mut("target")).map(|n| &mut n.value)
+                && target.starts_with('/')
+            {
+                *target = paths::clean(target);
+            }
+            return true;
+        };
         match short(&text, item.span, report) {
             Ok(map) => {
                 item.value = Value::Map(map);
@@ -42,7 +52,8 @@ fn short(text: &str, span: Span, report: &mut Report) -> Result<Map, String> {
     if let Some(source) = source {
         map.imply("source", span, string(source));
     }
-    map.imply("target", span, string(target));
+    let target = if target.starts_with('/') { paths::clean(target) } else { target.to_owned() };
+    map.imply("target", span, Value::Str(target));
     let mut inner = Map::default();
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {

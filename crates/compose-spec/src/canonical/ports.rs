@@ -48,7 +48,8 @@ fn short(text: &str, span: Span) -> Result<Vec<Node>, String> {
         return Err("the container's port is missing".to_owned());
     }
     let targets = port_range(target)?;
-    let published = if published.is_empty() { None } else { Some(port_range(published)?) };
+    // Zero asks for any free port, as leaving it out does.
+    let published = if matches!(published, "" | "0") { None } else { Some(port_range(published)?) };
     let address = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("`{address}` is not an IP address"));

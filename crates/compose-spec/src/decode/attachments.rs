@@ -12,7 +12,7 @@ pub(super) fn decode(f: &mut Fields<'_, '_>, out: &mut Service) {
     out.ports = ports(f);
     out.expose = f.strings("expose");
     out.extra_hosts = service::extra_hosts(f);
-    out.dns = f.strings_at("dns");
+    out.dns = f.strings_at("dns").into_iter().filter(|at| !at.value.is_empty()).collect();
     out.dns_search = f.strings("dns_search");
     out.dns_opt = f.strings("dns_opt");
 }

@@ -96,6 +96,11 @@ impl<'n, 'r> Fields<'n, 'r> {
         string(node, &self.at(name), self.report)
     }
 
+    /// A string for which empty means absent.
+    pub fn filled(&mut self, name: &'static str) -> Option<String> {
+        self.string(name).filter(|text| !text.is_empty())
+    }
+
     pub fn string_at(&mut self, name: &'static str) -> Option<At<String>> {
         let node = self.node(name)?;
         string(node, &self.at(name), self.report).map(|value| At { span: node.span, value })
@@ -298,6 +303,11 @@ impl<'n, 'r> Fields<'n, 'r> {
         }
     }
 
+    /// Attributes that are someone else's to read.
+    pub fn ignored(&mut self, names: &[&'static str]) {
+        self.asked.extend(names);
+    }
+
     /// An attribute of the format without which the result would be wrong; refused if it was written.
     pub fn refused(&mut self, name: &'static str, help: &str) {
         self.asked.push(name);
@@ -332,6 +342,8 @@ pub(crate) fn expected<'r>(
 ) -> &'r mut crate::diagnostic::Diagnostic {
     let found = match &node.value {
         Value::Str(text) if text.len() <= 40 => format!("`{text}`"),
+        Value::Int(_, text) | Value::Float(_, text) if !text.is_empty() => format!("the number {text}"),
+        Value::Bool(value) => format!("the boolean {value}"),
         _ => node.kind().to_owned(),
     };
     report.error(node.span, format!("{path} must be {what}, not {found}"))

@@ -101,7 +101,9 @@ fn section<'n>(top: &mut Fields<'n, '_>, name: &'static str) -> Vec<&'n Entry> {
         fields::expected("a mapping", node, name, top.report);
         return Vec::new();
     };
-    let mut entries: Vec<&Entry> = map.entries.iter().filter(|entry| !entry.key.starts_with("x-")).collect();
+    // A service may be named `x-…`; elsewhere that is an extension.
+    let extension = |entry: &&Entry| name != "services" && entry.key.starts_with("x-");
+    let mut entries: Vec<&Entry> = map.entries.iter().filter(|entry| !extension(entry)).collect();
     entries.retain(|entry| {
         let fits = entry.key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !fits || entry.key.is_empty() {

@@ -12,21 +12,30 @@ use crate::words::{self, SplitError};
 pub(super) fn decode(f: &mut Fields<'_, '_>, service: &mut Service) {
     service.command = command(f, "command");
     service.entrypoint = command(f, "entrypoint");
-    service.environment = f.scalars("environment");
-    service.user = f.string("user");
+    service.environment = environment(f);
+    service.user = f.filled("user");
     service.group_add = f.strings("group_add");
-    service.working_dir = f.string("working_dir");
-    service.hostname = f.string("hostname");
-    service.domainname = f.string("domainname");
+    service.working_dir = f.filled("working_dir");
+    service.hostname = f.filled("hostname");
+    service.domainname = f.filled("domainname");
     service.init = f.bool("init");
     service.tty = f.bool("tty").unwrap_or(false);
     service.stdin_open = f.bool("stdin_open").unwrap_or(false);
-    service.stop_signal = f.string("stop_signal");
+    service.stop_signal = f.filled("stop_signal");
     service.stop_grace_period = f.duration("stop_grace_period");
     service.healthcheck = healthcheck(f);
     service.logging = logging(f);
     service.restart = restart(f);
     service.depends_on = depends_on(f);
+}
+
+fn environment(f: &mut Fields<'_, '_>) -> BTreeMap<String, Option<String>> {
+    let nameless = f.entries("environment").iter().find(|entry| entry.key.is_empty());
+    if let Some(entry) = nameless {
+        let path = f.at("environment");
+        f.report.error(entry.key_span, format!("{path}: a variable's name is missing")).with_help("write NAME=value");
+    }
+    f.scalars("environment")
 }
 
 /// A list of words, or a string that is split like a shell would; null keeps the image's.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Decoded, EnvFile, Fields, attachments, deploy, fields, mounts, process};
 use crate::diagnostic::Report;
 use crate::project::{At, Device, Service};
-use crate::value::{Entry, Map, Node};
+use crate::value::{Entry, Map};
 
 /// Attributes of the format that nothing here acts on yet.
 const UNSUPPORTED: [&str; 30] = [
@@ -39,6 +39,33 @@ const UNSUPPORTED: [&str; 30] = [
     "use_api_socket",
     "userns_mode",
     "uts",
+];
+
+const BUILD: [&str; 24] = [
+    "additional_contexts",
+    "args",
+    "cache_from",
+    "cache_to",
+    "dockerfile",
+    "dockerfile_inline",
+    "entitlements",
+    "extra_hosts",
+    "isolation",
+    "labels",
+    "network",
+    "no_cache",
+    "no_cache_filter",
+    "platforms",
+    "privileged",
+    "provenance",
+    "pull",
+    "sbom",
+    "secrets",
+    "shm_size",
+    "ssh",
+    "tags",
+    "target",
+    "ulimits",
 ];
 
 pub(super) fn decode(entry: &Entry, decoded: &mut Decoded, report: &mut Report) {
@@ -76,17 +103,23 @@ fn written(map: &Map) -> std::collections::BTreeMap<String, crate::source::Span>
 }
 
 fn identity(f: &mut Fields<'_, '_>, service: &mut Service) {
-    service.image = f.string("image").filter(|image| !image.is_empty());
+    service.image = f.filled("image");
     service.pull_policy = process::pull_policy(f);
-    service.platform = f.string("platform");
-    service.build_context = f
-        .node("build")
-        .and_then(Node::as_map)
-        .map(|build| build.get("context").and_then(Node::as_str).unwrap_or(".").to_owned());
-    service.container_name = f.string("container_name");
+    service.platform = f.filled("platform");
+    service.build_context = build_context(f);
+    service.container_name = f.filled("container_name");
     service.labels = f.string_map("labels");
     service.annotations = f.string_map("annotations");
     service.profiles = f.strings("profiles");
+}
+
+/// Only that there is something to build, and where; the rest is for the tool that builds.
+fn build_context(f: &mut Fields<'_, '_>) -> Option<String> {
+    let mut build = f.child("build")?;
+    let context = build.string("context").unwrap_or_else(|| ".".to_owned());
+    build.ignored(&BUILD);
+    build.finish();
+    Some(context)
 }
 
 fn confinement(f: &mut Fields<'_, '_>, service: &mut Service) {

@@ -1,5 +1,8 @@
 //! What a project is made of.
 
+use skep_compose_spec::project::MountKind;
+use skep_compose_spec::{FileContent, Loaded, Outcome, Request, load as load_step};
+
 use crate::{World, load, shown};
 
 #[test]
@@ -29,4 +32,65 @@ fn the_environment_is_asked_for_and_env_files_fill_in() {
     assert_eq!(web.image.as_deref(), Some("nginx:1.27"));
     let environment: Vec<_> = web.environment.iter().map(|(k, v)| format!("{k}={}", v.as_deref().unwrap())).collect();
     assert_eq!(environment, ["A=outside", "B=2", "C=1.27"]);
+}
+
+#[test]
+fn standard_input_is_a_file_like_any() {
+    let world = World::new().file("-", "services: {web: {image: x, volumes: [\"./a:/a\"]}}");
+    let project = world.load(&["-"]).unwrap_or_else(|e| panic!("{}", shown(&e))).project;
+    let MountKind::Bind(bind) = &project.services["web"].mounts[0].kind else { panic!("a bind mount") };
+    assert_eq!(bind.source, "/app/a");
+}
+
+#[test]
+fn services_of_other_profiles_are_left_out() {
+    let text = "services: {web: {image: x}, debug: {image: y, profiles: [dev], depends_on: [web]}}";
+    let names = |loaded: Loaded| loaded.project.services.into_keys().collect::<Vec<_>>();
+    assert_eq!(names(load(text).unwrap()), ["web"]);
+    let dev = World::new().file("compose.yml", text).variable("COMPOSE_PROFILES", "dev,test");
+    assert_eq!(names(dev.load(&["compose.yml"]).unwrap()), ["debug", "web"]);
+}
+
+#[test]
+fn each_round_asks_for_what_the_one_before_has_shown() {
+    let mut request =
+        Request { files: vec!["c.yml".to_owned()], working_directory: "/app".to_owned(), ..Request::default() };
+    let mut asked = Vec::new();
+    loop {
+        match load_step(&request) {
+            Outcome::Wanted(wanted) => {
+                asked.push(format!("{:?} {:?}", wanted.files, wanted.variables));
+                for path in wanted.files {
+                    let content = match path.as_str() {
+                        "/app/c.yml" => {
+                            let text = "services: {a: {image: \"$I\", env_file: e.env}}\nsecrets: {s: {file: s.txt}}";
+                            FileContent::Bytes(text.as_bytes().into())
+                        }
+                        "/app/.env" => FileContent::Missing,
+                        _ => FileContent::Bytes(b"A=1".as_slice().into()),
+                    };
+                    request.contents.insert(path, content);
+                }
+                request.variables.extend(wanted.variables.into_iter().map(|name| (name, Some("x".to_owned()))));
+            }
+            Outcome::Loaded { .. } => break,
+            Outcome::Refused(errors) => panic!("{}", shown(&errors)),
+        }
+    }
+    let expected = [
+        "{\"/app/.env\", \"/app/c.yml\"} {}",
+        "{} {\"I\"}",
+        "{\"/app/e.env\", \"/app/s.txt\"} {\"COMPOSE_PROJECT_NAME\"}",
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn a_debug_print_of_a_project_has_no_secret_in_it() {
+    let world = World::new()
+        .file("compose.yml", "services: {a: {image: x, secrets: [s]}}\nsecrets: {s: {file: s.txt}}")
+        .file("s.txt", "hunter2");
+    let loaded = world.load(&["compose.yml"]).unwrap_or_else(|e| panic!("{}", shown(&e)));
+    assert!(!format!("{:?}", loaded.project.secrets).contains("hunter2"));
+    assert!(!loaded.project.to_yaml().contains("hunter2"));
 }

@@ -3,6 +3,7 @@
 mod errors;
 mod loading;
 mod oracle;
+mod verdicts;
 
 use std::collections::BTreeMap;
 

@@ -39,6 +39,9 @@ pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {
             )
             .with_help("label the nodes that have it, and place by the label");
     }
+    for (what, resources) in [("limits", limits), ("reservations", reservations)] {
+        smallest(cx, service, what, resources);
+    }
     Resources {
         limits: Limits {
             nano_cpus: given(cpus(limits)),
@@ -49,6 +52,17 @@ pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {
             nano_cpus: given(cpus(reservations)),
             memory: memory(reservations).filter(|memory| memory.0 > 0),
         },
+    }
+}
+
+/// Swarm's smallest amounts: 0.001 cores, 4 MiB.
+fn smallest(cx: &mut Context<'_>, service: &Service, what: &str, resources: &project::Resources) {
+    let path = format!("services.{}.deploy.resources.{what}", service.name);
+    if let Some(At { span, .. }) = resources.nano_cpus.as_ref().filter(|at| (1..1_000_000).contains(&at.value)) {
+        cx.report.error(*span, format!("{path}.cpus must be at least 0.001"));
+    }
+    if let Some(At { span, .. }) = resources.memory.as_ref().filter(|at| (1..4 << 20).contains(&at.value)) {
+        cx.report.error(*span, format!("{path}.memory must be at least 4M"));
     }
 }
 

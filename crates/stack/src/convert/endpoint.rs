@@ -3,7 +3,7 @@
 use skep_compose_spec::project::{self, At, Attachment, Port, PortMode, Protocol, Service, ServiceNetwork};
 use skep_model::{EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode};
 
-use super::Context;
+use super::{Context, Published};
 
 /// A range of published ports longer than this is a mistake more often than a wish.
 const RANGE_MAX: u16 = 1_000;
@@ -73,9 +73,46 @@ pub(super) fn endpoint(cx: &mut Context<'_>, service: &Service) -> EndpointSpec 
         Some(At { value: project::EndpointMode::Dnsrr, .. }) => EndpointMode::DnsRr,
         Some(At { value: project::EndpointMode::Vip, .. }) | None => EndpointMode::Vip,
     };
-    let mut ports: Vec<PortSpec> = service.ports.iter().flat_map(|port| ports(cx, service, port)).collect();
+    let mut ports = Vec::new();
+    for port in &service.ports {
+        for spec in self::ports(cx, service, port) {
+            published_once(cx, service, port, &spec);
+            if mode == EndpointMode::DnsRr && spec.mode == PublishMode::Ingress {
+                let problem =
+                    format!("services.{}: port {} cannot be published by the routing mesh", service.name, spec.target);
+                cx.report
+                    .error(port.span, format!("{problem} with endpoint_mode: dnsrr"))
+                    .with_help("publish it with mode: host, or use endpoint_mode: vip");
+            }
+            ports.push(spec);
+        }
+    }
     ports.sort_by_key(|port| (port.target, port.published, port.protocol, port.mode, port.host_ip));
     EndpointSpec { mode, ports }
+}
+
+/// The routing mesh has one owner for each port; on its own node a task must be alone with it, too.
+fn published_once(cx: &mut Context<'_>, service: &Service, port: &Port, spec: &PortSpec) {
+    if spec.published == 0 {
+        return;
+    }
+    let meets = |other: &Published| {
+        let overlap = other.port.host_ip.is_none() || spec.host_ip.is_none() || other.port.host_ip == spec.host_ip;
+        let both_host = other.port.mode == PublishMode::Host && spec.mode == PublishMode::Host;
+        let same = (other.port.published, other.port.protocol) == (spec.published, spec.protocol);
+        same && overlap && (other.service == service.name || !both_host)
+    };
+    if let Some(other) = cx.published.iter().find(|other| meets(other)) {
+        let (owner, place) = (other.service.clone(), cx.report.sources.place(other.span));
+        let (number, protocol) = (spec.published, spec.protocol.word());
+        cx.report
+            .error(
+                port.span,
+                format!("services.{}: {owner} already publishes {number}/{protocol} ({place})", service.name),
+            )
+            .with_help("publish another port");
+    }
+    cx.published.push(Published { service: service.name.clone(), span: port.span, port: spec.clone() });
 }
 
 /// A range of published ports for one target becomes one port each, as in `docker stack deploy`.

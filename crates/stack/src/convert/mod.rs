@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use skep_compose_spec::project::{Content, ContentSource};
 use skep_compose_spec::{Diagnostic, Project, Report, Span};
-use skep_model::{InvalidSpec, Labels, Stack, validate_content_name, validate_service_name};
+use skep_model::{InvalidSpec, Labels, PortSpec, Stack, validate_content_name, validate_service_name};
 
 use crate::spec::{ContentSpec, StackSpec};
 
@@ -35,6 +35,15 @@ struct Context<'p> {
     stack: &'p str,
     report: Report,
     spec: StackSpec,
+    /// By the services that were converted so far.
+    published: Vec<Published>,
+}
+
+/// A port, and who published it where.
+struct Published {
+    service: String,
+    span: Span,
+    port: PortSpec,
 }
 
 /// Makes `project` the stack named `stack`. Errors come all at once, with the warnings beside them.
@@ -44,6 +53,7 @@ pub fn convert(project: &Project, stack: &str) -> Result<Conversion, Vec<Diagnos
         stack,
         report: Report::on(&project.sources),
         spec: StackSpec { name: stack.to_owned(), ..StackSpec::default() },
+        published: Vec::new(),
     };
     if let Err(problem) = validate_service_name(stack) {
         cx.report.error_nowhere(format!("invalid stack name: {problem}"));

@@ -20,6 +20,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         }
     }
     dependencies(cx, service);
+    let errors = cx.report.error_count();
     let Some(image) = service.image.clone() else {
         let at = service.wrote("build").unwrap_or(service.span);
         cx.report
@@ -47,7 +48,10 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         rollback: deploy::update(service.deploy.rollback_config.as_ref()),
         endpoint: endpoint::endpoint(cx, service),
     };
-    if let Err(invalid) = spec.validate() {
+    // What is wrong with a part has been said where the part stands.
+    if cx.report.error_count() == errors
+        && let Err(invalid) = spec.validate()
+    {
         cx.invalid(service.span, &invalid);
     }
     Some(spec)

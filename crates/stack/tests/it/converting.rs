@@ -642,9 +642,6 @@ volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
             compose.yml:9:10: error: services.a.dns: `nowhere` is not an IP address
                 9 |     dns: nowhere
                   |          ^^^^^^^
-            compose.yml:10:3: error: service st_b: invalid memory value 1048576: must be at least 4 MiB
-               10 |   b:
-                  |   ^
             compose.yml:12:13: error: services.b: ports of sctp are not supported
                12 |     ports: ["80:80/sctp"]
                   |             ^^^^^^^^^^^^
@@ -652,6 +649,9 @@ volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                13 |     networks: {n: {ipv4_address: 10.9.0.7}}
                   |                                  ^^^^^^^^
                    help: remove ipv4_address, and reach the service by its name
+            compose.yml:14:56: error: services.b.deploy.resources.limits.memory must be at least 4M
+               14 |     deploy: {replicas: 2, resources: {limits: {memory: 1m}}}
+                  |                                                        ^^
             compose.yml:15:12: error: network st_n: subnet 10.9.0.1/24 has host bits set; did you mean 10.9.0.0/24?
                15 | networks: {n: {ipam: {config: [{subnet: 10.9.0.1/24}]}}}
                   |            ^
@@ -682,4 +682,49 @@ fn restart_is_a_policy_only_where_deploy_has_none() {
     assert_eq!((failing.condition, failing.max_attempts), (Condition::OnFailure, 3));
     let deploy = policy("{image: x, restart: \"no\", deploy: {restart_policy: {delay: 1s}}}");
     assert_eq!(deploy, RestartPolicy { delay: Duration::from_secs(1), ..swarm });
+}
+
+#[test]
+fn a_port_is_published_once() {
+    check_words(
+        "services:
+  a: {image: x, ports: [\"80:1\", \"127.0.0.1:80:2\", {target: 3, published: 90, mode: host}]}
+  b: {image: x, ports: [\"80:1/udp\", {target: 3, published: 90, mode: host}, \"90:9\"]}
+  c: {image: x, ports: [\"80-81:1\", \"10.0.0.1:85:1\", \"10.0.0.2:85:1\"]}
+  d: {image: x, ports: [\"99:9\"], deploy: {endpoint_mode: dnsrr}}
+",
+        expect![[r#"
+            compose.yml:2:33: error: services.a: a already publishes 80/tcp (compose.yml:2)
+                2 |   a: {image: x, ports: ["80:1", "127.0.0.1:80:2", {target: 3, published: 90, mode: host}]}
+                  |                                 ^^^^^^^^^^^^^^^^
+                   help: publish another port
+            compose.yml:3:77: error: services.b: a already publishes 90/tcp (compose.yml:2)
+                3 |   b: {image: x, ports: ["80:1/udp", {target: 3, published: 90, mode: host}, "90:9"]}
+                  |                                                                             ^^^^^^
+                   help: publish another port
+            compose.yml:4:25: error: services.c: a already publishes 80/tcp (compose.yml:2)
+                4 |   c: {image: x, ports: ["80-81:1", "10.0.0.1:85:1", "10.0.0.2:85:1"]}
+                  |                         ^^^^^^^^^
+                   help: publish another port
+            compose.yml:5:25: error: services.d: port 9 cannot be published by the routing mesh with endpoint_mode: dnsrr
+                5 |   d: {image: x, ports: ["99:9"], deploy: {endpoint_mode: dnsrr}}
+                  |                         ^^^^^^
+                   help: publish it with mode: host, or use endpoint_mode: vip
+        "#]],
+    );
+}
+
+#[test]
+fn the_example_stacks_convert_without_a_word() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/stacks");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let folder = entry.unwrap().path();
+        let text = std::fs::read_to_string(folder.join("compose.yml")).unwrap();
+        let beside = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let files: Vec<(String, String)> =
+            beside.map(|name| (name.clone(), std::fs::read_to_string(folder.join(name)).unwrap())).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let conversion = convert_with(&text, &files).unwrap_or_else(|e| panic!("{}:\n{e}", folder.display()));
+        assert_eq!(shown(&conversion.warnings), "", "{}", folder.display());
+    }
 }
