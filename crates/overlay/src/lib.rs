@@ -1,5 +1,6 @@
 //! One node's network: plan (pure), realize (netlink, nftables), and the net helper (DNS, localhost proxies).
 
+pub mod helper;
 pub mod ipam;
 mod netlink;
 pub mod plan;

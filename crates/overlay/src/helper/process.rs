@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -28,7 +27,8 @@ const LOG_BYTES_MAX: u64 = 1 << 20;
 pub struct Live {
     pub stream: UnixStream,
     pub pid: Pid,
-    exit: AsyncFd<OwnedFd>,
+    /// Of the process, so that no other is ever meant.
+    exit: OwnedFd,
     /// Kept so that it is reaped, if this daemon started it.
     _child: Option<Child>,
 }
@@ -36,7 +36,12 @@ pub struct Live {
 impl Live {
     /// Ends when the process has ended, its sockets closed.
     pub async fn ended(&self) -> io::Result<()> {
-        self.exit.readable().await.map(drop)
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Looked at again and again: it is short and rare, and the runtime's own watch on descriptors is unsafe.
+        while poll(&mut [PollFd::new(&self.exit, PollFlags::IN)], Some(&AT_ONCE))? == 0 {
+            sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// Asks it to end, and makes it.
@@ -70,7 +75,7 @@ fn live(stream: UnixStream, child: Option<Child>) -> io::Result<Option<Live>> {
     let exit = match pidfd_open(pid, PidfdFlags::empty()) {
         // It ended between our connection and this.
         Err(rustix::io::Errno::SRCH) => return Ok(None),
-        opened => AsyncFd::with_interest(opened?, Interest::READABLE)?,
+        opened => opened?,
     };
     Ok(Some(Live { stream, pid, exit, _child: child }))
 }

@@ -185,7 +185,9 @@ impl Server {
     async fn take(&mut self, message: &[u8]) -> Reply {
         let envelope = match serde_json::from_slice::<Envelope>(message) {
             Ok(envelope) => envelope,
-            Err(error) => return Reply::Refused { version: 0, message: format!("the message makes no sense: {error}") },
+            Err(error) => {
+                return Reply::Refused { version: 0, message: format!("the message makes no sense: {error}") };
+            }
         };
         let version = envelope.version;
         match self.try_take(&envelope, message).await {
@@ -198,12 +200,16 @@ impl Server {
         if let Some(snapshot) = &envelope.snapshot {
             refuse_format(snapshot.format)?;
         }
-        let request = serde_json::from_slice(message).map_err(|error| format!("the message makes no sense: {error}"))?;
+        let request =
+            serde_json::from_slice(message).map_err(|error| format!("the message makes no sense: {error}"))?;
         let Request::Apply { version: _, snapshot } = request;
         let unchanged = **self.current.borrow() == snapshot;
         if !unchanged || !self.paths.snapshot().exists() {
             store(&self.paths, &snapshot).map_err(|error| {
-                format!("failed to write `{}`, so a restart would not serve it: {error}", self.paths.snapshot().display())
+                format!(
+                    "failed to write `{}`, so a restart would not serve it: {error}",
+                    self.paths.snapshot().display()
+                )
             })?;
         }
         Ok(self.serve(snapshot).await)

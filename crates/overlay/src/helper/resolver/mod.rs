@@ -74,7 +74,8 @@ impl Resolvers {
             let asked = snapshot.sandboxes.get(id).map(wanted).as_ref() == Some(&open.wanted);
             asked && sockets::identity(&open.wanted.netns).is_ok_and(|identity| identity == open.identity)
         };
-        let gone: Vec<String> = self.open.iter().filter(|(id, open)| !stays(id, open)).map(|(id, _)| id.clone()).collect();
+        let gone: Vec<String> =
+            self.open.iter().filter(|(id, open)| !stays(id, open)).map(|(id, _)| id.clone()).collect();
         for open in gone.iter().filter_map(|id| self.open.remove(id)) {
             for task in open.tasks {
                 task.abort();

@@ -52,7 +52,10 @@ pub fn open(all: Vec<Wanted>) -> Vec<io::Result<Opened>> {
 fn open_one(wanted: &Wanted) -> io::Result<Opened> {
     let Wanted { netns, port } = wanted;
     let failed = |step: &str, error: io::Error| {
-        io::Error::new(error.kind(), format!("failed to {step} in the network namespace `{}`: {error}", netns.display()))
+        io::Error::new(
+            error.kind(),
+            format!("failed to {step} in the network namespace `{}`: {error}", netns.display()),
+        )
     };
     let namespace = File::open(netns).map_err(|error| failed("look", error))?;
     let identity = identity(netns).map_err(|error| failed("look", error))?;
