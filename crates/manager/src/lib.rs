@@ -36,7 +36,7 @@ pub use clock::wall_clock;
 pub use resolve::{ImageResolver, ResolvedImage};
 
 use ca::CaService;
-use control::ControlService;
+pub use control::ControlService;
 use dispatcher::DispatcherService;
 use reports::Reports;
 use sessions::Sessions;
@@ -77,7 +77,7 @@ impl<R: ImageResolver> Manager<R> {
     }
 
     /// The control service, for the socket on this machine.
-    pub fn control(&self) -> Arc<impl skep_api::Control + use<R>> {
+    pub fn control(&self) -> Arc<ControlService<R>> {
         Arc::clone(&self.control)
     }
 

@@ -1,0 +1,386 @@
+//! The node's network, owned by one task: what the cluster wants of it, what runs here, and the kernel.
+//!
+//! Every change ends in the same three beats: plan the whole, hold the published ports in the net helper,
+//! realize in the kernel.
+//! The helper comes first, so that a port that another program has is known before its packets are taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use skep_api::AssignedNetwork;
+use skep_model::{NetworkId, PortSpec, PublishMode, Task, TaskId};
+use skep_overlay::helper::Helper;
+use skep_overlay::ipam::Request;
+use skep_overlay::plan::NodeNetwork;
+use skep_overlay::snapshot::{Listener, ServeError};
+use skep_overlay::{Attachment, Overlay};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::network_view::{ClusterView, LocalEndpoint, container_names, node_network, overlay_network};
+use crate::node::{chain, now};
+
+/// After a change that could not be realized.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A container that wants a place on its task's networks.
+#[derive(Debug)]
+pub struct Attach {
+    pub task: TaskId,
+    pub service: skep_model::ServiceId,
+    pub networks: Vec<NetworkId>,
+    pub fixed: Vec<Option<Ipv4Addr>>,
+    pub names: Vec<String>,
+    pub host_ports: Vec<PortSpec>,
+}
+
+impl Attach {
+    pub fn of(task: &Task, hostname: String) -> Self {
+        Self {
+            task: task.id,
+            service: task.service,
+            networks: task.networks.clone(),
+            fixed: task.spec.networks.iter().map(|attachment| attachment.address).collect(),
+            names: container_names(task, &hostname),
+            host_ports: task.host_ports.clone(),
+        }
+    }
+}
+
+/// A container's place.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    pub netns: PathBuf,
+    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
+    /// Of the first network with a way out.
+    pub gateway: Option<Ipv4Addr>,
+    pub host_ports: Vec<PortSpec>,
+}
+
+enum Command {
+    SetCluster(ClusterView),
+    Expect(BTreeSet<TaskId>),
+    Attach(Attach, oneshot::Sender<Result<Attached, String>>),
+    SetServing { task: TaskId, serving: bool, done: oneshot::Sender<()> },
+    Detach { task: TaskId, done: oneshot::Sender<()> },
+    Teardown(oneshot::Sender<Result<(), String>>),
+}
+
+/// Where the network's owner is asked. Clones share it.
+#[derive(Clone)]
+pub struct NetworkHandle(mpsc::Sender<Command>);
+
+impl NetworkHandle {
+    /// Tasks that may have a container from an earlier daemon: nothing is realized before each of those
+    /// that has a sandbox is attached or detached, or they would lose their network for a moment.
+    pub async fn expect(&self, tasks: BTreeSet<TaskId>) {
+        self.send(Command::Expect(tasks)).await;
+    }
+
+    pub async fn set_cluster(&self, view: ClusterView) {
+        self.send(Command::SetCluster(view)).await;
+    }
+
+    /// Addresses, a network namespace and the published ports of a task; the error is the task's.
+    pub async fn attach(&self, attach: Attach) -> Result<Attached, String> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Attach(attach, reply)).await;
+        answer.await.unwrap_or_else(|_| Err("the node's network is shutting down".to_owned()))
+    }
+
+    /// Takes a container into the maps, or out of them.
+    pub async fn set_serving(&self, task: TaskId, serving: bool) {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::SetServing { task, serving, done }).await;
+        // The owner ends only with the daemon; containers then stay as they are.
+        let _ = answer.await;
+    }
+
+    pub async fn detach(&self, task: TaskId) {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::Detach { task, done }).await;
+        let _ = answer.await;
+    }
+
+    /// Removes every trace from the kernel; the owner ends.
+    pub async fn teardown(&self) -> Result<(), String> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::Teardown(done)).await;
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    async fn send(&self, command: Command) {
+        // As above: a closed channel is a daemon that stops.
+        let _ = self.0.send(command).await;
+    }
+}
+
+/// What the owner needs.
+pub struct NetworkSetup {
+    pub overlay: Overlay,
+    pub helper: Helper,
+    /// The range of the cluster's networks.
+    pub pool: Ipv4Net,
+    pub upstreams: Vec<SocketAddr>,
+}
+
+struct Owner {
+    overlay: Arc<Overlay>,
+    helper: Helper,
+    pool: Ipv4Net,
+    upstreams: Vec<SocketAddr>,
+    cluster: ClusterView,
+    /// Nothing is realized before the first picture of the cluster: it would take down what lives.
+    informed: bool,
+    /// Sandboxes of an earlier daemon whose drivers have not spoken yet.
+    awaited: BTreeSet<TaskId>,
+    local: BTreeMap<TaskId, LocalEndpoint>,
+    refused: Vec<(Listener, String)>,
+    warned: Vec<String>,
+}
+
+/// Starts the owner; it ends when the last handle is dropped.
+pub fn start(setup: NetworkSetup) -> NetworkHandle {
+    let (sender, commands) = mpsc::channel(256);
+    let NetworkSetup { overlay, helper, pool, upstreams } = setup;
+    let owner = Owner {
+        overlay: Arc::new(overlay),
+        helper,
+        pool,
+        upstreams,
+        cluster: ClusterView::default(),
+        informed: false,
+        awaited: BTreeSet::new(),
+        local: BTreeMap::new(),
+        refused: Vec::new(),
+        warned: Vec::new(),
+    };
+    tokio::spawn(owner.run(commands));
+    NetworkHandle(sender)
+}
+
+impl Owner {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut dirty = false;
+        loop {
+            let next = match dirty {
+                true => tokio::time::timeout(RETRY, commands.recv()).await,
+                false => Ok(commands.recv().await),
+            };
+            let mut replies: Vec<Box<dyn FnOnce(&Self) + Send>> = Vec::new();
+            match next {
+                Ok(None) => return,
+                Ok(Some(Command::Teardown(done))) => {
+                    let torn_down = self.teardown().await;
+                    // Whoever asked may not wait any more.
+                    let _ = done.send(torn_down);
+                    return;
+                }
+                Ok(Some(first)) => {
+                    self.take(first, &mut replies).await;
+                    // What is ready is taken together and realized once.
+                    while let Ok(command) = commands.try_recv() {
+                        if let Command::Teardown(done) = command {
+                            let _ = done.send(self.teardown().await);
+                            return;
+                        }
+                        self.take(command, &mut replies).await;
+                    }
+                }
+                Err(_) => {}
+            }
+            dirty = self.informed && self.awaited.is_empty() && !self.realize().await;
+            replies.into_iter().for_each(|reply| reply(&self));
+        }
+    }
+
+    async fn take(&mut self, command: Command, replies: &mut Vec<Box<dyn FnOnce(&Self) + Send>>) {
+        match command {
+            Command::SetCluster(view) => {
+                self.cluster = view;
+                self.informed = true;
+            }
+            Command::Expect(tasks) => {
+                let found: BTreeSet<String> = self.overlay.sandboxes().into_iter().map(|sandbox| sandbox.id).collect();
+                self.awaited = tasks.into_iter().filter(|task| found.contains(&task.to_string())).collect();
+            }
+            Command::Attach(attach, reply) => {
+                self.awaited.remove(&attach.task);
+                let ports = self.ports_of(&attach);
+                let task = attach.task;
+                let attached = self.attach(attach).await;
+                if attached.is_err() {
+                    self.local.remove(&task);
+                }
+                replies.push(Box::new(move |owner| {
+                    let taken = ports.iter().find_map(|port| owner.refusal(port));
+                    let outcome = attached.and_then(|attached| taken.map_or(Ok(attached), Err));
+                    let _ = reply.send(outcome);
+                }));
+            }
+            Command::SetServing { task, serving, done } => {
+                if let Some(endpoint) = self.local.get_mut(&task) {
+                    endpoint.serving = serving;
+                }
+                // Whoever asked may have been dropped with its task.
+                replies.push(Box::new(move |_| {
+                    let _ = done.send(());
+                }));
+            }
+            Command::Detach { task, done } => {
+                self.awaited.remove(&task);
+                self.detach(task).await;
+                // Whoever asked may have been dropped with its task.
+                replies.push(Box::new(move |_| {
+                    let _ = done.send(());
+                }));
+            }
+            Command::Teardown(done) => {
+                let _ = done.send(self.teardown().await);
+            }
+        }
+    }
+
+    /// Every port of this node that the task's service asks for.
+    fn ports_of(&self, attach: &Attach) -> Vec<PortSpec> {
+        let endpoint = self.cluster.endpoints.get(&attach.service);
+        let ingress = endpoint.iter().flat_map(|endpoint| endpoint.ports.iter());
+        let ingress = ingress.filter(|port| port.mode == PublishMode::Ingress);
+        ingress.chain(&attach.host_ports).cloned().collect()
+    }
+
+    fn refusal(&self, port: &PortSpec) -> Option<String> {
+        let (_, message) = self.refused.iter().find(|(listener, _)| {
+            listener.port == port.published && listener.protocol.to_string() == port.protocol.word()
+        })?;
+        Some(format!(
+            "published port {}/{} cannot be used on this node: {message}",
+            port.published,
+            port.protocol.word()
+        ))
+    }
+
+    async fn attach(&mut self, attach: Attach) -> Result<Attached, String> {
+        let id = attach.task.to_string();
+        let mut networks = Vec::new();
+        let mut requests = Vec::new();
+        for (network, fixed) in attach.networks.iter().zip(&attach.fixed) {
+            let assigned = self.cluster.networks.get(network);
+            let assigned = assigned.ok_or_else(|| format!("the node was not told of network {network}"))?;
+            networks.push(overlay_network(assigned));
+            requests.push(self.request(assigned, *fixed));
+        }
+        let now_s = now().0 / 1_000_000_000;
+        let overlay = Arc::clone(&self.overlay);
+        let made = blocking(move || {
+            let addresses = overlay.allocate(&id, &requests, now_s)?;
+            let place = |(network, address)| Attachment { network, address };
+            let attachments: Vec<_> = networks.into_iter().zip(addresses.iter().copied()).map(place).collect();
+            let sandbox = overlay.create_sandbox(&id, &attachments)?;
+            Ok::<_, skep_overlay::RealizeError>((addresses, sandbox))
+        });
+        let (given, sandbox) = made.await.map_err(|error| chain(&error))?;
+        let addresses: Vec<_> = attach.networks.iter().copied().zip(given).collect();
+        let gateway = attach
+            .networks
+            .iter()
+            .filter_map(|id| self.cluster.networks.get(id))
+            .find(|n| !n.spec.internal)
+            .map(|n| n.gateway);
+        let names = attach.networks.iter().map(|network| (*network, attach.names.clone())).collect();
+        let host_ports = attach.host_ports;
+        let endpoint =
+            LocalEndpoint { addresses: addresses.clone(), names, serving: false, host_ports: host_ports.clone() };
+        self.local.insert(attach.task, endpoint);
+        Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
+    }
+
+    /// What the address book is asked for: service addresses and the gateway are never a container's.
+    fn request(&self, network: &AssignedNetwork, wanted: Option<Ipv4Addr>) -> Request {
+        let services = self.cluster.endpoints.values().flat_map(|endpoint| endpoint.networks.iter());
+        let virtual_ips = services.filter(|on| on.network == network.id).filter_map(|on| on.virtual_ip);
+        Request {
+            network: network.id.to_string(),
+            subnet: network.subnet,
+            blocks: network.blocks.clone(),
+            reserved: virtual_ips.chain([network.gateway]).collect(),
+            wanted,
+        }
+    }
+
+    async fn detach(&mut self, task: TaskId) {
+        self.local.remove(&task);
+        let (overlay, id, now_s) = (Arc::clone(&self.overlay), task.to_string(), now().0 / 1_000_000_000);
+        let removed = blocking(move || {
+            overlay.remove_sandbox(&id)?;
+            overlay.release(&id, now_s)
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(task.id = %task, error = chain(&error), "a task's network namespace was not removed");
+        }
+    }
+
+    /// False when something failed and must be tried again.
+    async fn realize(&mut self) -> bool {
+        let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams);
+        let planned = self.overlay.plan(&wanted);
+        for problem in &planned.problems {
+            self.warn_once(problem.to_string());
+        }
+        match self.helper.apply(planned.snapshot).await {
+            Ok(errors) => self.leave_out_refused(&mut wanted, errors),
+            // Names and localhost are late; the kernel's part does not wait for them.
+            Err(error) => self.warn_once(format!("the net helper does not serve: {}", chain(&error))),
+        }
+        let overlay = Arc::clone(&self.overlay);
+        match blocking(move || overlay.apply(&wanted)).await {
+            Ok(applied) => {
+                applied.warnings.iter().for_each(|warning| self.warn_once(warning.to_string()));
+                true
+            }
+            Err(error) => {
+                self.warn_once(format!("the node's network could not be changed: {}", chain(&error)));
+                false
+            }
+        }
+    }
+
+    /// A port that another program has stays that program's.
+    fn leave_out_refused(&mut self, wanted: &mut NodeNetwork, errors: Vec<ServeError>) {
+        self.refused.clear();
+        for error in errors {
+            match error {
+                ServeError::Listener { listener, message } => self.refused.push((listener, message)),
+                ServeError::Resolver { sandbox, message } => {
+                    self.warn_once(format!("container {sandbox} has no resolver: {message}"))
+                }
+            }
+        }
+        for (listener, message) in self.refused.clone() {
+            self.warn_once(format!("published port {}/{}: {message}", listener.port, listener.protocol));
+            wanted.published.retain(|port| {
+                (port.protocol, port.published, port.bind) != (listener.protocol, listener.port, listener.bind)
+            });
+        }
+    }
+
+    fn warn_once(&mut self, warning: String) {
+        if !self.warned.contains(&warning) {
+            tracing::warn!(warning, "network");
+            self.warned.push(warning);
+        }
+    }
+
+    async fn teardown(&mut self) -> Result<(), String> {
+        self.helper.stop().await.map_err(|error| chain(&error))?;
+        let overlay = Arc::clone(&self.overlay);
+        blocking(move || overlay.teardown()).await.map_err(|error| chain(&error))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("work on the network does not panic")
+}

@@ -1,0 +1,161 @@
+//! The agent's session with a manager: kept open, opened again, and fed.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, connect_tls};
+use skep_identity::{Expect, Tls};
+use skep_model::{IdSource, Role};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::describe::describe;
+use crate::node::chain;
+use crate::relay::Relay;
+use crate::reporter::Reporter;
+use crate::worker::Worker;
+
+/// Between two tries to reach a manager: the first pause, and the longest.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Messages that wait for a manager that is slow to read.
+const QUEUE: usize = 256;
+
+/// What a session is opened with.
+pub struct SessionSetup {
+    pub tls: Tls,
+    /// `host:port` of the managers to begin with.
+    pub managers: Vec<String>,
+    /// The address that others reach this node under; empty leaves it to the connection.
+    pub address: String,
+    pub reporter: Reporter,
+    pub warnings: Vec<String>,
+    pub connected: watch::Sender<bool>,
+    /// Spreads retries of many nodes; must be random.
+    pub seed: u128,
+}
+
+/// Runs sessions until `stop`, one after the other; says good-bye at the end.
+pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, stop: CancellationToken) {
+    let mut jitter = IdSource::from_seed(setup.seed);
+    let mut pause = RETRY;
+    let mut number = 0;
+    while !stop.is_cancelled() {
+        let manager = setup.managers[number % setup.managers.len()].clone();
+        number += 1;
+        let opened = open(&setup, &manager, worker.revision()).await;
+        match opened {
+            Ok((to_manager, messages)) => {
+                pause = RETRY;
+                setup.connected.send_replace(true);
+                tracing::info!(manager, "session opened");
+                let end = converse(&mut setup, worker, relay, to_manager, messages, &stop).await;
+                setup.connected.send_replace(false);
+                tracing::info!(manager, reason = end, "session ended");
+            }
+            Err(error) => tracing::warn!(manager, error, retry_in = ?pause, "no session with this manager"),
+        }
+        let spread = Duration::from_millis(jitter.below(pause.as_millis() as u64 + 1));
+        tokio::select! {
+            () = tokio::time::sleep(pause + spread) => pause = (pause * 2).min(RETRY_MAX),
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+type Incoming = skep_api::Messages<ManagerMessage>;
+
+async fn open(
+    setup: &SessionSetup,
+    manager: &str,
+    revision: u64,
+) -> Result<(mpsc::Sender<AgentMessage>, Incoming), String> {
+    let connection =
+        connect_tls(manager, setup.tls.connector(Expect::Role(Role::Manager))).await.map_err(|error| chain(&error))?;
+    let client = DispatcherClient::new(connection);
+    let (to_manager, outgoing) = mpsc::channel(QUEUE);
+    let description = describe(&setup.warnings);
+    let hello = Hello { protocol: DISPATCH_PROTOCOL, description, address: setup.address.clone(), revision };
+    to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
+    let messages = client.session(ReceiverStream::new(outgoing)).await.map_err(|refusal| refusal.message)?;
+    Ok((to_manager, messages))
+}
+
+enum Event {
+    Message(Option<Result<ManagerMessage, Refusal>>),
+    Beat,
+    News,
+    Stop,
+}
+
+/// One session's life; returns why it ended.
+async fn converse(
+    setup: &mut SessionSetup,
+    worker: &mut Worker,
+    relay: &Relay,
+    to_manager: mpsc::Sender<AgentMessage>,
+    mut messages: Incoming,
+    stop: &CancellationToken,
+) -> String {
+    let mut beats = tokio::time::interval(Duration::from_secs(1));
+    setup.reporter.send_all_again();
+    loop {
+        let event = tokio::select! {
+            message = messages.next() => Event::Message(message),
+            _ = beats.tick() => Event::Beat,
+            () = setup.reporter.news() => Event::News,
+            () = stop.cancelled() => Event::Stop,
+        };
+        let sent = match event {
+            Event::Message(Some(Ok(message))) => {
+                match take(setup, worker, relay, &to_manager, &mut beats, message).await {
+                    Ok(()) => continue,
+                    Err(reason) => return reason,
+                }
+            }
+            Event::Message(Some(Err(refusal))) => return refusal.message,
+            Event::Message(None) => return "the manager ended it".to_owned(),
+            Event::Beat => to_manager.send(AgentMessage::Heartbeat).await,
+            Event::News => match setup.reporter.take_unsent() {
+                tasks if tasks.is_empty() => continue,
+                tasks => to_manager.send(AgentMessage::Report { tasks }).await,
+            },
+            Event::Stop => {
+                // The manager learns it from the end of the stream too, only later.
+                let _ = to_manager.send(AgentMessage::Leaving).await;
+                tokio::task::yield_now().await;
+                return "this daemon stops".to_owned();
+            }
+        };
+        if sent.is_err() {
+            return "the connection broke".to_owned();
+        }
+    }
+}
+
+async fn take(
+    setup: &mut SessionSetup,
+    worker: &mut Worker,
+    relay: &Relay,
+    to_manager: &mpsc::Sender<AgentMessage>,
+    beats: &mut tokio::time::Interval,
+    message: ManagerMessage,
+) -> Result<(), String> {
+    match message {
+        ManagerMessage::Welcome(welcome) => {
+            *beats = tokio::time::interval(welcome.heartbeat_period);
+            if !welcome.managers.is_empty() {
+                setup.managers = welcome.managers;
+            }
+        }
+        ManagerMessage::Assignments(assignments) => {
+            worker.assign(assignments).await.map_err(|error| error.to_string())?
+        }
+        ManagerMessage::Log { request, task, options } => relay.log(request, task, options, to_manager.clone()),
+        ManagerMessage::Exec { request, task, spec } => relay.exec(request, task, spec, to_manager.clone()),
+        ManagerMessage::Feed { request, input } => relay.feed(request, input),
+        ManagerMessage::Cancel { request } => relay.cancel(request),
+    }
+    Ok(())
+}

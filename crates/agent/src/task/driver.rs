@@ -1,0 +1,420 @@
+//! The driver of one task: performs the steps, reports what it sees, and cleans up at the end.
+//!
+//! One tokio task each. It owns the container's name, its watch and its health; wishes come in over a
+//! watch channel, reports go out over the reporter.
+//! When the daemon stops, drivers are dropped and containers run on; the next daemon's drivers adopt them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use skep_image::Image;
+use skep_model::{ContainerStatus, DesiredState, NetworkAddress, PortSpec, Task, TaskState, TaskStatus, Timestamp};
+use skep_runtime::{ClientError, Container, Signal, State};
+use tokio::sync::watch;
+
+use super::health::{Check, Progress};
+use super::plan::stop_grace;
+use super::prepare::{self, Contents};
+use super::probe;
+use super::step::{Health, Observed, Step, next};
+use super::watch::{Ended, Watch};
+use crate::network::{Attach, NetworkHandle};
+use crate::node::{Node, chain, now, timestamp};
+use crate::reporter::Reporter;
+
+/// What the managers want of a task now; `Forget` once it is no longer assigned to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Be(DesiredState),
+    Forget,
+}
+
+/// What a driver is started with.
+pub struct DriverSetup {
+    pub node: Arc<Node>,
+    pub network: NetworkHandle,
+    pub reporter: Reporter,
+    pub task: Arc<Task>,
+    pub secrets: Arc<Contents>,
+    pub configs: Arc<Contents>,
+}
+
+struct Driver {
+    setup: DriverSetup,
+    wish: watch::Receiver<Wish>,
+    status: TaskStatus,
+    observed: Observed,
+    container: Option<Running>,
+    image: Option<Image>,
+}
+
+/// A container that is there.
+struct Running {
+    container: Container,
+    watch: Watch,
+    check: Option<Check>,
+    progress: Progress,
+    started: Instant,
+}
+
+/// Runs a task until it is forgotten.
+pub async fn run(setup: DriverSetup, wish: watch::Receiver<Wish>) {
+    let status = setup.task.status.clone();
+    let mut driver = Driver { setup, wish, status, observed: Observed::Nothing, container: None, image: None };
+    match driver.status.state.is_terminal() {
+        // It ended while no daemon looked: what is left of it goes.
+        true => driver.release().await,
+        false => {
+            driver.adopt().await;
+            driver.drive().await;
+        }
+    }
+    driver.await_forget().await;
+    driver.forget().await;
+}
+
+impl Driver {
+    fn id(&self) -> String {
+        self.setup.task.id.to_string()
+    }
+
+    fn desired(&self) -> DesiredState {
+        match *self.wish.borrow() {
+            Wish::Be(desired) => desired,
+            Wish::Forget => DesiredState::Remove,
+        }
+    }
+
+    async fn drive(&mut self) {
+        loop {
+            match next(self.desired(), self.status.state, &self.observed) {
+                Step::Prepare => self.prepare().await,
+                Step::Start => self.start().await,
+                Step::Report(state) => self.reach(state).await,
+                Step::Wait => self.wait().await,
+                Step::Stop => self.stop().await,
+                Step::End(state) => {
+                    self.end(state).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Finds the container that an earlier daemon left.
+    async fn adopt(&mut self) {
+        let (run_dir, id) = (self.setup.node.run_dir().to_owned(), self.id());
+        let found = Container::open(&run_dir, &id).and_then(|container| Ok((container.state()?, container)));
+        let Ok((state, container)) = found else {
+            // Nothing of it lives; a sandbox may be left, and is made anew with the container.
+            return self.setup.network.detach(self.setup.task.id).await;
+        };
+        let image = self.setup.task.spec.container.image.parse().ok();
+        self.image = image.and_then(|reference| self.setup.node.images.find(&reference).ok().flatten());
+        let hostname = self.setup.task.spec.container.hostname.clone().unwrap_or_else(|| self.setup.task.id.short());
+        match self.setup.network.attach(Attach::of(&self.setup.task, hostname)).await {
+            Ok(attached) => self.set_addresses(&attached.addresses, attached.host_ports),
+            Err(error) => tracing::error!(task.id = id, error, "an adopted container has no network"),
+        }
+        match state {
+            State::Created { pid } => self.take(container, pid, None),
+            State::Running { pid, started_at } => self.take(container, pid, Some(started_at)),
+            State::Exited { code, oom_killed, error, .. } => {
+                self.observed = Observed::Ended { exit_code: code, oom_killed, error, stop_asked: false };
+            }
+        }
+        tracing::info!(task.id = self.id(), "container adopted");
+    }
+
+    fn take(&mut self, container: Container, pid: i32, started_at: Option<SystemTime>) {
+        let watch = match Watch::new(&container) {
+            Ok(watch) => watch,
+            Err(error) => return self.lost(&error),
+        };
+        let check = self
+            .image
+            .as_ref()
+            .and_then(|image| Check::resolve(self.setup.task.spec.container.health_check.as_ref(), &image.config));
+        let elapsed = started_at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        let started = Instant::now().checked_sub(elapsed).unwrap_or_else(Instant::now);
+        let status = self.container_status();
+        status.pid = u32::try_from(pid).unwrap_or(0);
+        status.started_at = started_at.map(timestamp);
+        let health = if check.is_some() { Health::Starting } else { Health::Unchecked };
+        self.observed = if started_at.is_some() { Observed::Running { health } } else { Observed::Created };
+        self.container = Some(Running { container, watch, check, progress: Progress::new(), started });
+    }
+
+    async fn prepare(&mut self) {
+        self.report(TaskState::Preparing, "preparing");
+        let setup = &self.setup;
+        let (secrets, configs) = (Arc::clone(&setup.secrets), Arc::clone(&setup.configs));
+        let prepared = tokio::select! {
+            prepared = prepare::prepare(&setup.node, &setup.network, &setup.task, &secrets, &configs) => prepared,
+            () = stop_wished(&mut self.wish) => return,
+        };
+        let ready = match prepared {
+            Ok(ready) => ready,
+            Err(error) => return self.reject(error),
+        };
+        for warning in &ready.warnings {
+            tracing::warn!(task.id = self.id(), warning, "a limit cannot be held");
+        }
+        self.set_addresses(&ready.addresses, ready.host_ports);
+        self.image = Some(ready.image);
+        match Container::open(self.setup.node.run_dir(), &self.id()) {
+            Ok(container) => self.take(container, 0, None),
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    async fn start(&mut self) {
+        let Some(running) = &self.container else { return };
+        let container = running.container.clone();
+        let started = blocking(move || {
+            container.start()?;
+            container.state()
+        });
+        match started.await {
+            Ok(State::Running { pid, started_at }) => {
+                let Some(Running { container, .. }) = self.container.take() else { return };
+                self.take(container, pid, Some(started_at));
+            }
+            // It ran and is over already, or its end is about to be told.
+            Ok(State::Exited { code, oom_killed, error, started_at, .. }) => {
+                self.container_status().started_at = started_at.map(timestamp);
+                self.observed = Observed::Ended { exit_code: code, oom_killed, error, stop_asked: false };
+            }
+            Ok(State::Created { .. }) => {}
+            Err(ClientError::Refused(failure)) => {
+                let (exit_code, error) = (failure.exit_code, Some(failure.message));
+                self.observed = Observed::Ended { exit_code, oom_killed: false, error, stop_asked: false };
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    async fn reach(&mut self, state: TaskState) {
+        let message = match state {
+            TaskState::Ready => "prepared",
+            TaskState::Starting => "starting",
+            _ => "started",
+        };
+        if state == TaskState::Running {
+            self.setup.network.set_serving(self.setup.task.id, true).await;
+        }
+        self.report(state, message);
+    }
+
+    /// Waits for whatever comes first: the end, a new wish, the next probe.
+    async fn wait(&mut self) {
+        let Some(running) = &mut self.container else {
+            // Nothing is there and nothing is wanted yet.
+            return drop(self.wish.changed().await);
+        };
+        let checks = matches!(self.observed, Observed::Running { .. });
+        let Running { container, watch, check, progress, started } = running;
+        let check = check.as_ref().filter(|_| checks);
+        let pause = check.map(|check| check.pause(progress, started.elapsed()));
+        tokio::select! {
+            ended = watch.ended() => self.ended(ended, false),
+            changed = self.wish.changed() => if changed.is_err() { std::future::pending().await },
+            () = sleep_or_forever(pause) => {
+                let Some(check) = check else { return };
+                let (container, argv, timeout) = (container.clone(), check.argv.clone(), check.timeout);
+                let (code, output) = blocking(move || probe::run(&container, &argv, timeout)).await;
+                progress.record(check, code, output, started.elapsed());
+                self.observed = Observed::Running { health: progress.health };
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Ended, stop_asked: bool) {
+        let Ended { exit_code, oom_killed, error } = ended;
+        self.observed = Observed::Ended { exit_code, oom_killed, error, stop_asked };
+    }
+
+    /// Out of the maps, then the signal, then the grace, then SIGKILL.
+    async fn stop(&mut self) {
+        let unhealthy = self.observed == Observed::Running { health: Health::Unhealthy };
+        self.setup.network.set_serving(self.setup.task.id, false).await;
+        let Some(running) = &mut self.container else {
+            self.observed = Observed::Ended { exit_code: 0, oom_killed: false, error: None, stop_asked: true };
+            return;
+        };
+        let never_ran = self.observed == Observed::Created;
+        let container = running.container.clone();
+        let first = move || if never_ran { container.signal(Signal::KILL) } else { container.stop() };
+        if let Err(error) = blocking(first).await {
+            tracing::debug!(
+                task.id = self.setup.task.id.to_string(),
+                error = chain(&error),
+                "the stop signal was not delivered"
+            );
+        }
+        let grace = if never_ran { Duration::from_secs(1) } else { stop_grace(&self.setup.task.spec.container) };
+        let mut ended = match tokio::time::timeout(grace, running.watch.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let container = running.container.clone();
+                if let Err(error) = blocking(move || container.signal(Signal::KILL)).await {
+                    tracing::debug!(
+                        task.id = self.setup.task.id.to_string(),
+                        error = chain(&error),
+                        "SIGKILL was not delivered"
+                    );
+                }
+                running.watch.ended().await
+            }
+        };
+        if unhealthy {
+            let last = running
+                .progress
+                .last
+                .as_ref()
+                .map(|(code, output)| format!(": the last check gave {code}: {}", output.trim()));
+            ended.error = Some(format!("unhealthy container{}", last.unwrap_or_default()));
+        }
+        self.ended(ended, !unhealthy);
+    }
+
+    async fn end(&mut self, state: TaskState) {
+        let Observed::Ended { exit_code, oom_killed, error, .. } = self.observed.clone() else {
+            let message = if state == TaskState::Shutdown { "shutdown" } else { "" };
+            if !self.status.state.is_terminal() {
+                self.report(state, message);
+            }
+            return self.release().await;
+        };
+        let memory = self.setup.task.spec.resources.limits.memory;
+        let status = self.container_status();
+        (status.exit_code, status.oom_killed, status.pid) = (Some(exit_code), oom_killed, 0);
+        let reason = match (&error, oom_killed) {
+            (Some(error), _) => Some(error.clone()),
+            (None, true) => Some(match memory {
+                Some(limit) => format!("OOM killed: it used more than its memory limit of {} bytes", limit.0),
+                None => "OOM killed: the machine ran out of memory".to_owned(),
+            }),
+            (None, false) => None,
+        };
+        self.status.error = match state {
+            TaskState::Failed => Some(match reason {
+                Some(reason) => format!("task: non-zero exit ({exit_code}): {reason}"),
+                None => format!("task: non-zero exit ({exit_code})"),
+            }),
+            _ => None,
+        };
+        let message = match state {
+            TaskState::Complete => "finished",
+            TaskState::Shutdown => "shutdown",
+            _ => "started",
+        };
+        self.report(state, message);
+        self.release().await;
+    }
+
+    /// Before it started: the image, the network, a mount or the command is wrong.
+    fn reject(&mut self, error: String) {
+        tracing::info!(task.id = self.id(), error, "task rejected");
+        self.status.error = Some(error);
+        self.report(TaskState::Rejected, "preparing");
+    }
+
+    fn lost(&mut self, error: &ClientError) {
+        let error = Some(chain(error));
+        self.observed = Observed::Ended { exit_code: 255, oom_killed: false, error, stop_asked: false };
+    }
+
+    /// Gives back what an ended container does not need: warden, cgroup, network, secrets. Its files and
+    /// log stay until the task is forgotten.
+    async fn release(&mut self) {
+        let (run_dir, id) = (self.setup.node.run_dir().to_owned(), self.id());
+        let known = self.container.take().map(|running| running.container);
+        let released = blocking(move || match known.map_or_else(|| Container::open(&run_dir, &id), Ok) {
+            Ok(container) => container.release(),
+            Err(_) => Ok(()),
+        });
+        if let Err(error) = released.await {
+            tracing::warn!(task.id = self.id(), error = chain(&error), "a container's supervisor was not released");
+        }
+        self.setup.network.detach(self.setup.task.id).await;
+        if let Err(error) = self.setup.node.secrets.forget(&self.id()) {
+            tracing::warn!(task.id = self.id(), %error, "a task's secrets were not removed");
+        }
+    }
+
+    async fn await_forget(&mut self) {
+        // The sender's end is a daemon that stops: nothing is forgotten then.
+        if self.wish.wait_for(|wish| *wish == Wish::Forget).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn forget(&mut self) {
+        self.release().await;
+        let folder = self.setup.node.container_dir(&self.id());
+        let removed = blocking(move || std::fs::remove_dir_all(folder)).await;
+        if let Err(error) =
+            removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        {
+            tracing::warn!(task.id = self.id(), %error, "a container's folder was not removed");
+        }
+        self.setup.reporter.forget(self.setup.task.id);
+    }
+
+    fn container_status(&mut self) -> &mut ContainerStatus {
+        let id = self.setup.task.id.to_string();
+        self.status.container.get_or_insert_with(|| ContainerStatus { container_id: id, ..ContainerStatus::default() })
+    }
+
+    fn set_addresses(&mut self, addresses: &[(skep_model::NetworkId, std::net::Ipv4Addr)], ports: Vec<PortSpec>) {
+        let address = |(network, address): &(skep_model::NetworkId, std::net::Ipv4Addr)| NetworkAddress {
+            network: *network,
+            address: *address,
+        };
+        self.status.addresses = addresses.iter().map(address).collect();
+        self.status.ports = ports;
+    }
+
+    fn report(&mut self, state: TaskState, message: &str) {
+        tracing::debug!(
+            task.id = self.id(),
+            state.from = self.status.state.word(),
+            state.to = state.word(),
+            "task moved"
+        );
+        (self.status.state, self.status.at) = (state, self.time_of(state));
+        self.status.message = message.to_owned();
+        let health = match self.observed {
+            Observed::Running { health: Health::Healthy } => Some(true),
+            Observed::Running { health: Health::Unhealthy } => Some(false),
+            _ => None,
+        };
+        self.setup.reporter.report(&self.setup.task, &self.status, health);
+    }
+
+    /// A container without a health check runs since it started, so that adopting it changes nothing.
+    fn time_of(&self, state: TaskState) -> Timestamp {
+        let unchecked = self.observed == Observed::Running { health: Health::Unchecked };
+        let started = self.status.container.as_ref().and_then(|container| container.started_at);
+        started.filter(|_| state == TaskState::Running && unchecked).unwrap_or_else(now)
+    }
+}
+
+async fn stop_wished(wish: &mut watch::Receiver<Wish>) {
+    let stops = |wish: &Wish| matches!(wish, Wish::Forget | Wish::Be(DesiredState::Shutdown | DesiredState::Remove));
+    if wish.wait_for(stops).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn sleep_or_forever(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("work for a container does not panic")
+}

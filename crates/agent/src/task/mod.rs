@@ -1,0 +1,14 @@
+//! One task on this node: from its assignment to its end.
+//!
+//! `step` decides, `driver` performs and reports; `prepare` makes what the container needs, `plan` says
+//! what it is, `watch` waits for its end, `probe` runs its health check.
+
+pub mod driver;
+pub mod files;
+pub mod health;
+pub mod plan;
+pub mod prepare;
+pub mod probe;
+pub mod step;
+pub mod template;
+pub mod watch;

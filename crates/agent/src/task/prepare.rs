@@ -1,0 +1,203 @@
+//! Making everything that a task's container needs, up to the container itself waiting before its command.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use skep_image::{Credentials, Image, Platform, Reference};
+use skep_model::{ContainerSpec, ContentDigest, Mount, MountKind, NetworkId, PortSpec, PullPolicy, Task};
+use skep_overlay::snapshot::RESOLVER;
+use skep_runtime::plan::Network;
+
+use super::files::{self, Delivery};
+use super::plan::{Prepared, container_plan, volume_targets};
+use super::template::expand;
+use crate::network::{Attach, NetworkHandle};
+use crate::node::{Node, chain};
+
+/// Contents of the secrets and configs that this node was given.
+pub type Contents = BTreeMap<ContentDigest, Bytes>;
+
+/// What became of the preparation.
+#[derive(Debug)]
+pub struct Ready {
+    pub image: Image,
+    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
+    pub host_ports: Vec<PortSpec>,
+    /// Limits that this kernel cannot hold, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Prepares and creates the container. The error is the task's, in words; what was made until then is
+/// taken away by the task's clean-up.
+pub async fn prepare(
+    node: &Arc<Node>,
+    network: &NetworkHandle,
+    task: &Task,
+    secrets: &Contents,
+    configs: &Contents,
+) -> Result<Ready, String> {
+    let spec = &task.spec.container;
+    let image = pull(node, spec).await?;
+    let hostname = match &spec.hostname {
+        Some(hostname) => expand(hostname, task, &node.settings.facts)?,
+        None => task.id.short(),
+    };
+    let attached = network.attach(Attach::of(task, hostname.clone())).await?;
+    let folder = node.container_dir(&task.id.to_string());
+    fresh_folder(&folder).map_err(|error| format!("failed to prepare the folder `{}`: {error}", folder.display()))?;
+    let addresses: Vec<Ipv4Addr> = attached.addresses.iter().map(|(_, address)| *address).collect();
+    let mut files = text_files(&folder, spec, &hostname, &addresses, attached.gateway)?;
+    files.extend(deliveries(node, task, secrets, configs)?);
+    let prepared = Prepared {
+        image: &image.config,
+        layers: image.layers.iter().rev().cloned().collect(),
+        cgroup_parent: node.containers_cgroup(),
+        network: Network::Path(attached.netns),
+        volumes: volumes(node, task, &image, &folder)?,
+        folder,
+        files,
+    };
+    let plan = container_plan(task, &node.settings.facts, prepared)?;
+    let created = node.create(plan).await.map_err(|failure| failure.message)?;
+    Ok(Ready { image, addresses: attached.addresses, host_ports: attached.host_ports, warnings: created.warnings })
+}
+
+/// The task's image on this node: found, or pulled.
+pub async fn pull(node: &Node, spec: &ContainerSpec) -> Result<Image, String> {
+    let reference: Reference = spec.image.parse().map_err(|error| chain(&error))?;
+    if spec.pull_policy != PullPolicy::Always || reference.digest().is_some() {
+        match node.images.find(&reference) {
+            Ok(Some(image)) => return Ok(image),
+            Ok(None) if spec.pull_policy == PullPolicy::Never => {
+                return Err(format!("image `{}` is not on this node, and its pull policy is never", spec.image));
+            }
+            Ok(None) => {}
+            Err(error) => return Err(chain(&error)),
+        }
+    }
+    let credentials = spec.registry_auth.as_deref().map(credentials).transpose()?;
+    let images = node.images.clone();
+    // On a thread of its own: of the pull's future the compiler cannot see that it may move between threads
+    // (rust#102211). It waits for the network and the disk all the while.
+    let runtime = tokio::runtime::Handle::current();
+    let pulling = tokio::task::spawn_blocking(move || {
+        runtime.block_on(images.pull(&reference, credentials.as_ref(), &Platform::host(), |_| {}))
+    });
+    pulling.await.expect("pulling an image does not panic").map_err(|error| chain(&error))
+}
+
+/// Credentials as they came with the spec: base64 of their JSON.
+pub fn credentials(text: &str) -> Result<Credentials, String> {
+    use base64::Engine as _;
+    let broken = "the registry credentials of the service cannot be read; deploy again with --with-registry-auth";
+    let json = base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| broken.to_owned())?;
+    serde_json::from_slice(&json).map_err(|_| broken.to_owned())
+}
+
+/// The container's own folder without what an earlier run of the task left; its log stays.
+fn fresh_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for part in ["upper", "work", "merged"] {
+        match std::fs::remove_dir_all(folder.join(part)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn text_files(
+    folder: &Path,
+    spec: &ContainerSpec,
+    hostname: &str,
+    addresses: &[Ipv4Addr],
+    gateway: Option<Ipv4Addr>,
+) -> Result<Vec<(PathBuf, String)>, String> {
+    let resolver = (!addresses.is_empty()).then_some(RESOLVER);
+    let hosts = files::hosts(spec, hostname, addresses, gateway)?;
+    let resolv = files::resolv_conf(spec, resolver);
+    let name = format!("{hostname}\n");
+    let written = [
+        ("hosts", "/etc/hosts", hosts.as_str()),
+        ("resolv.conf", "/etc/resolv.conf", resolv.as_str()),
+        ("hostname", "/etc/hostname", name.as_str()),
+    ];
+    files::write_plain(folder, &written)
+        .map_err(|error| format!("failed to write the files of `{}`: {error}", folder.display()))
+}
+
+fn deliveries(
+    node: &Node,
+    task: &Task,
+    secrets: &Contents,
+    configs: &Contents,
+) -> Result<Vec<(PathBuf, String)>, String> {
+    let spec = &task.spec.container;
+    let of_secrets = spec.secrets.iter().map(|reference| {
+        let data = content(secrets, reference.digest.as_ref(), "secret", &reference.secret)?;
+        Ok(Delivery { target: &reference.file, data })
+    });
+    let of_configs = spec.configs.iter().map(|reference| {
+        let data = content(configs, reference.digest.as_ref(), "config", &reference.config)?;
+        Ok(Delivery { target: &reference.file, data })
+    });
+    let of_secrets: Vec<_> = of_secrets.collect::<Result<_, String>>()?;
+    let of_configs: Vec<_> = of_configs.collect::<Result<_, String>>()?;
+    let delivered = node.secrets.deliver(&task.id.to_string(), &of_secrets, &of_configs);
+    delivered.map_err(|error| format!("failed to deliver secrets and configs: {error}"))
+}
+
+fn content<'a>(
+    known: &'a Contents,
+    digest: Option<&ContentDigest>,
+    kind: &str,
+    name: &str,
+) -> Result<&'a [u8], String> {
+    let found = digest.and_then(|digest| known.get(digest)).map(|data| &data[..]);
+    found.ok_or_else(|| {
+        format!("{kind} {name} did not come with the task; it was removed, or its manager runs another version")
+    })
+}
+
+/// The host folder of each volume target.
+fn volumes(node: &Node, task: &Task, image: &Image, folder: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
+    let spec = &task.spec.container;
+    let mut sources = BTreeMap::new();
+    for (number, (target, name)) in volume_targets(spec, &image.config).into_iter().enumerate() {
+        let written = spec.mounts.iter().find(|mount| mount.target == target);
+        let source = match &name {
+            Some(name) => named_volume(node, task, name, written)?,
+            None => folder.join("volumes").join(number.to_string()),
+        };
+        std::fs::create_dir_all(&source)
+            .map_err(|error| format!("failed to create `{}`: {error}", source.display()))?;
+        sources.insert(target, source);
+    }
+    Ok(sources)
+}
+
+fn named_volume(node: &Node, task: &Task, name: &str, written: Option<&Mount>) -> Result<PathBuf, String> {
+    let name = expand(name, task, &node.settings.facts)?;
+    let Some(MountKind::Volume { driver, options, labels, subpath, .. }) = written.map(|mount| &mount.kind) else {
+        return node.volumes.ensure(&name, &Default::default()).map_err(|error| chain(&error));
+    };
+    let foreign = driver.as_deref().filter(|driver| *driver != "local" || !options.is_empty());
+    if let Some(driver) = foreign {
+        return Err(crate::volumes::VolumeError::Driver { name, driver: driver.to_owned() }.to_string());
+    }
+    let data = node.volumes.ensure(&name, labels).map_err(|error| chain(&error))?;
+    match subpath {
+        None => Ok(data),
+        Some(subpath) => {
+            let inside = Path::new(subpath).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            if inside {
+                Ok(data.join(subpath))
+            } else {
+                Err(format!("volume {name}: subpath `{subpath}` leads out of the volume"))
+            }
+        }
+    }
+}
