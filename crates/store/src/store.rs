@@ -121,8 +121,9 @@ impl Store {
             Err(error) => return Err(InitializeError::Raft(error.to_string())),
         }
         let mut leadership = self.leadership();
-        let decided = leadership.wait_for(|now| !matches!(now, Leadership::Follower { .. })).await;
-        if decided.is_err() {
+        // Only whether: what `wait_for` gives is a lock, and the proposal below waits.
+        let decided = leadership.wait_for(|now| !matches!(now, Leadership::Follower { .. })).await.is_ok();
+        if !decided {
             return Err(InitializeError::Raft("Raft stopped".to_owned()));
         }
         Ok(self.propose(changes).await?)
