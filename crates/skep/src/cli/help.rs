@@ -1,0 +1,36 @@
+//! What `skep --help` says: one screen, in the order of a first day.
+
+pub const TEXT: &str = "\
+skep: your compose file, on all your machines
+
+Usage: skep [GLOBAL OPTIONS] COMMAND
+
+Start
+  init                    start the daemon if none runs, and make this node a cluster
+  join, leave             become a member of a cluster, or stop being one
+  join-token              make a new token for workers or managers
+  daemon                  run the daemon in the foreground
+Deploy
+  stack deploy|rm         bring a compose file up, or take it down
+  stack config            show a compose file as skep understands it
+  service scale|rm        change how many run, or remove a service
+  secret, config          create, ls, inspect, rm
+  network, volume, image  what stacks use: ls, rm, and more
+Look
+  stack ls|ps|services    what is deployed, and how it is
+  service ls|ps|inspect   one service, and each of its tasks
+  ps                      containers of this node
+  info, version           this node and its cluster
+Mend
+  logs, service logs      what a task or a service wrote
+  exec                    run a command in a running task
+Nodes
+  node ls|inspect         the machines of the cluster
+  node update|rm          drain, label or remove a machine
+  lab up|down|ls|enter    nodes to try things out, on this machine
+
+Global options
+      --data-dir DIR, --run-dir DIR, --config FILE    (SKEP_DATA_DIR, SKEP_RUN_DIR, SKEP_CONFIG)
+      --host unix:///PATH    the daemon to talk to    (SKEP_HOST)
+  -h, --help, -V, --version  `skep COMMAND --help` says more
+";

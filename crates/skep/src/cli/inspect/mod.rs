@@ -1,0 +1,174 @@
+//! `inspect`: an object with all that is known of it, as JSON in the Docker Engine's shape.
+//!
+//! The shape is that of the Engine API's objects of the same names, as far as there is the thing.
+
+mod container;
+mod service;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use skep_api::ControlClient;
+use skep_model::{Labels, Meta, Network, Node, NodeId};
+
+use super::Result;
+use super::content::Noun;
+use super::node;
+use super::output::{json, time};
+
+#[derive(Debug, Args)]
+pub struct InspectOptions {
+    /// json (all in one line), or a template such as '{{.Spec.Name}}'
+    #[arg(short, long)]
+    format: Option<String>,
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+pub async fn services(options: &InspectOptions, control: &ControlClient) -> Result {
+    let mut objects = Vec::new();
+    for name in &options.names {
+        objects.push(service::inspected(&control.service(name).await?));
+    }
+    json::print(objects, options.format.as_deref())
+}
+
+pub async fn networks(options: &InspectOptions, control: &ControlClient) -> Result {
+    let mut objects = Vec::new();
+    for name in &options.names {
+        objects.push(network(&control.network(name).await?));
+    }
+    json::print(objects, options.format.as_deref())
+}
+
+pub async fn contents(noun: Noun, options: &InspectOptions, control: &ControlClient) -> Result {
+    let mut objects = Vec::new();
+    for name in &options.names {
+        objects.push(match noun {
+            Noun::Secret => {
+                let secret = control.secret(name).await?;
+                let spec = json!({ "Name": secret.name, "Labels": secret.labels });
+                content(secret.id.to_string(), secret.meta, spec, secret.contents.revisions.len())
+            }
+            Noun::Config => {
+                use base64::Engine as _;
+                let config = control.config(name).await?;
+                let data = config.contents.current().map(|revision| &revision.data[..]).unwrap_or_default();
+                let data = base64::engine::general_purpose::STANDARD.encode(data);
+                let spec = json!({ "Name": config.name, "Labels": config.labels, "Data": data });
+                content(config.id.to_string(), config.meta, spec, config.contents.revisions.len())
+            }
+        });
+    }
+    json::print(objects, options.format.as_deref())
+}
+
+fn content(id: String, meta: Meta, spec: Value, revisions: usize) -> Value {
+    let mut object = head(id, meta);
+    object.insert("Spec".to_owned(), spec);
+    object.insert("Revisions".to_owned(), json!(revisions));
+    Value::Object(object)
+}
+
+pub fn nodes(nodes: &[Node], leader: Option<NodeId>, options: &InspectOptions) -> Result {
+    json::print(nodes.iter().map(|node| node_object(node, leader)).collect(), options.format.as_deref())
+}
+
+/// What all objects begin with.
+fn head(id: String, meta: Meta) -> Map<String, Value> {
+    let head = json!({
+        "ID": id,
+        "Version": { "Index": meta.version.0 },
+        "CreatedAt": time::rfc3339(meta.created_at),
+        "UpdatedAt": time::rfc3339(meta.updated_at),
+    });
+    match head {
+        Value::Object(head) => head,
+        _ => unreachable!("a JSON object literal is an object"),
+    }
+}
+
+/// An object without what is not there: Docker leaves those keys out.
+fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    Value::Object(fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
+}
+
+fn unless_empty<T: serde::Serialize>(items: &[T]) -> Option<Value> {
+    (!items.is_empty()).then(|| json!(items))
+}
+
+fn labels(labels: &Labels) -> Option<Value> {
+    (!labels.is_empty()).then(|| json!(labels))
+}
+
+/// Durations are nanoseconds in the Engine's JSON.
+fn nanos(duration: std::time::Duration) -> Value {
+    json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn network(network: &Network) -> Value {
+    json!({
+        "Id": network.id.to_string(),
+        "Name": network.spec.name,
+        "Created": time::rfc3339(network.meta.created_at),
+        "Scope": "swarm",
+        "Driver": network.spec.driver,
+        "EnableIPv4": true,
+        "EnableIPv6": false,
+        "IPAM": {
+            "Driver": "default",
+            "Config": [{ "Subnet": network.subnet.to_string(), "Gateway": network.gateway.to_string() }],
+        },
+        "Internal": network.spec.internal,
+        "Attachable": network.spec.attachable,
+        "Ingress": false,
+        "Options": network.spec.driver_options,
+        "Labels": network.spec.labels,
+        "Blocks": network.blocks.iter()
+            .map(|(block, node)| (block.to_string(), json!(node.to_string())))
+            .collect::<Map<String, Value>>(),
+    })
+}
+
+fn node_object(node: &Node, leader: Option<NodeId>) -> Value {
+    let mut object = head(node.id.to_string(), node.meta);
+    let spec = present([
+        ("Name", node.spec.name.as_ref().map(|name| json!(name))),
+        ("Labels", Some(json!(node.spec.labels))),
+        ("Role", Some(json!(node::role(node)))),
+        ("Membership", Some(json!(node::membership(node)))),
+        ("Availability", Some(json!(node::availability(node)))),
+    ]);
+    object.insert("Spec".to_owned(), spec);
+    if let Some(description) = &node.description {
+        let platform = description.platforms.first().cloned().unwrap_or_default();
+        let platforms = description.platforms.iter().map(
+            |platform| json!({ "Architecture": platform.architecture, "OS": platform.os, "Variant": platform.variant }),
+        );
+        let described = json!({
+            "Hostname": description.hostname,
+            "Platform": { "Architecture": platform.architecture, "OS": platform.os },
+            "Platforms": platforms.collect::<Vec<_>>(),
+            "Resources": {
+                "NanoCPUs": description.resources.nano_cpus.0,
+                "MemoryBytes": description.resources.memory.0,
+            },
+            "Engine": { "EngineVersion": description.engine_version, "Labels": description.engine_labels },
+            "KernelVersion": description.kernel,
+            "MissingFeatures": description.missing_features,
+        });
+        object.insert("Description".to_owned(), described);
+    }
+    let status = present([
+        ("State", Some(json!(node::state(node)))),
+        ("Message", Some(json!(node.status.message)).filter(|_| !node.status.message.is_empty())),
+        ("Addr", Some(json!(node.status.address))),
+    ]);
+    object.insert("Status".to_owned(), status);
+    if let Some(manager) = &node.manager {
+        let reachability = if node::state(node) == "ready" { "reachable" } else { "unreachable" };
+        let status =
+            json!({ "Leader": leader == Some(node.id), "Reachability": reachability, "Addr": manager.address });
+        object.insert("ManagerStatus".to_owned(), status);
+    }
+    Value::Object(object)
+}

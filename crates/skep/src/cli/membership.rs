@@ -1,0 +1,190 @@
+//! `init`, `join` and `leave`: becoming a member of a cluster, and ceasing to be one.
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
+use skep_api::{InitRequest, Initialized, JoinRequest, LeaveRequest, LocalClient, LocalInfo};
+use skep_model::{Availability, Labels, Role};
+
+use super::Result;
+use super::host::Host;
+use super::node::label;
+use super::output;
+use super::start::{self, DaemonLog};
+
+#[derive(Debug, Args)]
+pub struct InitOptions {
+    /// The address that other nodes reach this one under; by default the one of the way out
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_addr: Option<String>,
+    /// Where to listen for other nodes; by default 0.0.0.0:7377
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_addr: Option<String>,
+    /// Where networks get their subnets from; by default 10.64.0.0/10
+    #[arg(long, value_name = "CIDR")]
+    default_addr_pool: Option<Ipv4Net>,
+    /// How long the prefix of such a subnet is; by default 18
+    #[arg(long, value_name = "LENGTH")]
+    default_addr_pool_mask_length: Option<u8>,
+    /// Make a cluster of one out of what this manager has, when the others are lost for good
+    #[arg(long)]
+    force_new_cluster: bool,
+    /// A label of this node: name=value; may be given several times
+    #[arg(long = "label", value_name = "LABEL", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct JoinOptions {
+    /// The token that the cluster's `init` or `join-token` printed
+    #[arg(long)]
+    token: String,
+    /// The address that other nodes reach this one under; by default the one of the way to the manager
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_addr: Option<String>,
+    /// Where to listen for other nodes; by default 0.0.0.0:7377
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_addr: Option<String>,
+    /// Whether the node is to take tasks
+    #[arg(long, value_enum, default_value = "active")]
+    availability: AvailabilityName,
+    /// Managers of the cluster
+    #[arg(required = true, value_name = "HOST:PORT")]
+    managers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LeaveOptions {
+    /// Leave also as a manager, with all that the cluster knows
+    #[arg(short, long)]
+    force: bool,
+    /// Remove this node's named volumes as well
+    #[arg(long)]
+    volumes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AvailabilityName {
+    Active,
+    Pause,
+    Drain,
+}
+
+impl From<AvailabilityName> for Availability {
+    fn from(name: AvailabilityName) -> Self {
+        match name {
+            AvailabilityName::Active => Availability::Active,
+            AvailabilityName::Pause => Availability::Pause,
+            AvailabilityName::Drain => Availability::Drain,
+        }
+    }
+}
+
+pub async fn init(options: InitOptions, host: &Host) -> Result {
+    let (connection, started) = start::connect_or_start(host, "init").await?;
+    let local = LocalClient::new(connection);
+    let info = local.info(()).await?;
+    if let (Some(node), false) = (info.node, options.force_new_cluster) {
+        return already_member(&info, &node.to_string(), started.as_ref());
+    }
+    let request = InitRequest {
+        advertise_address: options.advertise_addr,
+        listen_address: options.listen_addr,
+        address_pool: options.default_addr_pool,
+        subnet_prefix: options.default_addr_pool_mask_length,
+        force_new_cluster: options.force_new_cluster,
+        node_labels: options.labels.into_iter().collect::<Labels>(),
+    };
+    let made = local.init(request).await?;
+    // Asked again: the addresses are known only now.
+    let info = local.info(()).await?;
+    output::text(&welcome(&made, &info, started.as_ref()))?;
+    tell_warnings(&info);
+    Ok(())
+}
+
+/// Of a node that came back with its daemon there is nothing to make.
+fn already_member(info: &LocalInfo, node: &str, started: Option<&DaemonLog>) -> Result {
+    if started.is_none() {
+        bail!("this node is already a member of a cluster, as {node}; `skep leave` ends that");
+    }
+    output::line(format_args!("The daemon runs again, as node {node} of its cluster."))?;
+    tell_warnings(info);
+    Ok(())
+}
+
+fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&DaemonLog>) -> String {
+    let log = match started {
+        Some(DaemonLog::Journal) => "journalctl -u skep".to_owned(),
+        Some(DaemonLog::File(path)) => path.display().to_string(),
+        None => "where its starter sent it".to_owned(),
+    };
+    let port = info.listen_address.rsplit(':').next().unwrap_or_default();
+    let Initialized { node, cluster: _, advertise_address, worker_token, manager_token: _ } = made;
+    format!(
+        "This node ({node}) is now a cluster of one.\n\
+         \n\
+         Data        {}\n\
+         Daemon log  {log}\n\
+         Ports       {port}/tcp (nodes), {port}/udp (networks), and what your services publish\n\
+         Without sudo: add yourself to the group that may use the socket: `sudo usermod -aG skep $USER`, and log in again\n\
+         \n\
+         To add a worker, run on it:\n\
+         \n    skep join --token {worker_token} {advertise_address}\n\
+         \n\
+         The token is shown only now; `skep join-token worker` makes a new one, `skep join-token manager` one for managers.\n\
+         \n\
+         Next: skep stack deploy -c compose.yml NAME\n",
+        info.data_dir,
+    )
+}
+
+fn tell_warnings(info: &LocalInfo) {
+    for warning in &info.warnings {
+        output::complain(format_args!("warning: {warning}"));
+    }
+}
+
+pub async fn join(options: JoinOptions, host: &Host) -> Result {
+    let (connection, started) = start::connect_or_start(host, "join").await?;
+    let local = LocalClient::new(connection);
+    let info = local.info(()).await?;
+    if let Some(node) = info.node {
+        return already_member(&info, &node.to_string(), started.as_ref());
+    }
+    let request = JoinRequest {
+        token: options.token,
+        managers: options.managers,
+        advertise_address: options.advertise_addr,
+        listen_address: options.listen_addr,
+        availability: options.availability.into(),
+    };
+    let joined = local.join(request).await?;
+    let role = match joined.role {
+        Role::Worker => "worker",
+        Role::Manager => "manager",
+    };
+    output::line(format_args!("This node joined the cluster as a {role} ({}).", joined.node))?;
+    tell_warnings(&info);
+    Ok(())
+}
+
+pub async fn leave(options: LeaveOptions, host: &Host) -> Result {
+    let local = host.local().await?;
+    let info = local.info(()).await?;
+    let left = local.leave(LeaveRequest { force: options.force, remove_volumes: options.volumes }).await?;
+    let unit_removed = start::remove_unit(host)?;
+    output::line("This node left the cluster; its containers, networks and images are gone.")?;
+    if unit_removed {
+        output::line("The daemon was stopped, and its systemd unit is removed.")?;
+    }
+    match left.kept_volumes.is_empty() {
+        true => output::line("No volumes are left.")?,
+        false => {
+            let volumes = left.kept_volumes.join(", ");
+            output::line(format_args!("These volumes stay in {}: {volumes}", info.data_dir))?;
+            output::line("They are there again after the next `skep init`; `skep leave --volumes` removes them too.")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! `service`: what runs, how many of it, and how it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use skep_api::{ControlClient, Filter, ScaleRequest};
+use skep_model::{DesiredState, Kind, Mode, Service, ServiceId, Task, TaskState, Version};
+
+use super::Result;
+use super::content;
+use super::host::Host;
+use super::inspect::{self, InspectOptions};
+use super::logs;
+use super::output::filter::{Facet, Filters};
+use super::output::listing::{self, ListOptions, Listing, Row, row};
+use super::output::{self, reference, time};
+use super::tasks::{self, natural};
+use super::wait::{self, Goal, Progress};
+
+const FILTERS: &[&str] = &["id", "name", "mode", "label"];
+
+const LISTING: Listing = Listing {
+    columns: &[
+        ("ID", "ID"),
+        ("Name", "NAME"),
+        ("Mode", "MODE"),
+        ("Replicas", "REPLICAS"),
+        ("Image", "IMAGE"),
+        ("Ports", "PORTS"),
+    ],
+    more: &[],
+    quiet: "ID",
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List services
+    #[command(visible_alias = "list")]
+    Ls(ListOptions),
+    /// List the tasks of one or more services
+    Ps(PsOptions),
+    /// Show all about one or more services
+    Inspect(InspectOptions),
+    /// Show what the tasks of a service wrote
+    Logs(logs::Options),
+    /// Change how many tasks run of replicated services
+    Scale(ScaleOptions),
+    /// Remove services
+    #[command(visible_alias = "remove")]
+    Rm(RemoveOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct PsOptions {
+    #[command(flatten)]
+    list: ListOptions,
+    #[arg(required = true, value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ScaleOptions {
+    /// Do not wait until they run
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    detach: bool,
+    /// How long to wait
+    #[arg(long, default_value = "10m", value_parser = time::parse_duration)]
+    timeout: Duration,
+    #[arg(required = true, value_name = "SERVICE=REPLICAS")]
+    services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveOptions {
+    #[arg(required = true, value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub async fn run(command: Command, host: &Host) -> Result {
+    match command {
+        Command::Ls(options) => list(&options, Filter::default(), &host.control().await?).await,
+        Command::Ps(options) => list_tasks(&options, &host.control().await?).await,
+        Command::Inspect(options) => inspect::services(&options, &host.control().await?).await,
+        Command::Logs(options) => logs::run_for_service(options, host).await,
+        Command::Scale(options) => scale(options, &host.control().await?).await,
+        Command::Rm(options) => content::remove(&host.control().await?, Kind::Service, options.services).await,
+    }
+}
+
+/// The services that `within` lets through, as Docker lists them.
+pub async fn list(options: &ListOptions, within: Filter, control: &ControlClient) -> Result {
+    let filters = Filters::parse(&options.filter, FILTERS)?;
+    let mut services = control.services(within.clone()).await?;
+    let mut tasks: BTreeMap<ServiceId, Vec<Task>> = BTreeMap::new();
+    for task in control.tasks(within).await? {
+        tasks.entry(task.service).or_default().push(task);
+    }
+    services.retain(|service| filters.keep(&facets(service)));
+    services.sort_by(|a, b| natural(a.name(), b.name()));
+    let none = Vec::new();
+    let rows = services.iter().map(|service| service_row(service, tasks.get(&service.id).unwrap_or(&none), options));
+    LISTING.print(rows.collect(), options)
+}
+
+fn facets(service: &Service) -> Vec<Facet> {
+    let mut facets = vec![
+        Facet::prefix("id", service.id.to_string()),
+        Facet::prefix("name", service.name()),
+        Facet::exact("mode", mode(service)),
+    ];
+    facets.extend(Facet::labels("label", &service.spec.labels));
+    facets
+}
+
+fn mode(service: &Service) -> &'static str {
+    match service.spec.mode {
+        Mode::Replicated { .. } => "replicated",
+        Mode::Global => "global",
+    }
+}
+
+fn service_row(service: &Service, tasks: &[Task], options: &ListOptions) -> Row {
+    let image = &service.spec.task.container.image;
+    row([
+        ("ID", listing::id(&service.id.to_string(), options)),
+        ("Name", service.name().to_owned()),
+        ("Mode", mode(service).to_owned()),
+        ("Replicas", replicas(service, tasks)),
+        ("Image", if options.no_trunc { image.clone() } else { reference::familiar(image) }),
+        ("Ports", tasks::ports(&service.endpoint.ports)),
+    ])
+}
+
+/// `1/2`, `3/2 (max 5 per node)`
+fn replicas(service: &Service, tasks: &[Task]) -> String {
+    let running = tasks.iter().filter(|task| task.status.state == TaskState::Running).count();
+    let wanted = match service.spec.mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::Global => tasks.iter().filter(|task| task.desired <= DesiredState::Running).count() as u64,
+    };
+    match service.spec.task.placement.max_replicas_per_node {
+        0 => format!("{running}/{wanted}"),
+        most => format!("{running}/{wanted} (max {most} per node)"),
+    }
+}
+
+async fn list_tasks(options: &PsOptions, control: &ControlClient) -> Result {
+    let mut found = Vec::new();
+    for wanted in &options.services {
+        let service = control.service(wanted).await?;
+        found.extend(control.tasks(Filter { service: Some(service.id.to_string()), ..Filter::default() }).await?);
+    }
+    tasks::print(control, found, &options.list).await
+}
+
+/// Everything is read before the first is changed; the wait is for all of them.
+async fn scale(options: ScaleOptions, control: &ControlClient) -> Result {
+    let mut wanted = Vec::new();
+    for argument in &options.services {
+        let Some((name, replicas)) = argument.split_once('=') else {
+            bail!("`{argument}` does not say how many; write it as SERVICE=REPLICAS");
+        };
+        let Ok(replicas) = replicas.parse::<u64>() else {
+            bail!("`{replicas}` is not a number of replicas, in `{argument}`");
+        };
+        wanted.push((control.service(name).await?, replicas));
+    }
+    let mut since = Version::default();
+    let mut names = BTreeSet::new();
+    for (service, replicas) in wanted {
+        let written = control.scale(ScaleRequest { service: service.id.to_string(), replicas }).await?;
+        since = since.max(written.version);
+        output::line(format_args!("{} scaled to {replicas}", service.name()))?;
+        names.insert(service.name().to_owned());
+    }
+    if options.detach {
+        return Ok(());
+    }
+    let watch_with = format!("skep service ps {}", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
+    let goal = Goal { services: names, stack: None, since, timeout: options.timeout, watch_with };
+    wait::until_settled(control, &goal, Progress::Shown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::wait::fixture::{service, task};
+    use std::sync::Arc;
+
+    #[test]
+    fn replicas_count_what_runs_against_what_is_wanted() {
+        let mut web = service("web", 2);
+        let tasks = [task("web", 1, TaskState::Running), task("web", 2, TaskState::Starting)];
+        assert_eq!(replicas(&web, &tasks), "1/2");
+        Arc::make_mut(&mut web.spec).task.placement.max_replicas_per_node = 5;
+        assert_eq!(replicas(&web, &tasks), "1/2 (max 5 per node)");
+        Arc::make_mut(&mut web.spec).mode = Mode::Global;
+        assert_eq!(replicas(&web, &tasks[..1]), "1/1 (max 5 per node)");
+    }
+}

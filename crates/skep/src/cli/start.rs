@@ -1,0 +1,187 @@
+//! Starting the daemon when none runs: a systemd unit where systemd is, else a process of its own session.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use skep_api::{ConnectError, Connection};
+use tokio::time::{Instant, sleep};
+
+use super::Result;
+use super::host::Host;
+use crate::daemon::config::NodeConfig;
+
+const UNIT: &str = "/etc/systemd/system/skep.service";
+/// A cold start reads the whole log and adopts containers; a machine under load is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOG_LINES: usize = 15;
+
+/// Where a daemon's log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DaemonLog {
+    Journal,
+    File(PathBuf),
+}
+
+/// A connection to the daemon, and where its log is if this command started it.
+pub async fn connect_or_start(host: &Host, command: &str) -> Result<(Connection, Option<DaemonLog>)> {
+    match host.connect().await {
+        Ok(connection) => return Ok((connection, None)),
+        Err(ConnectError::NoDaemon { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("no daemon runs, and starting one needs root: run `sudo skep {command}`");
+    }
+    let config = NodeConfig::load(&host.overrides)?;
+    if config.socket() != host.socket {
+        bail!("no daemon listens on `{}`; start it there with `skep daemon`", host.socket.display());
+    }
+    if uses_systemd(host) {
+        start_unit(host)?;
+        return Ok((wait(host, None, &DaemonLog::Journal).await?, Some(DaemonLog::Journal)));
+    }
+    let log = config.data_dir.join("daemon.log");
+    let mut child = spawn(host, &config.data_dir, &log)?;
+    let log = DaemonLog::File(log);
+    Ok((wait(host, Some(&mut child), &log).await?, Some(log)))
+}
+
+/// Whether `init` made a unit of this machine's usual node.
+fn uses_systemd(host: &Host) -> bool {
+    Path::new("/run/systemd/system").exists() && !host.elsewhere
+}
+
+fn start_unit(host: &Host) -> Result {
+    let program = program()?;
+    let config = host.overrides.config.as_ref();
+    let config = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
+    fs::write(UNIT, unit(&program, &config)).with_context(|| format!("failed to write {UNIT}"))?;
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["enable", "--now", "skep.service"])
+}
+
+/// Containers live in cgroups beside the unit's: `process` leaves the keeper and the net helper alone too.
+fn unit(program: &Path, arguments: &str) -> String {
+    format!(
+        "[Unit]\n\
+         Description=skep: your compose file, on all your machines\n\
+         After=network-online.target\n\
+         Wants=network-online.target\n\
+         \n\
+         [Service]\n\
+         ExecStart={}{arguments} daemon\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         KillMode=process\n\
+         Delegate=yes\n\
+         LimitNOFILE=1048576\n\
+         TasksMax=infinity\n\
+         OOMScoreAdjust=-900\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        program.display()
+    )
+}
+
+/// Ends and removes the unit that `init` made; `false` when there is none.
+pub fn remove_unit(host: &Host) -> Result<bool> {
+    if host.elsewhere || !Path::new(UNIT).exists() || !rustix::process::geteuid().is_root() {
+        return Ok(false);
+    }
+    systemctl(&["disable", "--now", "skep.service"])?;
+    fs::remove_file(UNIT).with_context(|| format!("failed to remove {UNIT}"))?;
+    systemctl(&["daemon-reload"])?;
+    Ok(true)
+}
+
+fn systemctl(args: &[&str]) -> Result {
+    let output = Command::new("systemctl").args(args).output().context("failed to run systemctl")?;
+    if !output.status.success() {
+        bail!("`systemctl {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn spawn(host: &Host, data_dir: &Path, log: &Path) -> Result<Child> {
+    make_private(data_dir)?;
+    let open = || File::options().create(true).append(true).open(log);
+    let log_file = open().with_context(|| format!("failed to open the daemon's log `{}`", log.display()))?;
+    let errors = log_file.try_clone().context("failed to share the daemon's log")?;
+    let mut command = Command::new(program()?);
+    command.args(["daemon", "--new-session"]);
+    let overrides = &host.overrides;
+    for (flag, path) in
+        [("--config", &overrides.config), ("--data-dir", &overrides.data_dir), ("--run-dir", &overrides.run_dir)]
+    {
+        if let Some(path) = path {
+            command.arg(flag).arg(path);
+        }
+    }
+    command.current_dir("/").stdin(Stdio::null()).stdout(log_file).stderr(errors);
+    command.spawn().context("failed to start the daemon")
+}
+
+fn make_private(data_dir: &Path) -> Result {
+    match DirBuilder::new().recursive(true).mode(0o700).create(data_dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("failed to create the data folder `{}`", data_dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn program() -> Result<PathBuf> {
+    std::env::current_exe().context("failed to find this program's own file")
+}
+
+async fn wait(host: &Host, mut child: Option<&mut Child>, log: &DaemonLog) -> Result<Connection> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match host.connect().await {
+            Ok(connection) => return Ok(connection),
+            Err(ConnectError::NoDaemon { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = match child.as_mut() {
+            Some(child) => child.try_wait().context("failed to wait for the daemon")?,
+            None => None,
+        };
+        if let Some(status) = ended {
+            bail!("the daemon ended with {status} before it was ready{}", last_words(log));
+        }
+        if Instant::now() > deadline {
+            bail!("the daemon is not ready after {} s{}", PATIENCE.as_secs(), last_words(log));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the daemon said last: most often why it does not run.
+fn last_words(log: &DaemonLog) -> String {
+    let DaemonLog::File(path) = log else {
+        return "; see `journalctl -u skep`".to_owned();
+    };
+    let Ok(text) = fs::read_to_string(path) else { return format!("; its log is {}", path.display()) };
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join(" | ");
+    format!("; its log {} ends with: {last}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_runs_this_program_and_leaves_containers_alone() {
+        let text = unit(Path::new("/usr/local/bin/skep"), " --config /etc/x.toml");
+        assert!(text.contains("\nExecStart=/usr/local/bin/skep --config /etc/x.toml daemon\n"), "{text}");
+        assert!(text.contains("\nKillMode=process\n") && text.contains("\nDelegate=yes\n"));
+    }
+}

@@ -1,0 +1,460 @@
+//! What services look like at one moment: settled, moving, or in trouble. Pure.
+//!
+//! ```text
+//! each slot:  Running · Done · Underway · Unplaced · Failing · GaveUp
+//! service:    all slots Running or Done, no update under way  = settled
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_model::{
+    Condition, DesiredState, Mode, PublishMode, Service, Slot, Task, TaskId, TaskState, UpdateState, Version,
+};
+
+use crate::cli::failure::{ROLLED_BACK, UNPLACED};
+
+/// A task that cannot even be prepared will hardly be the next time.
+const REJECTED_MAX: usize = 2;
+const FAILED_MAX: usize = 3;
+
+#[derive(Debug, Default)]
+pub struct Picture {
+    /// A service's name, and how it is.
+    pub lines: Vec<(String, String)>,
+    pub settled: bool,
+    /// Some task failed since the wait began.
+    pub failed_before: bool,
+    pub unplaced: Vec<Trouble>,
+    pub troubles: Vec<Trouble>,
+}
+
+/// Why a service will not get there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub code: u8,
+    pub service: String,
+    pub what: String,
+    /// The task that shows it.
+    pub task: Option<Task>,
+}
+
+impl Picture {
+    /// `since` is the version after the change that is waited for; `past` are tasks that had ended before.
+    pub fn of(services: &[Service], tasks: &[Task], since: Version, past: &BTreeSet<TaskId>) -> Self {
+        let mut picture = Picture { settled: true, ..Picture::default() };
+        for service in services {
+            let tasks: Vec<&Task> = tasks.iter().filter(|task| task.service == service.id).collect();
+            picture.add(service, &Slots::of(service, &tasks, past), since);
+        }
+        picture.lines.sort();
+        picture
+    }
+
+    fn add(&mut self, service: &Service, slots: &Slots<'_>, since: Version) {
+        let trouble = |code, what: String, task: Option<&Task>| Trouble {
+            code,
+            service: service.name().to_owned(),
+            what,
+            task: task.cloned(),
+        };
+        self.failed_before |= slots.last_failure.is_some();
+        self.lines.push((service.name().to_owned(), slots.line(service)));
+        for state in &slots.states {
+            match state {
+                SlotState::Failing(task) => {
+                    self.troubles.push(trouble(1, "keeps failing".to_owned(), Some(task)));
+                    break;
+                }
+                SlotState::GaveUp(task) => {
+                    let what = "failed, and its restart policy ends here".to_owned();
+                    self.troubles.push(trouble(1, what, Some(task)));
+                    break;
+                }
+                SlotState::Unplaced(task) => {
+                    let reason = task.status.error.as_deref().unwrap_or_default();
+                    self.unplaced.push(trouble(UNPLACED, format!("cannot be placed: {reason}"), Some(task)));
+                    break;
+                }
+                SlotState::Running | SlotState::Done | SlotState::Underway(_) => {}
+            }
+        }
+        let rolled_back = service.spec_version > since;
+        let status = service.update_status.as_ref();
+        let updating = match status.map(|status| status.state) {
+            Some(UpdateState::Updating | UpdateState::RollbackStarted) => true,
+            Some(UpdateState::Paused) => {
+                let what = format!("was not updated: {}", status.map_or("", |status| &status.message));
+                self.troubles.push(trouble(1, what, slots.last_failure));
+                false
+            }
+            Some(UpdateState::RollbackCompleted | UpdateState::RollbackPaused) if rolled_back => {
+                let what = format!("was rolled back: {}", status.map_or("", |status| &status.message));
+                self.troubles.push(trouble(ROLLED_BACK, what, slots.last_failure));
+                false
+            }
+            Some(UpdateState::RollbackCompleted | UpdateState::RollbackPaused | UpdateState::Completed) | None => false,
+        };
+        self.settled &= !updating && slots.complete();
+    }
+}
+
+/// The slots of a service, as far as they are wanted.
+struct Slots<'t> {
+    states: Vec<SlotState<'t>>,
+    wanted: usize,
+    /// The newest task that failed since the wait began.
+    last_failure: Option<&'t Task>,
+}
+
+#[derive(Debug)]
+enum SlotState<'t> {
+    Running,
+    /// It completed, and its policy is content with that.
+    Done,
+    Underway(&'static str),
+    Unplaced(&'t Task),
+    Failing(&'t Task),
+    GaveUp(&'t Task),
+}
+
+impl<'t> Slots<'t> {
+    fn of(service: &Service, tasks: &[&'t Task], past: &BTreeSet<TaskId>) -> Self {
+        let mut slots: BTreeMap<Slot, Vec<&'t Task>> = BTreeMap::new();
+        for task in tasks.iter().filter(|task| task.desired < DesiredState::Remove) {
+            slots.entry(task.slot).or_default().push(task);
+        }
+        for slot in slots.values_mut() {
+            slot.sort_by_key(|task| std::cmp::Reverse((task.meta.created_at, task.id)));
+        }
+        let wanted = match service.spec.mode {
+            Mode::Replicated { replicas } => usize::try_from(replicas).unwrap_or(usize::MAX),
+            Mode::Global => {
+                slots.values().filter(|slot| slot.iter().any(|t| t.desired < DesiredState::Shutdown)).count()
+            }
+        };
+        let recent = tasks.iter().filter(|task| has_failed(task) && !past.contains(&task.id));
+        let last_failure = recent.max_by_key(|task| task.status.at).copied();
+        let states = slots.values().filter_map(|slot| state_of(service, slot, past)).collect();
+        Self { states, wanted, last_failure }
+    }
+
+    fn running(&self) -> usize {
+        self.states.iter().filter(|state| matches!(state, SlotState::Running)).count()
+    }
+
+    fn complete(&self) -> bool {
+        let good = self.states.iter().filter(|state| matches!(state, SlotState::Running | SlotState::Done)).count();
+        good == self.wanted && self.states.len() == self.wanted
+    }
+
+    /// `1/3 running, 1 preparing, 1 pending (no suitable node)`
+    fn line(&self, service: &Service) -> String {
+        let mut line = format!("{}/{} running", self.running(), self.wanted);
+        let mut others: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut reason = None;
+        for state in &self.states {
+            let word = match state {
+                SlotState::Running => continue,
+                SlotState::Done => "complete",
+                SlotState::Underway(word) => word,
+                SlotState::Unplaced(task) => {
+                    reason = reason.or(task.status.error.as_deref());
+                    "pending"
+                }
+                SlotState::Failing(_) | SlotState::GaveUp(_) => "failing",
+            };
+            *others.entry(word).or_default() += 1;
+        }
+        for (word, count) in others {
+            line.push_str(&format!(", {count} {word}"));
+        }
+        let error = self.last_failure.filter(|_| !self.complete()).map(|task| why(task));
+        if let Some(reason) = reason.map(str::to_owned).or(error) {
+            line.push_str(&format!(" ({reason})"));
+        }
+        match service.update_status.as_ref().map(|status| status.state) {
+            Some(UpdateState::Updating) if self.complete() => line.push_str(", watched for failures"),
+            Some(UpdateState::RollbackStarted) => line.push_str(", rolling back"),
+            _ => {}
+        }
+        line
+    }
+}
+
+/// `None` for a slot that holds only what was stopped, and nothing will follow.
+fn state_of<'t>(service: &Service, slot: &[&'t Task], past: &BTreeSet<TaskId>) -> Option<SlotState<'t>> {
+    let current: Vec<&'t Task> = slot.iter().filter(|task| is_current(service, task)).copied().collect();
+    let outdated = slot.iter().any(|task| task.is_live() && !is_current(service, task));
+    let Some(newest) = current.first() else {
+        return outdated.then_some(SlotState::Underway("to be updated"));
+    };
+    if newest.status.state == TaskState::Running && newest.desired == DesiredState::Running {
+        return Some(if outdated { SlotState::Underway("to be updated") } else { SlotState::Running });
+    }
+    let recent = || current.iter().filter(|task| !past.contains(&task.id));
+    let rejected = recent().filter(|task| task.status.state == TaskState::Rejected).count();
+    let failed = recent().filter(|task| has_failed(task)).count();
+    if rejected >= REJECTED_MAX || failed >= FAILED_MAX {
+        return recent().find(|task| has_failed(task)).map(|task| SlotState::Failing(task));
+    }
+    if !newest.status.state.is_terminal() {
+        let unplaced = newest.status.state <= TaskState::Pending && newest.status.error.is_some();
+        return Some(match unplaced {
+            true => SlotState::Unplaced(newest),
+            false => SlotState::Underway(newest.status.state.word()),
+        });
+    }
+    if newest.desired >= DesiredState::Shutdown {
+        return (service_wants(service, slot)).then_some(SlotState::Underway("stopped"));
+    }
+    Some(match (newest.status.state, will_restart(newest, current.len())) {
+        (_, true) => SlotState::Underway("restarting"),
+        (TaskState::Complete, false) => SlotState::Done,
+        (_, false) => SlotState::GaveUp(newest),
+    })
+}
+
+/// A global service's slot on a drained node is not wanted; a replicated one's is until it is removed.
+fn service_wants(service: &Service, slot: &[&Task]) -> bool {
+    matches!(service.spec.mode, Mode::Replicated { .. }) && !slot.is_empty()
+}
+
+/// As the orchestrator sees it: changed labels and numbers replace nothing.
+fn is_current(service: &Service, task: &Task) -> bool {
+    let host_ports = service.spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host);
+    task.spec_version == service.spec_version
+        || (*task.spec == service.spec.task && host_ports.eq(task.host_ports.iter()))
+}
+
+/// Ended, and not because it was told to or meant to.
+fn has_failed(task: &Task) -> bool {
+    match task.status.state {
+        TaskState::Failed | TaskState::Rejected => true,
+        TaskState::Complete => task.spec.restart.condition == Condition::Any,
+        _ => false,
+    }
+}
+
+fn will_restart(ended: &Task, made: usize) -> bool {
+    let policy = &ended.spec.restart;
+    let wanted = match policy.condition {
+        Condition::None => false,
+        Condition::OnFailure => ended.status.state != TaskState::Complete,
+        Condition::Any => true,
+    };
+    // The first task of a spec is no restart.
+    wanted && (policy.max_attempts == 0 || (made as u64) <= policy.max_attempts)
+}
+
+/// Why a task ended, in one line.
+pub fn why(task: &Task) -> String {
+    if let Some(error) = &task.status.error {
+        return error.clone();
+    }
+    match task.status.container.as_ref().and_then(|container| container.exit_code) {
+        Some(code) => format!("it ended by itself, with exit code {code}"),
+        None => task.status.message.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cli::wait::fixture::{service, task};
+    use expect_test::{Expect, expect};
+    use skep_model::{Timestamp, UpdateStatus};
+
+    fn check(service: &Service, tasks: &[Task], expected: Expect) {
+        let tasks: Vec<Task> = tasks.iter().enumerate().map(|(number, task)| numbered(task, number)).collect();
+        let picture = Picture::of(std::slice::from_ref(service), &tasks, Version(5), &BTreeSet::new());
+        let mut text = picture.lines.iter().map(|(name, line)| format!("{name}: {line}\n")).collect::<String>();
+        let told = picture.troubles.iter().map(|trouble| ("trouble", trouble));
+        for (kind, trouble) in told.chain(picture.unplaced.iter().map(|trouble| ("unplaced", trouble))) {
+            text.push_str(&format!("{kind} {}: {} {}\n", trouble.code, trouble.service, trouble.what));
+        }
+        text.push_str(if picture.settled { "settled" } else { "moving" });
+        expected.assert_eq(&text);
+    }
+
+    /// Later in the list is newer.
+    fn numbered(task: &Task, number: usize) -> Task {
+        let mut task = task.clone();
+        task.id = TaskId::from_u128(number as u128);
+        task.meta.created_at = Timestamp(number as u64);
+        task
+    }
+
+    fn ended(number: u64, state: TaskState, error: &str) -> Task {
+        let mut task = task("web", number, state);
+        task.desired = DesiredState::Shutdown;
+        task.status.error = Some(error.to_owned());
+        task
+    }
+
+    #[test]
+    fn all_slots_running_is_settled_and_less_is_not() {
+        let web = service("web", 2);
+        let one = task("web", 1, TaskState::Running);
+        check(
+            &web,
+            &[],
+            expect![[r#"
+            web: 0/2 running
+            moving"#]],
+        );
+        check(
+            &web,
+            &[one.clone(), task("web", 2, TaskState::Preparing)],
+            expect![[r#"
+            web: 1/2 running, 1 preparing
+            moving"#]],
+        );
+        check(
+            &web,
+            &[one, task("web", 2, TaskState::Running)],
+            expect![[r#"
+            web: 2/2 running
+            settled"#]],
+        );
+    }
+
+    #[test]
+    fn one_failure_is_restarted_and_the_third_is_trouble() {
+        let web = service("web", 1);
+        let failed = || ended(1, TaskState::Failed, "task: non-zero exit (1)");
+        let next = || task("web", 1, TaskState::Ready);
+        check(
+            &web,
+            &[failed(), next()],
+            expect![[r#"
+            web: 0/1 running, 1 ready (task: non-zero exit (1))
+            moving"#]],
+        );
+        check(
+            &web,
+            &[failed(), failed(), failed(), next()],
+            expect![[r#"
+            web: 0/1 running, 1 failing (task: non-zero exit (1))
+            trouble 1: web keeps failing
+            moving"#]],
+        );
+        check(
+            &web,
+            &[failed(), failed(), failed(), task("web", 1, TaskState::Running)],
+            expect![[r#"
+            web: 1/1 running
+            settled"#]],
+        );
+    }
+
+    #[test]
+    fn a_policy_without_restart_is_content_with_completion_only() {
+        let mut once = service("once", 1);
+        let mut complete = task("once", 1, TaskState::Complete);
+        Arc::make_mut(&mut complete.spec).restart.condition = Condition::None;
+        Arc::make_mut(&mut once.spec).task = (*complete.spec).clone();
+        check(
+            &once,
+            std::slice::from_ref(&complete),
+            expect![[r#"
+            once: 0/1 running, 1 complete
+            settled"#]],
+        );
+        complete.status.state = TaskState::Failed;
+        complete.status.error = Some("task: non-zero exit (3)".to_owned());
+        check(
+            &once,
+            &[complete],
+            expect![[r#"
+            once: 0/1 running, 1 failing (task: non-zero exit (3))
+            trouble 1: once failed, and its restart policy ends here
+            moving"#]],
+        );
+    }
+
+    #[test]
+    fn what_no_node_fits_and_what_a_registry_lacks() {
+        let web = service("web", 1);
+        let mut pending = task("web", 1, TaskState::Pending);
+        pending.status.error = Some("no suitable node (1 node does not satisfy the constraints)".to_owned());
+        check(
+            &web,
+            &[pending],
+            expect![[r#"
+            web: 0/1 running, 1 pending (no suitable node (1 node does not satisfy the constraints))
+            unplaced 2: web cannot be placed: no suitable node (1 node does not satisfy the constraints)
+            moving"#]],
+        );
+        let rejected = || ended(1, TaskState::Rejected, "no such image: nginx:9");
+        check(
+            &web,
+            &[rejected(), rejected()],
+            expect![[r#"
+            web: 0/1 running, 1 failing (no such image: nginx:9)
+            trouble 1: web keeps failing
+            moving"#]],
+        );
+    }
+
+    #[test]
+    fn updates_are_waited_for_and_their_ends_are_told_apart() {
+        let mut web = service("web", 1);
+        let mut old = task("web", 1, TaskState::Running);
+        web.spec_version = Version(5);
+        Arc::make_mut(&mut old.spec).container.image = "old".to_owned();
+        let new = || Task { spec_version: Version(5), ..task("web", 1, TaskState::Running) };
+        check(
+            &web,
+            std::slice::from_ref(&old),
+            expect![[r#"
+            web: 0/1 running, 1 to be updated
+            moving"#]],
+        );
+        let mut status = |state, version| {
+            let message = "of task 7".to_owned();
+            web.update_status = Some(UpdateStatus { state, started_at: Timestamp(0), completed_at: None, message });
+            web.spec_version = Version(version);
+            web.clone()
+        };
+        check(
+            &status(UpdateState::Updating, 5),
+            &[new()],
+            expect![[r#"
+            web: 1/1 running, watched for failures
+            moving"#]],
+        );
+        check(
+            &status(UpdateState::Completed, 5),
+            &[new()],
+            expect![[r#"
+            web: 1/1 running
+            settled"#]],
+        );
+        check(
+            &status(UpdateState::Paused, 5),
+            &[new()],
+            expect![[r#"
+            web: 1/1 running
+            trouble 1: web was not updated: of task 7
+            settled"#]],
+        );
+        // A rollback of an earlier deploy is not this one's.
+        check(
+            &status(UpdateState::RollbackCompleted, 5),
+            &[new()],
+            expect![[r#"
+            web: 1/1 running
+            settled"#]],
+        );
+        check(
+            &status(UpdateState::RollbackCompleted, 6),
+            &[new()],
+            expect![[r#"
+            web: 1/1 running
+            trouble 3: web was rolled back: of task 7
+            settled"#]],
+        );
+    }
+}
