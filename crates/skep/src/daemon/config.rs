@@ -1,0 +1,125 @@
+//! The node's settings: defaults, then the configuration file, then environment and flags.
+//!
+//! Two steps: [`FileConfig`] is the file as written, [`NodeConfig`] what the daemon runs with.
+//! Settings of the whole cluster live in Raft, not here.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// The one port: gRPC over TCP, and WireGuard over UDP.
+pub const PORT: u16 = 7377;
+const CONFIG_PATH: &str = "/etc/skep/config.toml";
+const DATA_DIR: &str = "/var/lib/skep";
+const RUN_DIR: &str = "/run/skep";
+
+/// `/etc/skep/config.toml`, every key optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileConfig {
+    pub data_dir: Option<PathBuf>,
+    pub run_dir: Option<PathBuf>,
+    /// `address:port` that managers and agents are reached at; every address by default.
+    pub listen_address: Option<SocketAddr>,
+    /// The address that other nodes are told.
+    pub advertise_address: Option<String>,
+    /// The cgroup below which the keeper and all containers run.
+    pub cgroup_parent: Option<String>,
+    /// The group whose members may use the socket.
+    pub socket_group: Option<String>,
+    /// Registries (`host:port`) that are asked over plain HTTP, or over HTTPS with any certificate.
+    pub insecure_registries: Vec<String>,
+    /// Registries that are asked before docker.io, in order.
+    pub mirrors: Vec<String>,
+    /// Folders with further root certificates for registries.
+    pub registry_ca_dirs: Vec<PathBuf>,
+    /// Resolvers for names outside the cluster; those of /etc/resolv.conf by default.
+    pub dns_servers: Vec<std::net::IpAddr>,
+}
+
+/// Where flags and environment point.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub run_dir: Option<PathBuf>,
+}
+
+/// What the daemon runs with.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub listen_address: SocketAddr,
+    pub advertise_address: Option<String>,
+    pub cgroup_parent: String,
+    pub socket_group: String,
+    pub insecure_registries: Vec<String>,
+    pub mirrors: Vec<String>,
+    pub registry_ca_dirs: Vec<PathBuf>,
+    pub dns_servers: Vec<std::net::IpAddr>,
+}
+
+impl NodeConfig {
+    /// Reads the file (one that was named must be there) and fills in the rest.
+    pub fn load(overrides: &Overrides) -> Result<Self> {
+        let path = overrides.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_PATH));
+        let file = read(&path, overrides.config.is_some())?;
+        let config = Self {
+            data_dir: overrides.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            run_dir: overrides.run_dir.clone().or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()),
+            listen_address: file.listen_address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], PORT))),
+            advertise_address: file.advertise_address,
+            cgroup_parent: file.cgroup_parent.unwrap_or_else(|| "/skep".to_owned()),
+            socket_group: file.socket_group.unwrap_or_else(|| "skep".to_owned()),
+            insecure_registries: file.insecure_registries,
+            mirrors: file.mirrors,
+            registry_ca_dirs: file.registry_ca_dirs,
+            dns_servers: file.dns_servers,
+        };
+        if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
+            bail!("{}: cgroup_parent `{}` must be an absolute path such as /skep", path.display(), config.cgroup_parent);
+        }
+        for dir in [&config.data_dir, &config.run_dir] {
+            if !dir.is_absolute() {
+                bail!("`{}` must be an absolute path", dir.display());
+            }
+        }
+        Ok(config)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("skep.sock")
+    }
+}
+
+fn read(path: &Path, named: bool) -> Result<FileConfig> {
+    match std::fs::read_to_string(path) {
+        // toml's own words name line and column, and the keys that it knows.
+        Ok(text) => toml::from_str(&text).with_context(|| format!("failed to read the configuration file {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(FileConfig::default()),
+        Err(error) => Err(error).with_context(|| format!("failed to read the configuration file {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "data_dir = \"/d\"\nrun_dir = \"/r\"\ninsecure_registries = [\"reg:5000\"]\n").unwrap();
+        let overrides = Overrides { config: Some(path.clone()), run_dir: Some("/other".into()), data_dir: None };
+        let config = NodeConfig::load(&overrides).unwrap();
+        assert_eq!((config.data_dir, config.run_dir), ("/d".into(), "/other".into()));
+        assert_eq!(config.insecure_registries, ["reg:5000"]);
+        assert_eq!(config.listen_address.port(), PORT);
+        std::fs::write(&path, "data_dri = \"/d\"\n").unwrap();
+        let error = format!("{:#}", NodeConfig::load(&overrides).unwrap_err());
+        assert!(error.contains("data_dri") && error.contains("data_dir"), "{error}");
+    }
+}

@@ -1,0 +1,82 @@
+//! The control service of the socket: the manager's, where this node is one; else a word on where to ask.
+
+use std::sync::{Arc, RwLock};
+
+use skep_api::{
+    Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest, JoinTokenText,
+    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind, RemoveRequest, Removed,
+    RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+};
+use skep_manager::ControlService;
+
+use super::resolver::RegistryResolver;
+
+type Target = Arc<ControlService<RegistryResolver>>;
+
+/// Who answers now.
+#[derive(Default)]
+enum Behind {
+    #[default]
+    Nobody,
+    /// A worker: `host:port` of the managers.
+    Managers(Vec<String>),
+    Manager(Target),
+}
+
+#[derive(Default)]
+pub struct ControlGate(RwLock<Behind>);
+
+impl ControlGate {
+    pub fn open(&self, manager: Target) {
+        self.set(Behind::Manager(manager));
+    }
+
+    pub fn point_to(&self, managers: Vec<String>) {
+        self.set(Behind::Managers(managers));
+    }
+
+    pub fn close(&self) {
+        self.set(Behind::Nobody);
+    }
+
+    fn set(&self, behind: Behind) {
+        *self.0.write().expect("no holder of this lock panics") = behind;
+    }
+
+    fn manager(&self) -> Result<Target, Refusal> {
+        let message = match &*self.0.read().expect("no holder of this lock panics") {
+            Behind::Manager(manager) => return Ok(Arc::clone(manager)),
+            Behind::Managers(managers) => format!(
+                "this node is not a manager: it cannot show or change the cluster; ask on a manager ({})",
+                managers.join(", ")
+            ),
+            Behind::Nobody => "this node is not part of a cluster; start one with `skep init`, or join one with `skep join`".to_owned(),
+        };
+        Err(Refusal::new(RefusalKind::Conflict, message))
+    }
+}
+
+macro_rules! pass_on {
+    ($($name:ident($input:ty) -> $output:ty;)*) => {
+        impl Control for ControlGate {$(
+            async fn $name(&self, caller: Caller, input: $input) -> Result<$output, Refusal> {
+                self.manager()?.$name(caller, input).await
+            }
+        )*}
+    };
+}
+
+pass_on! {
+    info(()) -> ClusterInfo;
+    list(ListRequest) -> ObjectList;
+    get(GetRequest) -> Readable;
+    create(CreateRequest) -> Written;
+    update(UpdateRequest) -> Written;
+    remove(RemoveRequest) -> Removed;
+    scale(ScaleRequest) -> Written;
+    deploy_stack(DeployRequest) -> Deployed;
+    rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
+    watch(WatchRequest) -> Messages<WatchEvent>;
+    logs(LogsRequest) -> Messages<LogEntry>;
+    exec(Messages<ExecRequest>) -> Messages<ExecOutput>;
+}

@@ -1,0 +1,268 @@
+//! A node that is a member of a cluster: its agent, and on managers the manager and the port.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+use skep_agent::{Agent, AgentConfig, VolumeStore};
+use skep_identity::{Credentials, NodeClock, Tls, write_private};
+use skep_image::ImageStore;
+use skep_manager::Manager;
+use skep_model::{ClusterSpec, Role};
+use skep_overlay::helper::HelperConfig;
+use skep_store::{DataKey, Leadership, Store, StoreConfig};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::config::NodeConfig;
+use super::control_gate::ControlGate;
+use super::resolver::RegistryResolver;
+
+/// The keeper's executable, built beside this one.
+static KEEPER: &[u8] = include_bytes!(env!("KEEPER_PATH"));
+
+/// How long a start waits for a leader before it goes on without.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// What a member keeps beside its certificate: `identity/member.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MemberFile {
+    /// Format of this file.
+    pub format: u32,
+    /// `host:port` of the managers, newest knowledge first.
+    pub managers: Vec<String>,
+    /// The address that others reach this node under.
+    pub advertise_address: String,
+    /// On managers: the Raft id.
+    pub raft_id: Option<u64>,
+}
+
+impl MemberFile {
+    pub const FORMAT: u32 = 1;
+
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("identity/member.json")
+    }
+
+    pub fn load(data_dir: &Path) -> Result<Option<Self>> {
+        let path = Self::path(data_dir);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
+        };
+        let file: Self = serde_json::from_str(&text).with_context(|| format!("failed to read {}", path.display()))?;
+        if file.format != Self::FORMAT {
+            return Err(anyhow!("{} has format {}, this version of skep reads {}", path.display(), file.format, Self::FORMAT));
+        }
+        Ok(Some(file))
+    }
+
+    pub fn store(&self, data_dir: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).expect("a member's file is plain data");
+        write_private(&Self::path(data_dir), &json).context("failed to write the node's membership")
+    }
+
+    pub fn remove(data_dir: &Path) -> Result<()> {
+        match std::fs::remove_file(Self::path(data_dir)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("failed to remove the node's membership"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Everything that runs because this node is a member.
+pub struct Member {
+    pub agent: Agent,
+    pub tls: Tls,
+    pub file: MemberFile,
+    manager: Option<RunningManager>,
+}
+
+struct RunningManager {
+    manager: Manager<RegistryResolver>,
+    store: Store,
+    port: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+/// What a member is started with.
+pub struct MemberSetup<'a> {
+    pub config: &'a NodeConfig,
+    pub images: ImageStore,
+    pub volumes: VolumeStore,
+    pub warnings: Vec<String>,
+    pub gate: &'a ControlGate,
+}
+
+impl Member {
+    /// Starts the manager (if this node is one), then the agent.
+    pub async fn start(setup: MemberSetup<'_>, credentials: &Credentials, file: MemberFile) -> Result<Self> {
+        let clock = Arc::new(NodeClock::new());
+        let tls = Tls::new(credentials, clock).context("failed to use the node's certificate")?;
+        let manager = match (tls.identity().role, file.raft_id) {
+            (Role::Manager, Some(raft_id)) => Some(RunningManager::start(&setup, &tls, raft_id, &file).await?),
+            _ => {
+                setup.gate.point_to(file.managers.clone());
+                None
+            }
+        };
+        let pool = match &manager {
+            Some(manager) => manager.store.cluster().config.as_ref().map(|config| config.spec.address_pool),
+            None => None,
+        };
+        let agent = Agent::start(agent_config(&setup, &tls, &file, pool)?).await?;
+        Ok(Self { agent, tls, file, manager })
+    }
+
+    pub fn store(&self) -> Option<&Store> {
+        self.manager.as_ref().map(|manager| &manager.store)
+    }
+
+    /// Stops what runs in this process; containers go on.
+    pub async fn stop(self, gate: &ControlGate) {
+        gate.close();
+        self.agent.stop().await;
+        if let Some(manager) = self.manager {
+            manager.stop().await;
+        }
+    }
+
+    /// Stops everything, containers too, and removes what the agent put on the machine.
+    pub async fn leave(self, gate: &ControlGate) -> Result<()> {
+        let Self { agent, manager, .. } = self;
+        gate.close();
+        let left = agent.leave().await.map_err(|error| anyhow!(error));
+        if let Some(manager) = manager {
+            manager.stop().await;
+        }
+        left.context("not everything was removed; run `skep leave --force` again")
+    }
+}
+
+impl RunningManager {
+    async fn start(setup: &MemberSetup<'_>, tls: &Tls, raft_id: u64, file: &MemberFile) -> Result<Self> {
+        let store = open_store(setup.config, raft_id, &file.advertise_address).await?;
+        await_state(&store).await;
+        let listener = TcpListener::bind(setup.config.listen_address).await;
+        let listener = listener.with_context(|| format!("failed to listen on {}", setup.config.listen_address))?;
+        let resolver = RegistryResolver(setup.images.clone());
+        let manager = Manager::start(store.clone(), Arc::clone(tls.clock()), resolver, random_seed()?);
+        setup.gate.open(manager.control());
+        let stop = CancellationToken::new();
+        let server = manager.serve_nodes(skep_api::Server::new());
+        let serving = server.serve_tls(listener, tls.acceptor(), stop.clone().cancelled_owned());
+        let port = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the cluster's port is closed");
+            }
+        });
+        Ok(Self { manager, store, port, stop })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.manager.stop().await;
+        self.store.shutdown().await;
+        // It has 3 s to end, and nothing is to be said of it.
+        let _ = self.port.await;
+    }
+}
+
+/// A manager that was alone leads within a moment; only then its state is current.
+async fn await_state(store: &Store) {
+    let mut leadership = store.leadership();
+    let settled = async { leadership.wait_for(|now| !matches!(now, Leadership::Follower { leader: None })).await.is_ok() };
+    if tokio::time::timeout(LEADER_WAIT, settled).await.is_err() {
+        tracing::warn!("no manager leads yet; this one goes on with the state that it has");
+    }
+}
+
+/// Opens this manager's replica of the cluster.
+pub async fn open_store(config: &NodeConfig, raft_id: u64, address: &str) -> Result<Store> {
+    let key = data_key(&config.data_dir)?;
+    let address = format!("{address}:{}", config.listen_address.port());
+    let store = Store::open(StoreConfig::new(config.data_dir.join("raft"), raft_id, address, key)).await;
+    store.context("failed to open the cluster's state")
+}
+
+/// The key that log and snapshots are encrypted with: `identity/raft.key`, made with the first store.
+fn data_key(data_dir: &Path) -> Result<DataKey> {
+    let path = data_dir.join("identity/raft.key");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let bytes: [u8; 32] = bytes.try_into().map_err(|_| anyhow!("{} is not a key of 32 bytes", path.display()))?;
+            Ok(DataKey::from_bytes(bytes))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = DataKey::generate()?;
+            let folder = data_dir.join("identity");
+            std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+            write_private(&path, key.as_bytes()).context("failed to write the store's key")?;
+            Ok(key)
+        }
+        Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+    }
+}
+
+fn agent_config(setup: &MemberSetup<'_>, tls: &Tls, file: &MemberFile, pool: Option<ipnet::Ipv4Net>) -> Result<AgentConfig> {
+    let config = setup.config;
+    let own_port = format!("127.0.0.1:{}", config.listen_address.port());
+    let managers = if file.raft_id.is_some() { vec![own_port] } else { file.managers.clone() };
+    let program = std::env::current_exe().context("failed to find this program")?;
+    Ok(AgentConfig {
+        data_dir: config.data_dir.clone(),
+        run_dir: config.run_dir.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        keeper_elf: KEEPER,
+        helper: HelperConfig {
+            run_dir: config.run_dir.clone(),
+            program,
+            args: vec!["net".to_owned(), "--run-dir".to_owned(), config.run_dir.display().to_string()],
+            cgroup_parent: Some(config.cgroup_parent.clone()),
+        },
+        tls: tls.clone(),
+        managers,
+        address: file.advertise_address.clone(),
+        pool: pool.unwrap_or_else(|| ClusterSpec::default().address_pool),
+        upstreams: upstreams(config),
+        images: setup.images.clone(),
+        volumes: setup.volumes.clone(),
+        warnings: setup.warnings.clone(),
+        seed: random_seed()?,
+    })
+}
+
+/// The resolvers for names outside the cluster: those of the settings, else the machine's own.
+fn upstreams(config: &NodeConfig) -> Vec<SocketAddr> {
+    let configured = config.dns_servers.clone();
+    let servers = if configured.is_empty() {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+        lines.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).collect()
+    } else {
+        configured
+    };
+    servers.into_iter().map(|server| SocketAddr::new(server, 53)).collect()
+}
+
+/// The address that others most likely reach this node under: the source address of its default route.
+pub fn default_address() -> String {
+    // Connecting a UDP socket sends nothing; it only chooses a route.
+    let chosen = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    chosen.map_or_else(|_| "127.0.0.1".to_owned(), |address| address.ip().to_string())
+}
+
+/// 128 bits of the kernel's randomness.
+pub fn random_seed() -> Result<u128> {
+    let mut bytes = [0u8; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("the kernel gave no random bytes")?;
+    Ok(u128::from_ne_bytes(bytes))
+}

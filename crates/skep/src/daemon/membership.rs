@@ -1,0 +1,271 @@
+//! Becoming a member, being one after a restart, and ceasing to be one.
+//!
+//! The node's certificate is the commit point: without it nothing else under the data folder counts, and
+//! what an interrupted `init` left is made anew.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use skep_agent::{Known, VolumeStore, chain};
+use skep_api::{CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind, connect_join};
+use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock};
+use skep_image::ImageStore;
+use skep_manager::wall_clock;
+use skep_model::{
+    Change, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec, NodeStatus, Role,
+};
+use tokio::sync::Mutex;
+
+use super::config::NodeConfig;
+use super::control_gate::ControlGate;
+use super::member::{Member, MemberFile, MemberSetup, default_address, open_store, random_seed};
+
+/// Raft numbers count from here, and are never used twice.
+const FIRST_RAFT_ID: u64 = 1;
+
+/// The node's membership, and what it is made of.
+pub struct Membership {
+    pub config: NodeConfig,
+    pub images: ImageStore,
+    pub volumes: VolumeStore,
+    pub warnings: Vec<String>,
+    gate: Arc<ControlGate>,
+    member: Mutex<Option<Member>>,
+}
+
+impl Membership {
+    pub fn new(config: NodeConfig, images: ImageStore, volumes: VolumeStore, warnings: Vec<String>, gate: Arc<ControlGate>) -> Self {
+        Self { config, images, volumes, warnings, gate, member: Mutex::new(None) }
+    }
+
+    /// Goes on as the member that this node was, if it was one.
+    pub async fn resume(&self) -> Result<()> {
+        let Some(credentials) = self.identity().load().context("failed to read the node's certificate")? else { return Ok(()) };
+        let Some(file) = MemberFile::load(&self.config.data_dir)? else { return Ok(()) };
+        tracing::info!(node.id = %credentials.identity().node_id, "resuming as a member");
+        let member = self.start(&credentials, file).await?;
+        *self.member.lock().await = Some(member);
+        Ok(())
+    }
+
+    pub async fn stop(&self) {
+        if let Some(member) = self.member.lock().await.take() {
+            member.stop(&self.gate).await;
+        }
+        self.images.flush().await;
+    }
+
+    /// Looks at the member; `None` while the node is none.
+    pub async fn look<T>(&self, at: impl FnOnce(&Member) -> T) -> Option<T> {
+        self.member.lock().await.as_ref().map(at)
+    }
+
+    /// The tasks of this node.
+    pub async fn tasks(&self) -> Vec<Known> {
+        self.look(|member| member.agent.tasks()).await.unwrap_or_default()
+    }
+
+    /// Makes this node the first of a new cluster.
+    pub async fn init(&self, request: InitRequest) -> Result<Initialized, Refusal> {
+        let mut member = self.member.lock().await;
+        refuse_member(member.as_ref())?;
+        if request.force_new_cluster {
+            return Err(unsupported("--force-new-cluster"));
+        }
+        if request.listen_address.is_some() {
+            return Err(unsupported("a listen address at init; set listen_address in the configuration file instead: it"));
+        }
+        let (credentials, file, initialized) = self.new_cluster(request).await.map_err(internal)?;
+        *member = Some(self.start(&credentials, file).await.map_err(internal)?);
+        Ok(initialized)
+    }
+
+    async fn new_cluster(&self, request: InitRequest) -> Result<(Credentials, MemberFile, Initialized)> {
+        let now = wall_clock();
+        let mut ids = IdSource::from_seed(random_seed()?);
+        let (cluster_id, node_id) = (ids.next_id(), ids.next_id());
+        let data_dir = &self.config.data_dir;
+        // An earlier init may have been cut short; without a certificate it never was.
+        remove_if_there(&data_dir.join("raft"))?;
+        let ca = ClusterCa::create(cluster_id, now)?;
+        let (worker, manager) = (JoinToken::generate(ca.digest())?, JoinToken::generate(ca.digest())?);
+        let advertise = request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
+        let port = self.config.listen_address.port();
+        let defaults = ClusterSpec::default();
+        let spec = ClusterSpec {
+            address_pool: request.address_pool.unwrap_or(defaults.address_pool),
+            subnet_prefix: request.subnet_prefix.unwrap_or(defaults.subnet_prefix),
+            ..defaults
+        };
+        let validity = spec.node_certificate_validity;
+        let join_tokens = JoinTokenHashes { worker: worker.secret_hash().to_string(), manager: manager.secret_hash().to_string() };
+        let config = ClusterConfig {
+            id: cluster_id,
+            meta: Meta::new(now),
+            spec,
+            ca_certificate: ca.certificate_pem().to_owned(),
+            ca_key: ca.key_pem(),
+            join_tokens,
+            next_raft_id: FIRST_RAFT_ID + 1,
+        };
+        let node = Node {
+            id: node_id,
+            meta: Meta::new(now),
+            spec: NodeSpec { role: Role::Manager, labels: request.node_labels, ..NodeSpec::default() },
+            description: None,
+            status: NodeStatus::default(),
+            manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
+        };
+        let store = open_store(&self.config, FIRST_RAFT_ID, &advertise).await?;
+        let first = vec![
+            Change::SetClusterConfig { config: Box::new(config), expected: None },
+            Change::CreateNode { node: Box::new(node) },
+        ];
+        let initialized = store.initialize(first).await;
+        store.shutdown().await;
+        initialized.context("failed to write the new cluster")?;
+        let identity = self.identity();
+        let key = identity.key()?;
+        let certificate = ca.issue(&key.request()?, node_id, Role::Manager, now, validity)?;
+        let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
+        let managers = vec![format!("{advertise}:{port}")];
+        let file = MemberFile { format: MemberFile::FORMAT, managers, advertise_address: advertise.clone(), raft_id: Some(FIRST_RAFT_ID) };
+        file.store(data_dir)?;
+        identity.store(&credentials)?;
+        let initialized = Initialized {
+            node: node_id,
+            cluster: cluster_id,
+            advertise_address: format!("{advertise}:{port}"),
+            worker_token: worker.to_string(),
+            manager_token: manager.to_string(),
+        };
+        Ok((credentials, file, initialized))
+    }
+
+    /// Joins the cluster of the token's manager.
+    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
+        let mut member = self.member.lock().await;
+        refuse_member(member.as_ref())?;
+        let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
+        if listen_address.is_some() {
+            return Err(unsupported("a listen address at join; set listen_address in the configuration file instead: it"));
+        }
+        let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
+        let identity = self.identity();
+        let key = identity.key().map_err(|error| internal(error.into()))?;
+        let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
+        let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
+        for manager in &managers {
+            let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
+            let issued = match connect_join(manager, connector).await {
+                Ok(connection) => {
+                    let request = IssueRequest { token: token.clone(), csr: csr.clone(), availability };
+                    CaClient::new(connection).issue(request).await
+                }
+                Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),
+            };
+            let issued = match issued {
+                Ok(issued) => issued,
+                Err(refusal) => {
+                    refused = refusal;
+                    continue;
+                }
+            };
+            let credentials = Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;
+            let file = MemberFile {
+                format: MemberFile::FORMAT,
+                managers: managers.clone(),
+                advertise_address: advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_default(),
+                raft_id: None,
+            };
+            file.store(&self.config.data_dir).map_err(internal)?;
+            identity.store(&credentials).map_err(|error| internal(error.into()))?;
+            let cluster = credentials.identity().cluster_id;
+            *member = Some(self.start(&credentials, file).await.map_err(internal)?);
+            return Ok(Joined { node: issued.node, cluster, role: issued.role });
+        }
+        Err(refused)
+    }
+
+    /// Leaves the cluster and removes what skep put on this machine.
+    pub async fn leave(&self, request: LeaveRequest) -> Result<Left, Refusal> {
+        let mut member = self.member.lock().await;
+        let Some(present) = member.as_ref() else {
+            return Err(Refusal::new(RefusalKind::Conflict, "this node is not part of a cluster"));
+        };
+        if present.store().is_some() && !request.force {
+            let message = "this node is the cluster's only manager: the cluster and its services end with it; repeat with --force if that is meant";
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        let left = match member.take() {
+            Some(member) => member.leave(&self.gate).await,
+            None => Ok(()),
+        };
+        self.erase(request.remove_volumes).await.map_err(internal)?;
+        left.map_err(internal)?;
+        let kept = self.volumes.list().map_err(|error| internal(error.into()))?;
+        Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect() })
+    }
+
+    async fn erase(&self, volumes: bool) -> Result<()> {
+        let data_dir = &self.config.data_dir;
+        self.identity().remove().context("failed to remove the node's certificate")?;
+        MemberFile::remove(data_dir)?;
+        for folder in ["raft", "identity", "net", "containers"] {
+            remove_if_there(&data_dir.join(folder))?;
+        }
+        for image in self.images.list()? {
+            self.images.remove(&image.reference)?;
+        }
+        self.images.gc(&skep_image::Roots::default()).await?;
+        if volumes {
+            for volume in self.volumes.list()? {
+                self.volumes.remove(&volume.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, credentials: &Credentials, file: MemberFile) -> Result<Member> {
+        let setup = MemberSetup {
+            config: &self.config,
+            images: self.images.clone(),
+            volumes: self.volumes.clone(),
+            warnings: self.warnings.clone(),
+            gate: &self.gate,
+        };
+        Member::start(setup, credentials, file).await
+    }
+
+    fn identity(&self) -> IdentityDir {
+        IdentityDir::new(&self.config.data_dir)
+    }
+}
+
+fn refuse_member(member: Option<&Member>) -> Result<(), Refusal> {
+    match member {
+        Some(_) => {
+            let message = "this node is already part of a cluster; `skep info` shows which, `skep leave` leaves it";
+            Err(Refusal::new(RefusalKind::Conflict, message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn unsupported(what: &str) -> Refusal {
+    Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported by this version of skep"))
+}
+
+fn internal(error: anyhow::Error) -> Refusal {
+    Refusal::new(RefusalKind::Internal, format!("{error:#}"))
+}
+
+fn remove_if_there(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("failed to remove {}", folder.display())),
+        _ => Ok(()),
+    }
+}
