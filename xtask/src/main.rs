@@ -6,11 +6,13 @@ mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod demo;
+mod docker;
 mod images;
 mod packages;
 mod shell;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

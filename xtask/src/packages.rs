@@ -20,9 +20,12 @@ pub struct Package {
 
 /// Installs the programs that the lab and the images are made with, where they are missing.
 pub fn install_tools() -> Result<()> {
+    install(&[("skopeo", "skopeo"), ("ip", "iproute2"), ("nsenter", "util-linux"), ("gzip", "gzip"), ("tar", "tar")])
+}
+
+/// Installs the packages of those `(program, package)` whose program is missing.
+pub fn install(wanted: &[(&str, &str)]) -> Result<()> {
     need_root()?;
-    let wanted =
-        [("skopeo", "skopeo"), ("ip", "iproute2"), ("nsenter", "util-linux"), ("gzip", "gzip"), ("tar", "tar")];
     let missing: Vec<&str> =
         wanted.iter().filter(|(program, _)| !shell::exists(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {

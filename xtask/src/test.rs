@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::workspace::{Profile, Workspace, cargo};
-use crate::{images, packages, shell, tidy};
+use crate::{docker, images, packages, shell, tidy, vm};
 
 #[derive(Args)]
 pub struct Options {
@@ -40,6 +40,7 @@ fn check(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     step("build", || workspace.build_skep(Profile::Dev).map(drop))?;
     step("images", || images::make().map(drop))?;
+    step("packages", || prepare(&workspace.target_directory))?;
     step("tests", || tests(workspace, options))
 }
 
@@ -53,6 +54,12 @@ fn clippy(root: &Path) -> Result<()> {
     lint(&["--", "--deny", "warnings"])?;
     let lenient = ["--allow", "clippy::unwrap_used", "--allow", "clippy::disallowed_methods"];
     lint(&[&["--all-targets", "--", "--deny", "warnings"], lenient.as_slice()].concat())
+}
+
+/// What single tests need beside the images: a kernel for virtual machines, and a Docker to compare with.
+fn prepare(target: &Path) -> Result<()> {
+    vm::prepare(target)?;
+    docker::unpack(target).map(drop)
 }
 
 fn tests(workspace: &Workspace, options: &Options) -> Result<()> {

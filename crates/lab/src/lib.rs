@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod daemon;
+mod docker;
 mod holder;
 mod http;
 mod lab;
@@ -21,8 +22,10 @@ mod record;
 mod registry;
 mod teardown;
 mod tools;
+mod vm;
 mod wiring;
 
+pub use docker::Docker;
 pub use http::{HttpAnswer, http_get};
 pub use lab::{Lab, LabBuilder, Lifetime};
 pub use node::Node;
@@ -32,4 +35,5 @@ pub use record::{LabInfo, NodeInfo};
 pub use registry::Registry;
 pub use teardown::{down, list, sweep};
 pub use tools::{find_tool, images_folder, skep_binary};
+pub use vm::{GuestRoot, Kernel, Vm, VmConfig, make_disk};
 pub use wiring::{OUTSIDE_ADDRESS, OUTSIDE_ADDRESS_V6, node_address, node_address_v6};

@@ -31,10 +31,12 @@ pub fn images_folder() -> Result<PathBuf> {
     }
 }
 
-/// A program on the search path, or among the packages that `cargo xtask images` unpacks under the target folder.
+/// A program on the search path, where only root looks, or among the packages that `cargo xtask images` unpacks under the
+/// target folder.
 pub fn find_tool(program: &str) -> Result<PathBuf> {
-    let on_path = env::var_os("PATH")
-        .and_then(|path| env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file()));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let on_path = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
     match on_path.or_else(|| in_target(&format!("tools/usr/bin/{program}"))) {
         Some(path) => Ok(path),
         None => bail!(
@@ -44,7 +46,7 @@ pub fn find_tool(program: &str) -> Result<PathBuf> {
 }
 
 /// `path` below the target folder: the one of this executable, or the workspace's where cargo says where that is.
-fn in_target(path: &str) -> Option<PathBuf> {
+pub(crate) fn in_target(path: &str) -> Option<PathBuf> {
     let own = env::current_exe().ok()?;
     let beside = own.ancestors().map(|folder| folder.join(path));
     let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();

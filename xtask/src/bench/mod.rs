@@ -42,7 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
         Some(binary) => binary.clone(),
         None => workspace.build_skep(Profile::Release)?,
     };
-    let docker = docker::unpack(&workspace.target_directory)?;
+    let docker = crate::docker::unpack(&workspace.target_directory)?;
     let bench = Bench { images: images::make()?, docker, skep, runs: options.runs.max(1) };
     if !options.json {
         row::print_head();

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use skep_lab::Docker;
 
-use super::docker::Docker;
+use super::docker;
 use super::measure::{median, total};
 use super::row::{Row, Values};
 use super::subject::Subject;
@@ -28,7 +29,7 @@ pub struct Bench {
 
 /// B5: resident memory of what runs on an idle node.
 pub fn idle_memory(bench: &Bench) -> Result<Row> {
-    let docker = bench.docker.start(&bench.images)?;
+    let docker = docker::start(&bench.docker, &bench.images)?;
     thread::sleep(SETTLE);
     let anchor = median(bench.runs, || Ok(total(&docker.costs()?, |cost| cost.rss_bytes)))?;
     drop(docker);
@@ -42,7 +43,7 @@ pub fn idle_memory(bench: &Bench) -> Result<Row> {
 
 /// B6: proportional memory of what supervises one container.
 pub fn memory_per_container(bench: &Bench) -> Result<Row> {
-    let docker = bench.docker.start(&bench.images)?;
+    let docker = docker::start(&bench.docker, &bench.images)?;
     docker.start_containers(FEW)?;
     thread::sleep(SETTLE);
     let anchor = median(bench.runs, || {
@@ -68,7 +69,7 @@ pub fn memory_per_container(bench: &Bench) -> Result<Row> {
 
 /// B9: containers started at once on one node, network attached.
 pub fn start_fifty(bench: &Bench) -> Result<Row> {
-    let docker = bench.docker.start(&bench.images)?;
+    let docker = docker::start(&bench.docker, &bench.images)?;
     let anchor = median(bench.runs, || {
         let seconds = docker.start_containers(MANY)?;
         docker.remove_containers()?;
@@ -89,7 +90,8 @@ pub fn start_fifty(bench: &Bench) -> Result<Row> {
 /// B20: bytes of the programs that a node needs.
 pub fn binary_size(bench: &Bench) -> Result<Row> {
     let skep = fs::metadata(&bench.skep).with_context(|| format!("cannot measure {}", bench.skep.display()))?.len();
-    let values = Values { anchor: bench.docker.program_bytes()? / MEGABYTE, skep: skep as f64 / MEGABYTE, unit: "MB" };
+    let values =
+        Values { anchor: docker::program_bytes(&bench.docker)? / MEGABYTE, skep: skep as f64 / MEGABYTE, unit: "MB" };
     let name = format!("{}: all its programs", bench.docker.version()?);
     Ok(Row::new("B20", "the programs of a node, stripped", name, values, 25.0))
 }

@@ -4,3 +4,5 @@ mod clean_up;
 mod isolation;
 mod lifecycle;
 mod registries;
+#[cfg(target_arch = "x86_64")]
+mod vm;
