@@ -9,7 +9,8 @@ use crate::source::Span;
 use crate::suggest;
 
 pub(crate) fn check(project: &Project, declared: &Declared, report: &mut Report) {
-    if declared.services.is_empty() {
+    // Another mistake, such as `service:`, most often explains it.
+    if declared.services.is_empty() && !report.has_errors() {
         report.error_nowhere("the compose files have no services").with_help("add one under services:");
     }
     for service in project.services.values() {

@@ -114,14 +114,12 @@ fn meet(old: &mut Node, over: Node, path: &[&str], report: &mut Report) {
     match (&mut old.value, over.value) {
         (Value::Map(base), Value::Map(more)) => {
             merge(base, more, path, report);
-            return;
         }
         (Value::List(items), Value::List(more)) => {
             items.extend(more);
             if let Rule::Keyed(key) = rule {
                 keep_last(items, key);
             }
-            return;
         }
         (Value::List(_) | Value::Map(_), scalar_or_other @ (Value::List(_) | Value::Map(_))) => {
             let (before, now) = (old.kind(), Node::new(over.span, scalar_or_other).kind());

@@ -57,6 +57,11 @@ pub(crate) fn canonicalize_service(service: &mut Map, report: &mut Report) {
         key_values(deploy, "labels", report);
     }
     wrap_in(service, "build", "context");
+    if let Some(Node { value: Value::Map(build), span, .. }) = service.get_mut("build")
+        && build.get("context").is_none()
+    {
+        build.imply("context", *span, Value::Str(".".to_owned()));
+    }
     wrap_in(service, "extends", "service");
     env_files(service);
     depends_on(service);

@@ -9,6 +9,7 @@ mod fields;
 mod mounts;
 mod process;
 mod resource;
+mod scalars;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};

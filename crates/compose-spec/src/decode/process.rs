@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fields, fields};
+use super::{Fields, fields, scalars};
 use crate::project::{
     At, DependencyCondition, DependsOn, HealthTest, Healthcheck, Logging, PullPolicy, Restart, Service, Ulimit,
 };
@@ -224,7 +224,7 @@ pub(super) fn ulimits(f: &mut Fields<'_, '_>) -> BTreeMap<String, Ulimit> {
                 both
             }
             _ => {
-                let one = fields::whole::<i64>(value, &path, f.report);
+                let one = scalars::whole::<i64>(value, &path, f.report);
                 (one, one)
             }
         };

@@ -33,9 +33,13 @@ fn variables() -> BTreeMap<&'static str, &'static str> {
 }
 
 fn config(fixture: &Path) -> String {
+    resolve(fixture, compose_files(fixture)).unwrap_or_else(|errors| panic!("{}:\n{errors}", fixture.display()))
+}
+
+fn resolve(folder: &Path, files: Vec<String>) -> Result<String, String> {
     let request = Request {
-        files: compose_files(fixture),
-        working_directory: fixture.to_str().unwrap().to_owned(),
+        files,
+        working_directory: folder.to_str().unwrap().to_owned(),
         project_name: Some("p".to_owned()),
         home: Some("/home/me".to_owned()),
         ..Request::default()
@@ -45,8 +49,7 @@ fn config(fixture: &Path) -> String {
         Err(_) => FileContent::Missing,
     };
     let loaded = load_with(request, read, |name| variables().get(name).map(|value| (*value).to_owned()));
-    let loaded = loaded.unwrap_or_else(|errors| panic!("{}:\n{}", fixture.display(), shown(&errors)));
-    loaded.project.to_yaml()
+    loaded.map(|loaded| loaded.project.to_yaml()).map_err(|errors| shown(&errors))
 }
 
 #[test]
@@ -92,26 +95,67 @@ fn fixtures_resolve_as_docker_compose_resolves_them() {
     };
     let mut differing = Vec::new();
     for fixture in fixtures() {
-        let mut command = Command::new(&reference);
-        command.current_dir(&fixture).env_clear().envs(variables()).env("HOME", "/home/me").args(["-p", "p"]);
-        for file in compose_files(&fixture) {
-            command.args(["-f", &file]);
-        }
-        let output = command.arg("config").output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let problem = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{}: {problem}", fixture.display());
-        let (theirs, mut ours) = (normal(&text), normal(&config(&fixture)));
-        ours.drop_unused(&theirs);
-        let (theirs, ours) = (theirs.flat(), ours.flat());
-        for line in theirs.iter().filter(|line| !ours.contains(line)) {
-            differing.push(format!("{}: only theirs: {line}", fixture.file_name().unwrap().display()));
-        }
-        for line in ours.iter().filter(|line| !theirs.contains(line)) {
-            differing.push(format!("{}: only ours: {line}", fixture.file_name().unwrap().display()));
-        }
+        let files = compose_files(&fixture);
+        let text = reference_config(&reference, &fixture, &files);
+        let text = text.unwrap_or_else(|problem| panic!("{}: {problem}", fixture.display()));
+        let name = fixture.file_name().unwrap().display().to_string();
+        differing.extend(differences(&name, &text, &config(&fixture)));
     }
     assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+/// Any folder of compose files: `SKEP_COMPOSE_CORPUS=folder cargo test -p skep-compose-spec corpus -- --nocapture`.
+#[test]
+fn a_corpus_resolves_as_docker_compose_resolves_it() {
+    let (Ok(reference), Ok(corpus)) = (std::env::var("SKEP_DOCKER_COMPOSE"), std::env::var("SKEP_COMPOSE_CORPUS"))
+    else {
+        eprintln!("skipped: SKEP_DOCKER_COMPOSE and SKEP_COMPOSE_CORPUS name docker-compose and a folder");
+        return;
+    };
+    let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+    let (mut equal, mut refused, mut differing) = (0, 0, Vec::new());
+    for path in files_below(Path::new(&corpus)).into_iter().filter(yaml) {
+        let (folder, file) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap().to_owned());
+        let theirs = reference_config(&reference, folder, std::slice::from_ref(&file));
+        let ours = resolve(folder, vec![file]);
+        let name = path.strip_prefix(&corpus).unwrap().display();
+        match (theirs, ours) {
+            (Ok(theirs), Ok(ours)) => {
+                let found = differences(&name.to_string(), &theirs, &ours);
+                equal += usize::from(found.is_empty());
+                differing.extend(found);
+            }
+            (Err(theirs), Err(ours)) => {
+                refused += 1;
+                eprintln!("{name}: refused by both:\n{}\n{ours}", theirs.trim());
+            }
+            (Ok(_), Err(errors)) => differing.push(format!("{name}: only they accept:\n{errors}")),
+            (Err(problem), Ok(_)) => differing.push(format!("{name}: only we accept: {}", problem.trim())),
+        }
+    }
+    eprintln!("{equal} equal, {refused} refused by both, and:\n{}", differing.join("\n"));
+}
+
+fn reference_config(reference: &str, folder: &Path, files: &[String]) -> Result<String, String> {
+    let mut command = Command::new(reference);
+    command.current_dir(folder).env_clear().envs(variables()).env("HOME", "/home/me").args(["-p", "p"]);
+    for file in files {
+        command.args(["-f", file]);
+    }
+    let output = command.arg("config").output().unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn differences(name: &str, theirs: &str, ours: &str) -> Vec<String> {
+    let (theirs, mut ours) = (normal(theirs), normal(ours));
+    ours.drop_unused(&theirs);
+    let (theirs, ours) = (theirs.flat(), ours.flat());
+    let only_theirs = theirs.iter().filter(|line| !ours.contains(line)).map(|line| format!("{name}: theirs {line}"));
+    let only_ours = ours.iter().filter(|line| !theirs.contains(line)).map(|line| format!("{name}: ours   {line}"));
+    only_theirs.chain(only_ours).collect()
 }
 
 /// YAML for comparison: what a plain reader makes of it, scalars as text.
@@ -174,6 +218,10 @@ impl Tree {
                 map.retain(|key, value| !(key == "create_host_path" && *value == Tree::Scalar("false".to_owned())));
                 if path.ends_with(".healthcheck") && map.get("disable") == Some(&Tree::Scalar("true".to_owned())) {
                     map.remove("test");
+                }
+                // How to build is not read.
+                if path.ends_with(".build") {
+                    map.retain(|key, _| key == "context");
                 }
                 // Older attributes that we fold into `deploy`.
                 let parts: Vec<&str> = path.split('.').collect();
