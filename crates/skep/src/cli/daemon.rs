@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::Result;
 use super::host::HostOptions;
+use crate::daemon::config::NodeConfig;
 
 /// Containers do their work elsewhere: the daemon waits far more than it computes.
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -14,12 +15,6 @@ pub struct Options {
     /// Begin a session of its own, so that the terminal it was started from can go
     #[arg(long, hide = true)]
     new_session: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct NetOptions {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<std::ffi::OsString>,
 }
 
 pub fn run(options: Options, host: &HostOptions) -> Result {
@@ -35,6 +30,17 @@ pub fn run(options: Options, host: &HostOptions) -> Result {
     runtime.block_on(crate::daemon::run(host.overrides()))
 }
 
-pub fn net(options: NetOptions) -> Result {
-    anyhow::bail!("the net helper takes no arguments yet: {:?}", options.args)
+/// The net helper. The daemon starts it with its run folder in the environment.
+pub fn net(host: &HostOptions) -> Result {
+    let overrides = host.overrides();
+    let run_dir = match &overrides.run_dir {
+        Some(run_dir) => run_dir.clone(),
+        None => NodeConfig::load(&overrides)?.run_dir,
+    };
+    // One thread: its memory is counted on every node, and it waits nearly always.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")?;
+    Ok(runtime.block_on(skep_overlay::helper::run(&run_dir))?)
 }

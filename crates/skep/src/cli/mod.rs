@@ -64,7 +64,7 @@ enum Command {
     Daemon(daemon::Options),
     /// The net helper, started by the daemon
     #[command(hide = true)]
-    Net(daemon::NetOptions),
+    Net,
     /// Manage stacks
     #[command(subcommand)]
     Stack(stack::Command),
@@ -128,7 +128,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn dispatch(cli: Cli) -> Result {
     match cli.command {
         Command::Daemon(options) => daemon::run(options, &cli.host),
-        Command::Net(options) => daemon::net(options),
+        Command::Net => daemon::net(&cli.host),
         Command::Lab(command) => lab::run(command),
         command => {
             let host = Host::resolve(&cli.host)?;
@@ -163,7 +163,7 @@ async fn client(command: Command, host: &Host) -> Result {
         Command::Node(command) => node::run(command, host).await,
         Command::Info(options) => info::run(options, host).await,
         Command::Version(options) => info::version(options, host).await,
-        Command::Daemon(_) | Command::Net(_) | Command::Lab(_) => unreachable!("dispatch runs them without a client"),
+        Command::Daemon(_) | Command::Net | Command::Lab(_) => unreachable!("dispatch runs them without a client"),
     }
 }
 
