@@ -28,6 +28,8 @@ pub(crate) struct Variables<'k> {
     pub wanted: BTreeSet<String>,
     /// Already warned about.
     pub warned: BTreeSet<String>,
+    /// Required, missing, and already reported.
+    pub missed: BTreeSet<String>,
 }
 
 impl Variables<'_> {
@@ -162,6 +164,8 @@ pub(crate) fn interpolate(node: &mut Node, variables: &mut Variables<'_>, report
             }
             match result {
                 Ok(filled) => *text = filled,
+                // A variable that many places require is missing once.
+                Err(TemplateError::Required { name, .. }) if !variables.missed.insert(name.clone()) => {}
                 Err(error) => explain(&error, node.span, report),
             }
         }

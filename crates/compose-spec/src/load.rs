@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::assemble::Assembler;
 use crate::check;
-use crate::decode::{self, Decoded, RawContent, RawSource};
+use crate::decode::{self, Declared, Decoded, RawContent, RawSource};
 use crate::diagnostic::Diagnostic;
 use crate::paths::{self, Base};
 use crate::project::{At, Content, ContentSource, Project};
@@ -132,7 +132,7 @@ pub fn load(request: &Request) -> Outcome {
     };
     let mut declared = std::mem::take(&mut decoded.declared);
     declared.flawed_services.append(&mut assembler.unextended);
-    let project = complete(decoded, &mut assembler, &folder);
+    let project = complete(decoded, &declared, &mut assembler, &folder);
     if let Some(wanted) = wanted(&mut assembler) {
         return Outcome::Wanted(wanted);
     }
@@ -172,17 +172,24 @@ fn environment(assembler: &mut Assembler<'_>, folder: &str) {
 }
 
 /// Fills in what files and variables say.
-fn complete(decoded: Decoded, assembler: &mut Assembler<'_>, folder: &str) -> Project {
+fn complete(decoded: Decoded, declared: &Declared, assembler: &mut Assembler<'_>, folder: &str) -> Project {
     let mut project = decoded.project;
     project.name = project_name(decoded.declared_name, assembler, folder);
     let active = active_profiles(&project, assembler);
     project.services.retain(|_, service| {
         service.profiles.is_empty() || service.profiles.iter().any(|p| active.contains(p)) || active.contains("*")
     });
+    // What is only there in another profile, and may be missing, is.
+    let present: BTreeSet<String> = project.services.keys().cloned().collect();
+    let disabled: BTreeSet<&String> = declared.services.difference(&present).collect();
     for (name, service) in &mut project.services {
+        service.depends_on.retain(|other, dependency| dependency.required || !disabled.contains(other));
         let mut from_files = BTreeMap::new();
         for file in decoded.env_files.get(name).into_iter().flatten() {
-            from_files.extend(assembler.service_env(file, &from_files).unwrap_or_default());
+            // What the service sets itself is seen by its files, too.
+            let mut seen = from_files.clone();
+            seen.extend(service.environment.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?))));
+            from_files.extend(assembler.service_env(file, &seen).unwrap_or_default());
         }
         let mut environment: BTreeMap<_, _> = from_files.into_iter().map(|(key, value)| (key, Some(value))).collect();
         for (key, value) in std::mem::take(&mut service.environment) {

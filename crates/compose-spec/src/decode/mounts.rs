@@ -136,7 +136,7 @@ fn container_path(target: &str, path: &str, span: Span, f: &mut Fields<'_, '_>) 
     if !target.starts_with('/') {
         f.report
             .error(span, format!("{path}: `{target}` is not an absolute path in the container"))
-            .with_help(format!("write /{target}"));
+            .with_help(format!("write /{target}, or {target}:/path to mount something there"));
         return None;
     }
     Some(crate::paths::clean(target))

@@ -92,7 +92,7 @@ secrets: {pw: {file: missing.txt}}
             compose.yml:8:29: error: services.web.volumes.1: `relative` is not an absolute path in the container
                 8 |     volumes: ["date:/data", "/a:relative"]
                   |                             ^^^^^^^^^^^^^
-                   help: write /relative
+                   help: write /relative, or relative:/path to mount something there
             compose.yml:9:16: error: services.web refers to undefined network `frnt`
                 9 |     networks: [frnt]
                   |                ^^^^

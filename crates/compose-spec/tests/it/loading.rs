@@ -49,6 +49,8 @@ fn services_of_other_profiles_are_left_out() {
     assert_eq!(names(load(text).unwrap()), ["web"]);
     let dev = World::new().file("compose.yml", text).variable("COMPOSE_PROFILES", "dev,test");
     assert_eq!(names(dev.load(&["compose.yml"]).unwrap()), ["debug", "web"]);
+    let optional = "services: {a: {image: x, depends_on: {b: {condition: service_started, required: false}}}, b: {image: y, profiles: [p]}}";
+    assert!(load(optional).unwrap().project.services["a"].depends_on.is_empty());
 }
 
 #[test]
