@@ -61,7 +61,7 @@ impl<R: ImageResolver> Manager<R> {
         let loops = vec![
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
-            tokio::spawn(reports::write(store.clone(), queue, stop.clone())),
+            tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
         ];
         let control =
             ControlService { store: store.clone(), sessions: Arc::clone(&sessions), resolver, ids: Mutex::new(ids()) };

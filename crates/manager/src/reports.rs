@@ -36,19 +36,20 @@ impl Reports {
     }
 
     pub fn report(&self, node: NodeId, task: TaskId, status: TaskStatus) {
-        if status.state < TaskState::Running {
-            self.sessions.note_progress(task, status);
-            return;
+        let written = status.state >= TaskState::Running;
+        // Shown until the cluster has it, so that a reader never sees a task go back.
+        self.sessions.note_progress(task, status.clone());
+        if written {
+            // The writer ends last, when nobody reports any more.
+            let _ = self.queue.send((node, task, status));
         }
-        self.sessions.forget_progress(task);
-        // The writer ends last, when nobody reports any more.
-        let _ = self.queue.send((node, task, status));
     }
 }
 
 /// Writes reports until `stop`.
 pub async fn write(
     store: Store,
+    sessions: Arc<Sessions>,
     mut queue: mpsc::UnboundedReceiver<(NodeId, TaskId, TaskStatus)>,
     stop: CancellationToken,
 ) {
@@ -67,7 +68,10 @@ pub async fn write(
         }
         while !pending.is_empty() && !stop.is_cancelled() {
             match propose(&store, &pending).await {
-                Ok(()) => pending.clear(),
+                Ok(()) => {
+                    pending.keys().for_each(|task| sessions.forget_progress(*task));
+                    pending.clear();
+                }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "task reports wait for the store");
                     tokio::time::sleep(RETRY).await;

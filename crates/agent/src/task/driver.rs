@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::health::{Check, Progress};
 use super::plan::stop_grace;
-use super::prepare::{self, Contents};
+use super::prepare::{self, Contents, Unprepared};
 use super::probe;
 use super::step::{Health, Observed, Step, next};
 use super::watch::{Ended, Watch};
@@ -155,7 +155,7 @@ impl Driver {
         };
         let ready = match prepared {
             Ok(ready) => ready,
-            Err(error) => return self.reject(error),
+            Err(unprepared) => return self.reject(unprepared),
         };
         for warning in &ready.warnings {
             tracing::warn!(task.id = self.id(), warning, "a limit cannot be held");
@@ -314,9 +314,13 @@ impl Driver {
     }
 
     /// Before it started: the image, the network, a mount or the command is wrong.
-    fn reject(&mut self, error: String) {
-        tracing::info!(task.id = self.id(), error, "task rejected");
-        self.status.error = Some(error);
+    fn reject(&mut self, unprepared: Unprepared) {
+        let Unprepared { reason, exit_code } = unprepared;
+        tracing::info!(task.id = self.id(), reason, "task rejected");
+        if exit_code.is_some() {
+            self.container_status().exit_code = exit_code;
+        }
+        self.status.error = Some(reason);
         self.report(TaskState::Rejected, "preparing");
     }
 

@@ -20,6 +20,20 @@ use crate::node::{Node, chain};
 /// Contents of the secrets and configs that this node was given.
 pub type Contents = BTreeMap<ContentDigest, Bytes>;
 
+/// Why a task cannot run here, in words for its status.
+#[derive(Debug)]
+pub struct Unprepared {
+    pub reason: String,
+    /// As Docker's: 127, 126 or 125, where the container itself could not be made.
+    pub exit_code: Option<i32>,
+}
+
+impl From<String> for Unprepared {
+    fn from(reason: String) -> Self {
+        Self { reason, exit_code: None }
+    }
+}
+
 /// What became of the preparation.
 #[derive(Debug)]
 pub struct Ready {
@@ -38,7 +52,7 @@ pub async fn prepare(
     task: &Task,
     secrets: &Contents,
     configs: &Contents,
-) -> Result<Ready, String> {
+) -> Result<Ready, Unprepared> {
     let spec = &task.spec.container;
     let image = pull(node, spec).await?;
     let hostname = match &spec.hostname {
@@ -61,7 +75,10 @@ pub async fn prepare(
         files,
     };
     let plan = container_plan(task, &node.settings.facts, prepared)?;
-    let created = node.create(plan).await.map_err(|failure| failure.message)?;
+    let created = node.create(plan).await.map_err(|failure| Unprepared {
+        reason: format!("starting container failed ({}): {}", failure.exit_code, failure.message),
+        exit_code: Some(failure.exit_code),
+    })?;
     Ok(Ready { image, addresses: attached.addresses, host_ports: attached.host_ports, warnings: created.warnings })
 }
 

@@ -66,13 +66,6 @@ impl MemberFile {
         let json = serde_json::to_vec_pretty(self).expect("a member's file is plain data");
         write_private(&Self::path(data_dir), &json).context("failed to write the node's membership")
     }
-
-    pub fn remove(data_dir: &Path) -> Result<()> {
-        match std::fs::remove_file(Self::path(data_dir)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("failed to remove the node's membership"),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Everything that runs because this node is a member.

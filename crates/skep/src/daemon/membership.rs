@@ -212,9 +212,8 @@ impl Membership {
 
     async fn erase(&self, volumes: bool) -> Result<()> {
         let data_dir = &self.config.data_dir;
-        self.identity().remove().context("failed to remove the node's certificate")?;
-        MemberFile::remove(data_dir)?;
-        for folder in ["raft", "identity", "net", "containers"] {
+        // With the certificate gone the node is no member any more, whatever is still to be removed.
+        for folder in ["identity", "raft", "net", "containers"] {
             remove_if_there(&data_dir.join(folder))?;
         }
         for image in self.images.list()? {
