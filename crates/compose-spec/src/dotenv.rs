@@ -160,6 +160,11 @@ impl<'t> Reader<'t, '_> {
         let mut unset = Vec::new();
         let filled: Result<String, TemplateError> =
             substitute(template, &mut find, &mut |name| unset.push(name.to_owned()));
+        if unset.is_empty()
+            && let Ok(filled) = filled
+        {
+            return Some(filled);
+        }
         let span = self.span(at, template.chars().count());
         for name in unset {
             self.report.warning(span, format!("the variable `{name}` is not set; it becomes an empty string"));

@@ -15,6 +15,8 @@ pub(crate) struct Fields<'n, 'r> {
     pub report: &'r mut Report,
     pub(super) map: &'n Map,
     pub(super) asked: Vec<&'static str>,
+    /// Attributes that are often written here and belong elsewhere, with the place.
+    misplaced: &'static [(&'static str, &'static [&'static str])],
 }
 
 impl<'n, 'r> Fields<'n, 'r> {
@@ -22,7 +24,7 @@ impl<'n, 'r> Fields<'n, 'r> {
     pub fn open(node: &'n Node, path: impl Into<String>, report: &'r mut Report) -> Option<Self> {
         let path = path.into();
         match &node.value {
-            Value::Map(map) => Some(Self { path, report, map, asked: Vec::new() }),
+            Value::Map(map) => Some(Self { path, report, map, asked: Vec::new(), misplaced: &[] }),
             _ => {
                 expected("a mapping", node, &path, report);
                 None
@@ -173,6 +175,11 @@ impl<'n, 'r> Fields<'n, 'r> {
         }
     }
 
+    /// Where [`Fields::finish`] sends attributes that belong elsewhere.
+    pub fn belongs(&mut self, places: &'static [(&'static str, &'static [&'static str])]) {
+        self.misplaced = places;
+    }
+
     /// Refuses what was never asked for; `x-` is everyone's own.
     pub fn finish(self) {
         for Entry { key, key_span, .. } in &self.map.entries {
@@ -182,7 +189,9 @@ impl<'n, 'r> Fields<'n, 'r> {
             let owner = if self.path.is_empty() { "a compose file" } else { &self.path };
             let problem = self.report.error(*key_span, format!("{owner} has no attribute `{key}`"));
             let here = self.asked.iter().copied();
+            let elsewhere = self.misplaced.iter().find(|(_, names)| names.contains(&key.as_str()));
             match suggest::nearest(key, here) {
+                _ if let Some((place, _)) = elsewhere => problem.with_help(format!("it belongs under {place}")),
                 Some(near) => problem.with_help(format!("did you mean `{near}`?")),
                 None => problem.with_help("remove it, or name it x-… if it is for another tool"),
             };

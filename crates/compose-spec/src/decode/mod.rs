@@ -91,6 +91,7 @@ pub(crate) fn decode(root: &Node, report: &mut Report) -> Option<Decoded> {
         decoded.configs.extend(config.map(|config| (entry.key.clone(), config)));
     }
     top.unsupported(&["models"], None);
+    top.belongs(&[("services: NAME:", &["image", "ports", "environment", "command", "deploy", "build", "depends_on"])]);
     top.finish();
     Some(decoded)
 }

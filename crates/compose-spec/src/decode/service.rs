@@ -8,7 +8,7 @@ use crate::project::{At, Device, Service};
 use crate::value::{Entry, Map};
 
 /// Attributes of the format that nothing here acts on yet.
-const UNSUPPORTED: [&str; 30] = [
+const UNSUPPORTED: [&str; 28] = [
     "attach",
     "blkio_config",
     "cgroup",
@@ -23,11 +23,9 @@ const UNSUPPORTED: [&str; 30] = [
     "cpuset",
     "credential_spec",
     "device_cgroup_rules",
-    "external_links",
     "gpus",
     "ipc",
     "isolation",
-    "links",
     "mac_address",
     "mem_swappiness",
     "memswap_limit",
@@ -41,6 +39,29 @@ const UNSUPPORTED: [&str; 30] = [
     "uts",
 ];
 
+/// Attributes that people look for at the service itself.
+const MISPLACED: [(&str, &[&str]); 6] = [
+    (
+        "deploy:",
+        &[
+            "replicas",
+            "mode",
+            "placement",
+            "resources",
+            "restart_policy",
+            "update_config",
+            "rollback_config",
+            "endpoint_mode",
+        ],
+    ),
+    ("deploy: placement:", &["constraints", "preferences", "max_replicas_per_node"]),
+    ("deploy: resources:", &["limits", "reservations"]),
+    ("deploy: resources: limits:", &["memory", "pids"]),
+    ("healthcheck:", &["test", "interval", "timeout", "retries", "start_period", "start_interval"]),
+    ("networks: NAME:", &["aliases", "ipv4_address"]),
+];
+
+/// Sub-attributes of `build`.
 const BUILD: [&str; 24] = [
     "additional_contexts",
     "args",
@@ -89,6 +110,8 @@ pub(super) fn decode(entry: &Entry, decoded: &mut Decoded, report: &mut Report) 
     // Followed while the files were put together.
     f.nullable("extends");
     f.unsupported(&UNSUPPORTED, None);
+    f.unsupported(&["links", "external_links"], Some("services of one network reach each other by name"));
+    f.belongs(&MISPLACED);
     f.unsupported(&["develop"], Some("it is for `docker compose watch`"));
     f.unsupported(&["pull_refresh_after"], Some("use pull_policy"));
     f.unsupported(&["pre_start", "post_start", "pre_stop"], Some("do it in the image's entry point"));

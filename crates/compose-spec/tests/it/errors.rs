@@ -291,6 +291,7 @@ configs: {c: {content: x}}
             compose.yml:9:5: warning: services.web.links is not supported yet and has no effect
                 9 |     links: [other]
                   |     ^^^^^
+                   help: services of one network reach each other by name
         "#]],
     );
 }
@@ -381,6 +382,43 @@ fn includes_and_extensions_that_lead_nowhere_are_named() {
             compose.yml:5:16: error: services extend each other in a circle: c extends d extends c
                 5 |   d: {extends: c}
                   |                ^
+        "#]],
+    );
+}
+
+#[test]
+fn attributes_in_the_wrong_place_are_sent_to_the_right_one() {
+    check(
+        "services:
+  web:
+    image: x
+    replicas: 3
+    constraints: [node.role == worker]
+    interval: 5s
+image: y
+web: {image: z}
+",
+        expect![[r#"
+            compose.yml:4:5: error: services.web has no attribute `replicas`
+                4 |     replicas: 3
+                  |     ^^^^^^^^
+                   help: it belongs under deploy:
+            compose.yml:5:5: error: services.web has no attribute `constraints`
+                5 |     constraints: [node.role == worker]
+                  |     ^^^^^^^^^^^
+                   help: it belongs under deploy: placement:
+            compose.yml:6:5: error: services.web has no attribute `interval`
+                6 |     interval: 5s
+                  |     ^^^^^^^^
+                   help: it belongs under healthcheck:
+            compose.yml:7:1: error: a compose file has no attribute `image`
+                7 | image: y
+                  | ^^^^^
+                   help: it belongs under services: NAME:
+            compose.yml:8:1: error: a compose file has no attribute `web`
+                8 | web: {image: z}
+                  | ^^^
+                   help: remove it, or name it x-… if it is for another tool
         "#]],
     );
 }

@@ -96,3 +96,34 @@ fn a_debug_print_of_a_project_has_no_secret_in_it() {
     assert!(!format!("{:?}", loaded.project.secrets).contains("hunter2"));
     assert!(!loaded.project.to_yaml().contains("hunter2"));
 }
+
+#[test]
+fn line_ends_of_windows_and_a_byte_order_mark_are_read_over() {
+    let world = World::new()
+        .file(
+            "compose.yml",
+            "\u{feff}services:\r\n  a:\r\n    image: x\r\n    env_file: a.env\r\n    command: |\r\n      run\r\n",
+        )
+        .file("a.env", "\u{feff}A=1\r\nB=\"2\"\r\nC='3' # c\r\n");
+    let project = world.load(&["compose.yml"]).unwrap_or_else(|e| panic!("{}", shown(&e))).project;
+    let a = &project.services["a"];
+    assert_eq!(a.image.as_deref(), Some("x"));
+    let values: Vec<_> = a.environment.iter().map(|(k, v)| (k.as_str(), v.as_deref().unwrap())).collect();
+    assert_eq!(values, [("A", "1"), ("B", "2"), ("C", "3")]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_survives_being_written_and_read(texts in proptest::collection::vec("(\\PC|[ -~\n\t:#]){0,12}", 1..6)) {
+        // Every character escaped: what goes in does not depend on what is tested.
+        let escaped = |text: &str| text.chars().map(|c| format!("\\U{:08x}", u32::from(c))).collect::<String>();
+        let lines: Vec<String> = texts.iter().map(|text| format!("\"{}\"", escaped(&text.replace('$', "$$")))).collect();
+        let text = format!("services: {{a: {{image: x, command: [{}]}}}}", lines.join(", "));
+        let once = load(&text).unwrap_or_else(|e| panic!("{}", shown(&e))).project;
+        proptest::prop_assert_eq!(once.services["a"].command.as_ref(), Some(&texts));
+        let yaml = once.to_yaml();
+        let again = load(&yaml).unwrap_or_else(|e| panic!("{}\n{yaml}", shown(&e))).project;
+        proptest::prop_assert_eq!(again.services["a"].command.as_ref(), Some(&texts), "{}", yaml);
+        proptest::prop_assert_eq!(again.to_yaml(), yaml);
+    }
+}

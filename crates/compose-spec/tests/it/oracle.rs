@@ -104,6 +104,24 @@ fn fixtures_resolve_as_docker_compose_resolves_them() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
+/// `stack config | docker compose -f - config` is the same project.
+#[test]
+fn docker_compose_reads_what_we_print() {
+    let Ok(reference) = std::env::var("SKEP_DOCKER_COMPOSE") else {
+        eprintln!("skipped: SKEP_DOCKER_COMPOSE does not name docker-compose");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for fixture in fixtures() {
+        let ours = config(&fixture);
+        std::fs::write(folder.path().join("compose.yml"), &ours).unwrap();
+        let theirs = reference_config(&reference, folder.path(), &["compose.yml".to_owned()]);
+        let theirs = theirs.unwrap_or_else(|problem| panic!("{}: {problem}\n{ours}", fixture.display()));
+        let found = differences(&fixture.file_name().unwrap().display().to_string(), &theirs, &ours);
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
+}
+
 /// Any folder of compose files: `SKEP_COMPOSE_CORPUS=folder cargo test -p skep-compose-spec corpus -- --nocapture`.
 #[test]
 fn a_corpus_resolves_as_docker_compose_resolves_it() {
