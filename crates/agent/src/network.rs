@@ -69,6 +69,9 @@ enum Command {
     Teardown(oneshot::Sender<Result<(), String>>),
 }
 
+/// An answer that is given once the change is realized.
+type Reply = Box<dyn FnOnce(&Owner) + Send>;
+
 /// Where the network's owner is asked. Clones share it.
 #[derive(Clone)]
 pub struct NetworkHandle(mpsc::Sender<Command>);
@@ -170,7 +173,7 @@ impl Owner {
                 true => tokio::time::timeout(RETRY, commands.recv()).await,
                 false => Ok(commands.recv().await),
             };
-            let mut replies: Vec<Box<dyn FnOnce(&Self) + Send>> = Vec::new();
+            let mut replies: Vec<Reply> = Vec::new();
             match next {
                 Ok(None) => return,
                 Ok(Some(Command::Teardown(done))) => {
@@ -197,7 +200,7 @@ impl Owner {
         }
     }
 
-    async fn take(&mut self, command: Command, replies: &mut Vec<Box<dyn FnOnce(&Self) + Send>>) {
+    async fn take(&mut self, command: Command, replies: &mut Vec<Reply>) {
         match command {
             Command::SetCluster(view) => {
                 self.cluster = view;
