@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod client;
+mod datagram;
 mod listener;
 mod process;
 mod random;

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::{HelperError, Paths, wire};
 use crate::snapshot::{FORMAT, Reply, Request, ServeError, Snapshot};
 
 /// Until another helper of the same run folder has ended.
-const LOCK: Duration = Duration::from_secs(5);
+const LOCK: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 /// A daemon that does not read its reply is let go.
 const REPLY: Duration = Duration::from_secs(10);
@@ -91,7 +92,9 @@ fn listen(paths: &Paths) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    UnixListener::bind(paths.socket())
+    let listener = UnixListener::bind(paths.socket())?;
+    fs::set_permissions(paths.socket(), fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Only a failure to accept ends it.

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::Backends;
-use crate::helper::random;
+use crate::helper::{datagram, random};
 
 const IDLE: Duration = Duration::from_secs(60);
 /// Flows of one port; datagrams of further clients are dropped.
@@ -104,7 +104,7 @@ fn connect(backend: SocketAddr, datagram: &[u8]) -> io::Result<UdpSocket> {
 /// Brings answers back until the flow's end.
 async fn answer(flow: Arc<Flow>, to: &UdpSocket, started: Instant) -> Arc<Flow> {
     loop {
-        match timeout(IDLE, flow.socket.readable()).await {
+        match timeout(IDLE, datagram::arrived(&flow.socket)).await {
             Ok(Ok(())) => match pass(&flow.socket, to, flow.client) {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return flow,
                 Ok(()) | Err(_) => {}
@@ -124,7 +124,7 @@ async fn answer(flow: Arc<Flow>, to: &UdpSocket, started: Instant) -> Arc<Flow> 
 /// A datagram that the client cannot take is lost, as on any network.
 fn pass(from: &UdpSocket, to: &UdpSocket, client: SocketAddr) -> io::Result<()> {
     let mut buffer = [0; u16::MAX as usize];
-    let length = from.try_recv(&mut buffer)?;
+    let length = datagram::receive(from, &mut buffer)?;
     let _ = SockRef::from(to).send_to(&buffer[..length], &client.into());
     Ok(())
 }

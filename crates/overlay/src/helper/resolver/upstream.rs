@@ -2,6 +2,7 @@
 //! came. Asked from the node's own network namespace, from a socket and with an id of its own for each question, so
 //! that a stranger cannot guess what an answer must look like.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard};
@@ -15,6 +16,7 @@ use super::answer::{Question, Transport};
 use super::cache::Cache;
 use super::message::{self, HEADER_BYTES};
 use super::{random, read_message, write_message};
+use crate::helper::datagram;
 
 /// Questions of the whole node that wait at one time.
 const WAITING_MAX: usize = 512;
@@ -24,22 +26,32 @@ const TCP_PATIENCE: Duration = Duration::from_secs(4);
 /// Tries at all servers together; a single one is asked twice, for a packet may be lost.
 const TRIES_MIN: usize = 2;
 const TRIES_MAX: usize = 3;
+/// A server that did not answer is asked last for so long.
+const DISTRUST: Duration = Duration::from_secs(30);
 const CODE_SERVFAIL: u8 = 2;
 const CODE_REFUSED: u8 = 5;
 
 pub struct Upstream {
     cache: Mutex<Cache>,
+    /// When a server last did not answer.
+    failed: Mutex<HashMap<SocketAddr, Instant>>,
     waiting: Semaphore,
     started: Instant,
 }
 
 impl Upstream {
     pub fn new() -> Self {
-        Self { cache: Mutex::default(), waiting: Semaphore::new(WAITING_MAX), started: Instant::now() }
+        Self {
+            cache: Mutex::default(),
+            failed: Mutex::default(),
+            waiting: Semaphore::new(WAITING_MAX),
+            started: Instant::now(),
+        }
     }
 
     pub fn forget(&self) {
         self.cache().clear();
+        self.failed().clear();
     }
 
     /// The answer for the client; None if no server has one.
@@ -51,7 +63,7 @@ impl Upstream {
             }
         }
         let _permit = self.waiting.try_acquire().ok()?;
-        let mut answer = ask_all(servers, query, question.transport).await?;
+        let mut answer = self.ask_all(servers, query, question.transport).await?;
         if let Some(key) = &question.cache_key {
             self.cache().put(key.clone(), &answer, self.now_s());
         }
@@ -61,6 +73,41 @@ impl Upstream {
         Some(answer)
     }
 
+    /// The first good answer. A server that fails or refuses may be misled, so the next is asked; its answer is
+    /// better than none.
+    async fn ask_all(&self, servers: &[SocketAddr], query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let tries = servers.len().clamp(TRIES_MIN, TRIES_MAX);
+        let mut poor = None;
+        for server in self.in_order(servers).iter().cycle().take(tries) {
+            match ask_one(*server, query, transport).await {
+                Ok(answer) if matches!(message::response_code(&answer), Some(CODE_SERVFAIL | CODE_REFUSED)) => {
+                    poor = Some(answer);
+                }
+                Ok(answer) => {
+                    self.failed().remove(server);
+                    return Some(answer);
+                }
+                Err(error) => {
+                    tracing::debug!(%server, %error, "an upstream resolver did not answer");
+                    self.failed().insert(*server, Instant::now());
+                }
+            }
+        }
+        poor
+    }
+
+    /// As they were given, but those that were silent a moment ago come last.
+    fn in_order(&self, servers: &[SocketAddr]) -> Vec<SocketAddr> {
+        let failed = self.failed();
+        let mut servers = servers.to_vec();
+        servers.sort_by_key(|server| failed.get(server).is_some_and(|at| at.elapsed() < DISTRUST));
+        servers
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+        self.failed.lock().expect("nothing panics while it holds the list")
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().expect("nothing panics while it holds the cache")
     }
@@ -68,23 +115,6 @@ impl Upstream {
     fn now_s(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
-}
-
-/// The first good answer. A server that fails or refuses may be misled, so the next is asked; its answer is better
-/// than none.
-async fn ask_all(servers: &[SocketAddr], query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let tries = servers.len().clamp(TRIES_MIN, TRIES_MAX);
-    let mut poor = None;
-    for server in servers.iter().cycle().take(tries) {
-        match ask_one(*server, query, transport).await {
-            Ok(answer) if matches!(message::response_code(&answer), Some(CODE_SERVFAIL | CODE_REFUSED)) => {
-                poor = Some(answer);
-            }
-            Ok(answer) => return Some(answer),
-            Err(error) => tracing::debug!(%server, %error, "an upstream resolver did not answer"),
-        }
-    }
-    poor
 }
 
 /// A cut answer is asked for again by TCP if the client has room for the whole; else the client does the same.
@@ -109,7 +139,7 @@ async fn by_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     socket.connect(server).await?;
     socket.send(query).await?;
     loop {
-        socket.readable().await?;
+        datagram::arrived(&socket).await?;
         match receive(&socket) {
             Ok(answer) if answers(&answer, query) => return Ok(answer),
             // Somebody else's, or late: the right one may still come.
@@ -122,7 +152,7 @@ async fn by_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
 
 fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     let mut buffer = [0; u16::MAX as usize];
-    let length = socket.try_recv(&mut buffer)?;
+    let length = datagram::receive(socket, &mut buffer)?;
     Ok(buffer[..length].to_vec())
 }
 

@@ -95,7 +95,21 @@ fn names_of_the_cluster() {
             ("one", "2.0.64.10.in-addr.arpa", PTR),
             ("one", "2.0.64.10.in-addr.arpa", A),
         ],
-        expect![[""]],
+        expect![[r#"
+            one web A: No Error ["30 10.64.0.100"]
+            one WEB. A: No Error ["30 10.64.0.100"]
+            one web.shop_back A: No Error ["30 10.64.0.100"]
+            one web AAAA: No Error []
+            one web MX: No Error []
+            one tasks.web A: No Error ["5 10.64.0.3", "5 10.64.0.2"]
+            one web.1 A: No Error ["5 10.64.0.2"]
+            one idle A: No Error []
+            one web.front A: forward
+            both web A: No Error ["30 10.65.0.100"]
+            both web.shop_back A: No Error ["30 10.64.0.100"]
+            one 2.0.64.10.in-addr.arpa PTR: No Error ["5 shop_web.1.shop_back."]
+            one 2.0.64.10.in-addr.arpa A: No Error []
+        "#]],
     );
 }
 
@@ -113,7 +127,16 @@ fn names_of_the_world() {
             ("inner", "9.9.9.9.in-addr.arpa", PTR),
             ("gone", "web", A),
         ],
-        expect![[""]],
+        expect![[r#"
+            one example.com A: forward
+            one nobody A: Non-Existent Domain []
+            both nobody A: forward
+            inner example.com A: Non-Existent Domain []
+            inner web A: No Error ["30 10.64.0.100"]
+            one 9.9.9.9.in-addr.arpa PTR: forward
+            inner 9.9.9.9.in-addr.arpa PTR: Non-Existent Domain []
+            gone web A: Server Failure []
+        "#]],
     );
 }
 
