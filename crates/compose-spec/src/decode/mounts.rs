@@ -195,7 +195,7 @@ fn references(f: &mut Fields<'_, '_>, name: &'static str) -> Vec<FileReference> 
         let reference = FileReference {
             span: item.span,
             source: source.clone().unwrap_or_default(),
-            target: r.string("target").filter(|target| !target.is_empty()),
+            target: target(&mut r),
             uid: numeric(&mut r, "uid"),
             gid: numeric(&mut r, "gid"),
             mode: r.mode("mode"),
@@ -207,6 +207,18 @@ fn references(f: &mut Fields<'_, '_>, name: &'static str) -> Vec<FileReference> 
         references.extend(source.map(|_| reference));
     }
     references
+}
+
+/// A path that leads out of the folder that it is relative to names no file of the container.
+fn target(r: &mut Fields<'_, '_>) -> Option<String> {
+    let target = r.string_at("target").filter(|target| !target.value.is_empty())?;
+    if target.value.split('/').any(|part| part == "..") {
+        let path = r.at("target");
+        r.report
+            .error(target.span, format!("{path}: `{}` must not contain `..`", target.value))
+            .with_help("write an absolute path, or a file's name");
+    }
+    Some(target.value)
 }
 
 /// User and group ids of files are numbers: the container's own names are not known here.

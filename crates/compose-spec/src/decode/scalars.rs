@@ -141,7 +141,7 @@ impl Fields<'_, '_> {
         let node = self.node(name)?;
         let path = self.at(name);
         let text = string(node, &path, self.report)?;
-        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
+        if let Some((_, value)) = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)) {
             return Some(At { span: node.span, value: *value });
         }
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();

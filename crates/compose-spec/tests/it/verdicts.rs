@@ -113,6 +113,7 @@ const SERVICES: &[(Verdict, &str)] = &[
     (Refused, "secrets: [nobody]"),
     (Refused, "configs: [{source: nobody}]"),
     (Accepted, "secrets: [s]\nsecrets: {s: {file: x}}"),
+    (OnlyTheirs, "secrets: [{source: s, target: ../x}]\nsecrets: {s: {file: x}}"),
     (Accepted, "ulimits: {nofile: 5}"),
     (Refused, "ulimits: {nofile: {soft: 5}}"),
     (Refused, "ulimits: {nofile: x}"),

@@ -87,7 +87,7 @@ pub(super) fn endpoint(cx: &mut Context<'_>, service: &Service) -> EndpointSpec 
             ports.push(spec);
         }
     }
-    ports.sort_by_key(|port| (port.target, port.published, port.protocol, port.mode, port.host_ip));
+    ports.sort_by_key(|port| (port.published, port.target, port.protocol, port.mode, port.host_ip));
     EndpointSpec { mode, ports }
 }
 

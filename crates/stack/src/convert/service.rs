@@ -36,7 +36,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         labels,
         mode,
         task: TaskSpec {
-            container: container::convert(cx, service, image),
+            container: container::convert(cx, service, with_tag(image)),
             resources: deploy::resources(cx, service),
             restart: deploy::restart(service),
             placement: deploy::placement(cx, service),
@@ -55,6 +55,12 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         cx.invalid(service.span, &invalid);
     }
     Some(spec)
+}
+
+/// Docker's default tag, for an image with neither tag nor digest.
+fn with_tag(image: String) -> String {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    if name.contains([':', '@']) { image } else { format!("{image}:latest") }
 }
 
 fn dependencies(cx: &mut Context<'_>, service: &Service) {

@@ -92,7 +92,7 @@ pub(super) fn secrets(cx: &mut Context<'_>, service: &Service) -> Vec<SecretRef>
         if content.source == ContentSource::External {
             cx.spec.external.secrets.insert(secret.clone());
         }
-        let file = file(reference, reference.source.clone());
+        let file = file(reference);
         references.push(SecretRef { secret, digest: None, file });
     }
     references.sort_by(|a, b| (&a.secret, &a.file.path).cmp(&(&b.secret, &b.file.path)));
@@ -107,7 +107,7 @@ pub(super) fn configs(cx: &mut Context<'_>, service: &Service) -> Vec<ConfigRef>
         if content.source == ContentSource::External {
             cx.spec.external.configs.insert(config.clone());
         }
-        let file = file(reference, format!("/{}", reference.source));
+        let file = file(reference);
         references.push(ConfigRef { config, digest: None, file });
     }
     references.sort_by(|a, b| (&a.config, &a.file.path).cmp(&(&b.config, &b.file.path)));
@@ -118,10 +118,11 @@ fn name_of(cx: &Context<'_>, key: &str, content: &Content) -> String {
     cx.full_name(key, content.name.as_deref(), content.source == ContentSource::External)
 }
 
-fn file(reference: &FileReference, default: String) -> FileTarget {
+/// Without a target the file is named as its key, in /run/secrets or at the root.
+fn file(reference: &FileReference) -> FileTarget {
     let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
     FileTarget {
-        path: reference.target.clone().unwrap_or(default),
+        path: reference.target.clone().unwrap_or_else(|| reference.source.clone()),
         uid: number(&reference.uid),
         gid: number(&reference.gid),
         mode: reference.mode.unwrap_or(0o444),

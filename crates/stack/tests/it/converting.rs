@@ -33,7 +33,7 @@ fn the_least_service_is_what_swarm_makes_of_it() {
                     },
                     task: TaskSpec {
                         container: ContainerSpec {
-                            image: "noreg/x",
+                            image: "noreg/x:latest",
                             pull_policy: Missing,
                             registry_auth: None,
                             labels: {
@@ -363,7 +363,7 @@ configs: {c: {content: hello}}
                                     config: "st_c",
                                     digest: None,
                                     file: FileTarget {
-                                        path: "/c",
+                                        path: "c",
                                         uid: 0,
                                         gid: 0,
                                         mode: 292,
