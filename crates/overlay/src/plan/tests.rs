@@ -1,3 +1,5 @@
+//! The plan of a node, as data in and data out: no kernel is touched.
+
 use std::net::Ipv4Addr;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! What the resolver answers to each kind of question, without a socket.
+
 use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
