@@ -6,6 +6,7 @@ use skep_model::Role;
 
 use super::Result;
 use super::host::Host;
+use super::membership::reachable_at;
 use super::output;
 
 #[derive(Debug, Args)]
@@ -42,7 +43,8 @@ pub async fn run(options: Options, host: &Host) -> Result {
     let info = skep_api::LocalClient::new(connection).info(()).await?;
     output::line(format_args!(
         "To add a {name}, run on it:\n\n    skep join --token {} {}\n",
-        token.token, info.advertise_address
+        token.token,
+        reachable_at(&info)
     ))?;
     output::line(format_args!(
         "Earlier {name} tokens are worthless from now on: a token is never stored, so that it cannot be read back."

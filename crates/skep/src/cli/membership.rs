@@ -1,5 +1,7 @@
 //! `init`, `join` and `leave`: becoming a member of a cluster, and ceasing to be one.
 
+use std::net::IpAddr;
+
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
@@ -11,6 +13,7 @@ use super::host::Host;
 use super::node::label;
 use super::output;
 use super::start::{self, DaemonLog};
+use crate::daemon::config::NodeConfig;
 
 #[derive(Debug, Args)]
 pub struct InitOptions {
@@ -98,7 +101,7 @@ pub async fn init(options: InitOptions, host: &Host) -> Result {
     let made = local.init(request).await?;
     // Asked again: the addresses are known only now.
     let info = local.info(()).await?;
-    output::text(&welcome(&made, &info, started.as_ref()))?;
+    output::text(&welcome(&made, &info, started.as_ref(), host)?)?;
     tell_warnings(&info);
     Ok(())
 }
@@ -113,21 +116,26 @@ fn already_member(info: &LocalInfo, node: &str, started: Option<&DaemonLog>) -> 
     Ok(())
 }
 
-fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&DaemonLog>) -> String {
+fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&DaemonLog>, host: &Host) -> Result<String> {
     let log = match started {
         Some(DaemonLog::Journal) => "journalctl -u skep".to_owned(),
         Some(DaemonLog::File(path)) => path.display().to_string(),
         None => "where its starter sent it".to_owned(),
     };
+    let group = &NodeConfig::load(&host.overrides)?.socket_group;
+    let without_sudo = match start::group_exists(group) {
+        true => format!("`sudo usermod -aG {group} $USER`, and log in again: the group {group} may use the socket"),
+        false => format!("`sudo groupadd --system {group}` and a restart of the daemon let that group use the socket"),
+    };
     let port = info.listen_address.rsplit(':').next().unwrap_or_default();
     let Initialized { node, cluster: _, advertise_address, worker_token, manager_token: _ } = made;
-    format!(
+    Ok(format!(
         "This node ({node}) is now a cluster of one.\n\
          \n\
          Data        {}\n\
          Daemon log  {log}\n\
          Ports       {port}/tcp (nodes), {port}/udp (networks), and what your services publish\n\
-         Without sudo: add yourself to the group that may use the socket: `sudo usermod -aG skep $USER`, and log in again\n\
+         No sudo     {without_sudo}\n\
          \n\
          To add a worker, run on it:\n\
          \n    skep join --token {worker_token} {advertise_address}\n\
@@ -136,7 +144,19 @@ fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&DaemonLog>) ->
          \n\
          Next: skep stack deploy -c compose.yml NAME\n",
         info.data_dir,
-    )
+    ))
+}
+
+/// `host:port` that other nodes reach this one's manager under.
+pub fn reachable_at(info: &LocalInfo) -> String {
+    let port = info.listen_address.rsplit(':').next().unwrap_or_default();
+    let address = &info.advertise_address;
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => format!("[{address}]:{port}"),
+        Ok(IpAddr::V4(_)) => format!("{address}:{port}"),
+        // It has a port of its own.
+        Err(_) => address.clone(),
+    }
 }
 
 fn tell_warnings(info: &LocalInfo) {

@@ -35,6 +35,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use host::{Host, HostOptions};
@@ -42,7 +43,7 @@ use host::{Host, HostOptions};
 type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;
 
 #[derive(Debug, Parser)]
-#[command(name = "skep", version, override_help = help::TEXT)]
+#[command(name = "skep", bin_name = "skep", version, override_help = help::TEXT)]
 struct Cli {
     #[command(flatten)]
     host: HostOptions,
@@ -117,6 +118,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // `skep`, `skep stack`: a question, not a mistake. A reader that is gone needs no answer.
+        let _ = output::text(&error.to_string());
+        return ExitCode::SUCCESS;
+    }
     // Nobody is left to tell if this fails.
     let _ = error.print();
     match error.use_stderr() {

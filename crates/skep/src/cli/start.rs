@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Result;
 use super::host::Host;
+use super::output;
 use crate::daemon::config::NodeConfig;
 
 const UNIT: &str = "/etc/systemd/system/skep.service";
@@ -42,6 +43,7 @@ pub async fn connect_or_start(host: &Host, command: &str) -> Result<(Connection,
     if config.socket() != host.socket {
         bail!("no daemon listens on `{}`; start it there with `skep daemon`", host.socket.display());
     }
+    make_group(host, &config.socket_group);
     if uses_systemd(host) {
         start_unit(host)?;
         return Ok((wait(host, None, &DaemonLog::Journal).await?, Some(DaemonLog::Journal)));
@@ -50,6 +52,24 @@ pub async fn connect_or_start(host: &Host, command: &str) -> Result<(Connection,
     let mut child = spawn(host, &config.data_dir, &log)?;
     let log = DaemonLog::File(log);
     Ok((wait(host, Some(&mut child), &log).await?, Some(log)))
+}
+
+/// Whether the group that may use the socket is there.
+pub fn group_exists(group: &str) -> bool {
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    groups.lines().any(|line| line.split(':').next() == Some(group))
+}
+
+/// The daemon gives its socket to the group as it starts. A node elsewhere leaves the machine's groups as they are.
+fn make_group(host: &Host, group: &str) {
+    if host.elsewhere || group_exists(group) {
+        return;
+    }
+    let made = Command::new("groupadd").args(["--system", group]).stdin(Stdio::null()).output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        // Root can use the socket without it.
+        output::complain(format_args!("warning: the group `{group}` could not be made; only root can use skep"));
+    }
 }
 
 /// Whether `init` made a unit of this machine's usual node.

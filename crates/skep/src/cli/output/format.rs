@@ -132,6 +132,7 @@ fn words(text: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// A first key that is not there is a mistake; below it, Docker's objects leave out what is empty.
 fn find<'v>(object: &'v Value, path: &[String]) -> Result<&'v Value> {
     let mut place = object;
     for (depth, key) in path.iter().enumerate() {
@@ -141,12 +142,14 @@ fn find<'v>(object: &'v Value, path: &[String]) -> Result<&'v Value> {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         };
         let Some(next) = next else {
-            let known = match place {
+            if depth > 0 {
+                return Ok(&Value::Null);
+            }
+            let known = match object {
                 Value::Object(map) => map.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-                Value::Array(items) => format!("{} items", items.len()),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => "nothing below".to_owned(),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => String::new(),
             };
-            bail!("the format asks for `.{}`, and `.{}` has: {known}", path.join("."), path[..depth].join("."));
+            bail!("the format asks for `.{}`; there are {known}", path.join("."));
         };
         place = next;
     }
@@ -172,7 +175,7 @@ fn apply(function: Function, value: &Value) -> Result<String> {
 /// As Go prints it.
 fn plain(value: &Value) -> String {
     match value {
-        Value::Null => "<nil>".to_owned(),
+        Value::Null => "<no value>".to_owned(),
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),
@@ -210,12 +213,12 @@ mod tests {
         );
         check("{{.Spec.Labels}} {{.Ports}} {{len .Ports}}", expect!["map[com.example.a:b] [80 443] 2"]);
         check(r#"{{index .Spec.Labels "com.example.a"}} {{index .Ports 1}}"#, expect!["b 443"]);
-        check("{{upper .Name}}, {{.Spec.Mode}}", expect!["WEB, <nil>"]);
+        check("{{upper .Name}}, {{.Spec.Mode}}, {{json .Spec.None.Such}}", expect!["WEB, <no value>, null"]);
     }
 
     #[test]
     fn what_is_not_there_is_said_with_what_is() {
-        check("{{.Nmae}}", expect!["error: the format asks for `.Nmae`, and `.` has: ID, Name, Ports, Replicas, Spec"]);
+        check("{{.Nmae}}", expect!["error: the format asks for `.Nmae`; there are ID, Name, Ports, Replicas, Spec"]);
         check("{{.Name", expect!["error: the format `{{.Name` lacks a closing }}"]);
         check(
             "{{range .Ports}}x{{end}}",

@@ -1,30 +1,21 @@
 //! Sizes as Docker writes them.
 
-const DECIMAL: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-const BINARY: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+const DIGITS: i32 = 3;
 
 /// Three digits and a power of 1000: `142MB`, `13.3kB`.
 pub fn decimal(bytes: u64) -> String {
-    scaled(bytes, 1000.0, &DECIMAL, 3)
-}
-
-/// Four digits and a power of 1024: `23.54GiB`.
-pub fn binary(bytes: u64) -> String {
-    scaled(bytes, 1024.0, &BINARY, 4)
-}
-
-fn scaled(bytes: u64, base: f64, units: &[&str], digits: i32) -> String {
     let mut size = bytes as f64;
     let mut unit = 0;
-    while size >= base && unit + 1 < units.len() {
-        size /= base;
+    while size >= 1000.0 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
         unit += 1;
     }
     let whole = if size < 1.0 { 1 } else { size.log10().floor() as i32 + 1 };
-    let decimals = usize::try_from(digits - whole).unwrap_or(0);
+    let decimals = usize::try_from(DIGITS - whole).unwrap_or(0);
     let text = format!("{size:.decimals$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", units[unit])
+    format!("{text}{}", UNITS[unit])
 }
 
 #[cfg(test)]
@@ -37,7 +28,5 @@ mod tests {
         assert_eq!(decimal(13_256), "13.3kB");
         assert_eq!(decimal(142_000_000), "142MB");
         assert_eq!(decimal(1_040_000_000), "1.04GB");
-        assert_eq!(binary(64 << 20), "64MiB");
-        assert_eq!(binary(25_276_502_016), "23.54GiB");
     }
 }

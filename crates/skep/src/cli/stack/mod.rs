@@ -130,14 +130,19 @@ async fn remove(options: RemoveOptions, control: &ControlClient) -> Result {
 }
 
 async fn members(control: &ControlClient, stack: &str) -> Result<Vec<(Kind, String)>> {
+    let services = control.services(of_stack(stack)).await?.into_iter().map(|service| service.spec.name.clone());
+    let secrets = control.secrets(of_stack(stack)).await?.into_iter().map(|secret| secret.name);
+    let configs = control.configs(of_stack(stack)).await?.into_iter().map(|config| config.name);
+    let networks = control.networks(of_stack(stack)).await?.into_iter().map(|network| network.spec.name);
     let mut members: Vec<(Kind, String)> = Vec::new();
-    let services = control.services(of_stack(stack)).await?;
-    members.extend(services.iter().map(|service| (Kind::Service, service.name().to_owned())));
-    let secrets = control.secrets(of_stack(stack)).await?;
-    members.extend(secrets.into_iter().map(|secret| (Kind::Secret, secret.name)));
-    let configs = control.configs(of_stack(stack)).await?;
-    members.extend(configs.into_iter().map(|config| (Kind::Config, config.name)));
-    let networks = control.networks(of_stack(stack)).await?;
-    members.extend(networks.into_iter().map(|network| (Kind::Network, network.spec.name)));
+    for (kind, mut names) in [
+        (Kind::Service, services.collect::<Vec<_>>()),
+        (Kind::Secret, secrets.collect()),
+        (Kind::Config, configs.collect()),
+        (Kind::Network, networks.collect()),
+    ] {
+        names.sort();
+        members.extend(names.into_iter().map(|name| (kind, name)));
+    }
     Ok(members)
 }

@@ -88,7 +88,7 @@ impl Picture {
                 false
             }
             Some(UpdateState::RollbackCompleted | UpdateState::RollbackPaused) if rolled_back => {
-                let what = format!("was rolled back: {}", status.map_or("", |status| &status.message));
+                let what = format!("was rolled back ({})", status.map_or("", |status| &status.message));
                 self.troubles.push(trouble(ROLLED_BACK, what, slots.last_failure));
                 false
             }
@@ -198,6 +198,9 @@ fn state_of<'t>(service: &Service, slot: &[&'t Task], past: &BTreeSet<TaskId>) -
         return recent().find(|task| has_failed(task)).map(|task| SlotState::Failing(task));
     }
     if !newest.status.state.is_terminal() {
+        if newest.desired >= DesiredState::Shutdown {
+            return Some(SlotState::Underway("stopping"));
+        }
         let unplaced = newest.status.state <= TaskState::Pending && newest.status.error.is_some();
         return Some(match unplaced {
             true => SlotState::Unplaced(newest),
@@ -453,7 +456,7 @@ mod tests {
             &[new()],
             expect![[r#"
             web: 1/1 running
-            trouble 3: web was rolled back: of task 7
+            trouble 3: web was rolled back (of task 7)
             settled"#]],
         );
     }
