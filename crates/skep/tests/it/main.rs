@@ -1,0 +1,21 @@
+//! The built `skep` in lab nodes: what a user does, what a user gets when something is wrong, and each promise of a
+//! compose file kept by a real container.
+
+mod bad_compose;
+mod bad_input;
+mod cli;
+mod container;
+mod deploys;
+mod exec;
+mod faults;
+mod health;
+mod limits;
+mod names;
+mod networks;
+mod ports;
+mod restarts;
+mod storage;
+mod traces;
+mod two_nodes;
+mod walk;
+mod world;

@@ -1,0 +1,107 @@
+//! A manager and a worker: two processes on two machines, which share nothing but TCP.
+
+use skep_lab::StopSignal;
+
+use crate::world::World;
+
+/// A cluster of a manager n1 and a worker n2.
+fn cluster() -> World {
+    let world = World::of_nodes(2);
+    world.ok(&["init"]);
+    let token = world.ok(&["join-token", "--quiet", "worker"]);
+    join(&world, token.trim()).ok().unwrap();
+    world.until("both nodes are ready", || {
+        let nodes = world.rows(&["node", "ls"]);
+        let ready = nodes.iter().filter(|node| node["Status"] == "Ready").count();
+        if ready == 2 { Ok(()) } else { Err(format!("{nodes:?}")) }
+    });
+    world
+}
+
+fn join(world: &World, token: &str) -> skep_lab::Outcome {
+    let manager = format!("{}:7377", world.node().address());
+    world.skep_on(world.lab().node(2), &["join", "--token", token, &manager])
+}
+
+const ON_WORKER: &str = "services: { a: { <<: *idle, command: [\"sh\", \"-c\", \"echo hello from $$(hostname); exec sleep 100000\"], \
+    secrets: [token], deploy: { placement: { constraints: [\"node.hostname == n2\"] } } } }\n\
+    secrets: { token: { file: ./token.txt } }\n";
+
+#[test]
+fn a_task_of_the_worker_runs_there_and_the_manager_shows_its_logs_and_enters_it() {
+    let world = cluster();
+    world.file("token.txt", "hush");
+    world.up("s", ON_WORKER);
+    let task = world.running("s_a")[0].clone();
+    assert_eq!(task.node, "n2");
+    assert_eq!(world.ok(&["ps", "-q"]), "", "nothing runs on the manager");
+    assert_eq!(world.skep_on(world.lab().node(2), &["ps", "-q"]).ok().unwrap().lines().count(), 1);
+    assert_eq!(world.sh("s_a.1", "cat /run/secrets/token"), "hush");
+    let logs = world.ok(&["service", "logs", "s_a"]);
+    assert!(logs.contains("@n2") && logs.contains("hello from"), "{logs}");
+    assert_eq!(world.exec("s_a.1", &["sh", "-c", "exit 9"]).code, 9);
+    // Root on a worker is not the cluster's administrator.
+    let refused = world.skep_on(world.lab().node(2), &["service", "ls"]);
+    assert_eq!(refused.code, 1, "{refused}");
+    assert!(refused.stderr.contains("198.51.100.1:7377"), "the managers are named: {refused}");
+}
+
+#[test]
+fn a_workers_containers_outlive_its_daemon_and_are_adopted() {
+    let world = cluster();
+    world.file("token.txt", "hush");
+    world.up("s", ON_WORKER);
+    let id = world.running("s_a")[0].id.clone();
+    let worker = world.lab().node(2);
+    let within = || -> Vec<i32> {
+        let has = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&id));
+        worker.processes().unwrap().into_iter().filter(has).collect()
+    };
+    let before = within();
+    assert!(!before.is_empty());
+    worker.kill_daemon(StopSignal::Kill).unwrap();
+    assert_eq!(within(), before);
+    worker.start_daemon().unwrap();
+    world.until("the manager reaches the same task again", || {
+        let outcome = world.exec("s_a.1", &["true"]);
+        let tasks = world.running("s_a");
+        match outcome.is_ok() && tasks.len() == 1 && tasks[0].id == id {
+            true => Ok(()),
+            false => Err(format!("{outcome} {tasks:?}")),
+        }
+    });
+    assert_eq!(within(), before);
+}
+
+#[test]
+fn replicas_spread_over_nodes_and_global_services_are_on_each() {
+    let world = cluster();
+    world.up("s", "services:\n  a: { <<: *idle, deploy: { replicas: 4 } }\n  g: { <<: *idle, deploy: { mode: global } }\n");
+    let on = |service: &str, node: &str| world.running(service).iter().filter(|task| task.node == node).count();
+    assert_eq!((on("s_a", "n1"), on("s_a", "n2")), (2, 2));
+    assert_eq!((on("s_g", "n1"), on("s_g", "n2")), (1, 1));
+    let few = world.deploy("t", "services: { a: { <<: *idle, deploy: { replicas: 3, placement: { max_replicas_per_node: 1 } } } }");
+    assert_eq!(few.code, 2, "{few}");
+    assert!(few.stderr.contains("max replicas per node"), "{few}");
+}
+
+#[test]
+fn a_wrong_token_is_refused_and_a_worker_that_left_is_gone() {
+    let world = World::of_nodes(2);
+    world.ok(&["init"]);
+    let token = world.ok(&["join-token", "--quiet", "worker"]);
+    let token = token.trim();
+    let last = if token.ends_with('0') { "1" } else { "0" };
+    let wrong = format!("{}{last}", &token[..token.len() - 1]);
+    let refused = join(&world, &wrong);
+    assert_ne!(refused.code, 0, "{refused}");
+    assert!(refused.stderr.contains("token"), "{refused}");
+    join(&world, token).ok().unwrap();
+    let left = world.skep_on(world.lab().node(2), &["leave"]);
+    assert!(left.is_ok(), "{left}");
+    world.until("the node is down", || {
+        let nodes = world.rows(&["node", "ls"]);
+        let down = nodes.iter().any(|node| node["Hostname"] == "n2" && node["Status"] == "Down");
+        if down || nodes.len() == 1 { Ok(()) } else { Err(format!("{nodes:?}")) }
+    });
+}
