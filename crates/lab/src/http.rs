@@ -20,7 +20,8 @@ pub fn http_get(address: SocketAddr, path: &str) -> Result<HttpAnswer> {
     let mut stream =
         TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(PATIENCE)).context("cannot limit the wait")?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", address.ip())
+    // With the port, and so with an IPv6 address in brackets: servers refuse it without.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")
         .with_context(|| format!("cannot ask {address}"))?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).with_context(|| format!("{address} broke off its answer"))?;
