@@ -28,6 +28,7 @@ use skep_identity::Tls;
 use skep_image::ImageStore;
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
 use skep_overlay::{Overlay, RealizeError};
+use skep_runtime::cgroup::CgroupHost;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -183,6 +184,8 @@ impl Agent {
         tokio::task::spawn_blocking(move || {
             let keeper = node.keeper().map_err(|error| chain(&error))?;
             keeper.stop().map_err(|error| chain(&error))?;
+            drop(keeper);
+            remove_cgroups(&node.settings.cgroup_parent);
             node.secrets.clone().close().map_err(|error| format!("the secrets' file system was not unmounted: {error}"))
         })
         .await
@@ -200,5 +203,18 @@ async fn run(
     session::run(setup, &mut worker, &relay, stop).await;
     if leaving.await.is_ok() {
         worker.stop_all().await;
+    }
+}
+
+/// The cgroups that keeper, helper and containers were in. One that still holds a process stays: it is the
+/// parent's owner who put it there.
+fn remove_cgroups(parent: &str) {
+    let Ok(host) = CgroupHost::detect() else { return };
+    for part in ["c", "keeper", "net"] {
+        if let Ok(cgroup) = host.open(parent, part)
+            && let Err(error) = cgroup.remove()
+        {
+            tracing::warn!(parent, part, error = chain(&error), "a cgroup was not removed");
+        }
     }
 }
