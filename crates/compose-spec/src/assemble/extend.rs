@@ -1,6 +1,7 @@
 //! `extends`: a service over another one, of the same file or of another.
 
 use super::{Assembler, CHAIN_MAX};
+use crate::decode::Fields;
 use crate::merge::merge;
 use crate::paths::{self, Base};
 use crate::source::Span;
@@ -44,6 +45,10 @@ impl Assembler<'_> {
         let mut service = services.get(name)?.as_map()?.clone();
         let Some(extends) = service.remove("extends") else { return Some(service) };
         let span = extends.span;
+        if let Some(mut fields) = Fields::open(&extends, format!("services.{name}.extends"), &mut self.report) {
+            fields.ignored(&["service", "file"]);
+            fields.finish();
+        }
         let from = extends.as_map().and_then(|map| map.get("service")).and_then(Node::as_str);
         let Some(from) = from else {
             self.report

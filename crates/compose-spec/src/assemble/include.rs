@@ -1,6 +1,7 @@
 //! `include`: other projects, each with its own folder and variables, under the one that names them.
 
 use super::{Assembler, CHAIN_MAX};
+use crate::decode::Fields;
 use crate::merge::merge;
 use crate::paths::{self, Base};
 use crate::project::At;
@@ -27,6 +28,10 @@ impl Assembler<'_> {
     }
 
     fn include(&mut self, item: &Node, folder: &str, chain: &[String]) -> Option<Map> {
+        if let Some(mut fields) = Fields::open(item, "include", &mut self.report) {
+            fields.ignored(&["path", "env_file", "project_directory"]);
+            fields.finish();
+        }
         let base = Base { folder, home: self.request.home.as_deref() };
         let paths_of = |key: &str| -> Vec<At<String>> {
             let list = item.as_map().and_then(|map| map.get(key)).and_then(Node::as_list).unwrap_or_default();

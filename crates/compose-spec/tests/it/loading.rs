@@ -112,6 +112,26 @@ fn line_ends_of_windows_and_a_byte_order_mark_are_read_over() {
     assert_eq!(values, [("A", "1"), ("B", "2"), ("C", "3")]);
 }
 
+/// The whole format: one path a line, `*` for a name and `[]` for a list's items.
+#[test]
+fn every_attribute_of_the_format_is_known() {
+    let mut unknown = Vec::new();
+    for path in include_str!("../attributes.txt").lines() {
+        let (mut text, mut ends) = (String::new(), String::new());
+        for part in path.split('.') {
+            let (name, list) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+            let name = if name == "*" { "k" } else { name };
+            text += &format!("{{{name}: {}", if list { "[" } else { "" });
+            ends.insert_str(0, if list { "]}" } else { "}" });
+        }
+        let found = load(&format!("{text}{ends}")).err().unwrap_or_default();
+        unknown.extend(
+            found.into_iter().filter(|d| d.message.contains("has no attribute")).map(|d| format!("{path}: {d}")),
+        );
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_survives_being_written_and_read(texts in proptest::collection::vec("(\\PC|[ -~\n\t:#]){0,12}", 1..6)) {

@@ -42,6 +42,7 @@ pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {
     for (what, resources) in [("limits", limits), ("reservations", reservations)] {
         smallest(cx, service, what, resources);
     }
+    more_than_allowed(cx, service);
     Resources {
         limits: Limits {
             nano_cpus: given(cpus(limits)),
@@ -63,6 +64,22 @@ fn smallest(cx: &mut Context<'_>, service: &Service, what: &str, resources: &pro
     }
     if let Some(At { span, .. }) = resources.memory.as_ref().filter(|at| (1..4 << 20).contains(&at.value)) {
         cx.report.error(*span, format!("{path}.memory must be at least 4M"));
+    }
+}
+
+/// What is set aside and may never be used is most often a mistake.
+fn more_than_allowed(cx: &mut Context<'_>, service: &Service) {
+    let project::Deploy { limits, reservations, .. } = &service.deploy;
+    let pairs =
+        [("cpus", &limits.nano_cpus, &reservations.nano_cpus), ("memory", &limits.memory, &reservations.memory)];
+    for (what, limit, reserved) in pairs {
+        let (Some(limit), Some(reserved)) = (limit, reserved) else { continue };
+        if limit.value > 0 && reserved.value > limit.value {
+            let path = format!("services.{}.deploy.resources", service.name);
+            cx.report
+                .warning(reserved.span, format!("{path}: more {what} is reserved than the limit allows to use"))
+                .with_help("reserve what the service needs, and limit it at that or above");
+        }
     }
 }
 
