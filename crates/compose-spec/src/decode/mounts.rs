@@ -97,7 +97,7 @@ fn bind_options(v: &mut Fields<'_, '_>) -> Bind {
     let Some(mut b) = v.child("bind") else { return Bind::default() };
     let words = ["private", "rprivate", "shared", "rshared", "slave", "rslave"].map(|word| (word, word));
     let propagation = b.choice("propagation", &words).map(|at| at.value.to_owned());
-    let create_host_path = b.bool("create_host_path").unwrap_or(true);
+    let create_host_path = b.bool("create_host_path").unwrap_or(false);
     let recursive = b.choice(
         "recursive",
         &[("enabled", "enabled"), ("disabled", "disabled"), ("writable", "writable"), ("readonly", "readonly")],

@@ -64,6 +64,7 @@ pub struct Bind {
     pub source: String,
     /// `private`, `rprivate`, `shared`, `rshared`, `slave` or `rslave`.
     pub propagation: Option<String>,
+    /// Make the folder when it is not there: the short form's way, and the long form's when it says so.
     pub create_host_path: bool,
     /// `recursive: disabled`.
     pub non_recursive: bool,
