@@ -97,7 +97,6 @@ fn spawn(config: &HelperConfig, paths: &Paths) -> Result<Child, HelperError> {
     Command::new(&config.program)
         .args(&config.args)
         .env("SKEP_RUN_DIR", &config.run_dir)
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)

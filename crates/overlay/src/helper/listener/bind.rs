@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::ports;
+use crate::ports::{self, Holder};
 use crate::snapshot::Protocol;
 
 /// Connections that wait to be accepted.
@@ -57,16 +57,23 @@ fn lacks_ipv6(error: &io::Error) -> bool {
 /// A sentence for the user that deploys.
 pub fn explain(protocol: Protocol, bind: Option<IpAddr>, port: u16, error: &io::Error) -> String {
     match (Errno::from_io_error(error), bind) {
-        (Some(Errno::ADDRINUSE), _) => {
-            let holders: BTreeSet<String> =
-                ports::holders(protocol, bind, port).iter().map(ToString::to_string).collect();
-            let holders: Vec<String> = holders.into_iter().collect();
-            match holders.as_slice() {
-                [] => "the port is taken by another program".to_owned(),
-                holders => format!("the port is taken by {}", holders.join(" and ")),
-            }
-        }
+        (Some(Errno::ADDRINUSE), _) => taken(&ports::holders(protocol, bind, port)),
         (Some(Errno::ADDRNOTAVAIL), Some(address)) => format!("this node has no address {address}"),
         _ => format!("the port cannot be bound: {error}"),
+    }
+}
+
+fn taken(holders: &[Holder]) -> String {
+    let is_ours = |holder: &&Holder| holder.process.as_ref().is_some_and(|process| process.pid == std::process::id());
+    if let Some(ours) = holders.iter().find(is_ours) {
+        return match ours.address {
+            address if address.is_unspecified() => "the port is published on every address already".to_owned(),
+            address => format!("the port is published on {address} already"),
+        };
+    }
+    let names: BTreeSet<String> = holders.iter().map(ToString::to_string).collect();
+    match names.len() {
+        0 => "the port is taken by another program".to_owned(),
+        _ => format!("the port is taken by {}", Vec::from_iter(names).join(" and ")),
     }
 }

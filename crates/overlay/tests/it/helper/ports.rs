@@ -189,6 +189,11 @@ fn a_port_is_bound_where_it_is_asked_for() {
         let errors = daemon.apply(&snapshot(&[at([192, 0, 2, 77])]));
         let [ServeError::Listener { message, .. }] = errors.as_slice() else { panic!("{errors:?}") };
         assert_eq!(message, "this node has no address 192.0.2.77");
+
+        let both = snapshot(&[listener(Tcp, 8080, &[(ONE, 80)]), at([127, 0, 0, 5])]);
+        let errors = daemon.apply(&both);
+        let [ServeError::Listener { message, .. }] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(message, "the port is published on every address already");
     });
 }
 

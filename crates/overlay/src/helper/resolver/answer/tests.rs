@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::{FORMAT, RESOLVER_PORT};
@@ -199,4 +200,40 @@ fn spellings_of_a_question_share_a_key_and_kinds_do_not() {
     secured = plain.clone();
     secured.set_edns(Edns::new());
     assert_ne!(key(&plain), key(&secured));
+}
+
+proptest! {
+    /// Containers may send anything: it is answered, refused or ignored, never a panic, never an answer to an answer.
+    #[test]
+    fn damaged_questions_do_no_harm(
+        damage in proptest::collection::vec((0usize..64, any::<u8>()), 0..8),
+        length in 0usize..64,
+    ) {
+        let mut bytes = with_edns().to_vec().unwrap();
+        for (at, byte) in damage {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        bytes.truncate(length);
+        let is_response = bytes.get(2).is_some_and(|flags| flags & 0x80 != 0);
+        match decide(&snapshot(), "both", &bytes, Transport::Udp, |_| ()) {
+            Decision::Reply(reply) => {
+                prop_assert!(!is_response);
+                prop_assert_eq!(&reply[..2], &bytes[..2]);
+                prop_assert!(reply[2] & 0x80 != 0);
+            }
+            Decision::Forward(question) => {
+                prop_assert!(!is_response);
+                prop_assert_eq!(&question.failure[..2], &bytes[..2]);
+            }
+            Decision::Ignore => {}
+        }
+    }
+}
+
+fn with_edns() -> Message {
+    let mut message = query("tasks.web.shop_back", RecordType::A);
+    message.set_edns(Edns::new());
+    message
 }
