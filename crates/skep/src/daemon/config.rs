@@ -80,7 +80,11 @@ impl NodeConfig {
             dns_servers: file.dns_servers,
         };
         if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
-            bail!("{}: cgroup_parent `{}` must be an absolute path such as /skep", path.display(), config.cgroup_parent);
+            bail!(
+                "{}: cgroup_parent `{}` must be an absolute path such as /skep",
+                path.display(),
+                config.cgroup_parent
+            );
         }
         for dir in [&config.data_dir, &config.run_dir] {
             if !dir.is_absolute() {
@@ -98,7 +102,9 @@ impl NodeConfig {
 fn read(path: &Path, named: bool) -> Result<FileConfig> {
     match std::fs::read_to_string(path) {
         // toml's own words name line and column, and the keys that it knows.
-        Ok(text) => toml::from_str(&text).with_context(|| format!("failed to read the configuration file {}", path.display())),
+        Ok(text) => {
+            toml::from_str(&text).with_context(|| format!("failed to read the configuration file {}", path.display()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(FileConfig::default()),
         Err(error) => Err(error).with_context(|| format!("failed to read the configuration file {}", path.display())),
     }

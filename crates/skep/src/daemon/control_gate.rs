@@ -3,9 +3,9 @@
 use std::sync::{Arc, RwLock};
 
 use skep_api::{
-    Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest, JoinTokenText,
-    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind, RemoveRequest, Removed,
-    RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
+    JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind,
+    RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 
@@ -50,7 +50,10 @@ impl ControlGate {
                 "this node is not a manager: it cannot show or change the cluster; ask on a manager ({})",
                 managers.join(", ")
             ),
-            Behind::Nobody => "this node is not part of a cluster; start one with `skep init`, or join one with `skep join`".to_owned(),
+            Behind::Nobody => {
+                "this node is not part of a cluster; start one with `skep init`, or join one with `skep join`"
+                    .to_owned()
+            }
         };
         Err(Refusal::new(RefusalKind::Conflict, message))
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt};
 use skep_agent::{Known, VolumeError, chain, credentials, describe};
 use skep_api::{
-    ArchiveChunk, Caller, ContainerList, ContainerSummary, ImageList, ImageLoaded, ImageRemoved, ImageSummary, InitRequest,
-    Initialized, JoinRequest, Joined, LayerProgress, LeaveRequest, Left, ListContainersRequest, Local, LocalInfo, Messages,
-    PullImageRequest, PullProgress, Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest, VolumeList, VolumeSummary,
+    ArchiveChunk, Caller, ContainerList, ContainerSummary, ImageList, ImageLoaded, ImageRemoved, ImageSummary,
+    InitRequest, Initialized, JoinRequest, Joined, LayerProgress, LeaveRequest, Left, ListContainersRequest, Local,
+    LocalInfo, Messages, PullImageRequest, PullProgress, Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest,
+    VolumeList, VolumeSummary,
 };
 use skep_image::{ErrorKind, ImageError, Platform, Progress, Reference, Roots};
 use skep_model::{MountKind, TaskState, Timestamp};
@@ -27,7 +28,8 @@ impl Local for LocalService {
         let Membership { config, warnings, .. } = &*self.0;
         let description = describe(&[]);
         let running = self.0.tasks().await.iter().filter(|known| known.status.state == TaskState::Running).count();
-        let member = self.0.look(|member| (member.tls.identity(), member.file.clone(), member.agent.is_connected())).await;
+        let member =
+            self.0.look(|member| (member.tls.identity(), member.file.clone(), member.agent.is_connected())).await;
         let (identity, file, connected) = match member {
             Some((identity, file, connected)) => (Some(identity), Some(file), connected),
             None => (None, None, false),
@@ -71,11 +73,16 @@ impl Local for LocalService {
         for image in self.0.images.list().map_err(refused)? {
             let name = format!("{}:{}", image.repository, image.tag.as_deref().unwrap_or("<none>"));
             let id = image.id.to_string();
-            if let Some(known) = images.iter_mut().find(|known| known.id == id && known.digest.as_deref() == Some(&image.digest.to_string())) {
+            if let Some(known) = images
+                .iter_mut()
+                .find(|known| known.id == id && known.digest.as_deref() == Some(&image.digest.to_string()))
+            {
                 known.names.push(name);
                 continue;
             }
-            let runs = |known: &&Known| known.task.spec.container.image.contains(&image.digest.to_string()) && !known.status.state.is_terminal();
+            let runs = |known: &&Known| {
+                known.task.spec.container.image.contains(&image.digest.to_string()) && !known.status.state.is_terminal()
+            };
             images.push(ImageSummary {
                 id,
                 names: vec![name],
@@ -93,7 +100,9 @@ impl Local for LocalService {
         let reference = self.find_image(&wanted)?;
         let image = self.0.images.find(&reference).map_err(refused)?;
         let image = image.ok_or_else(|| not_here(&wanted))?;
-        let uses = |known: &&Known| !known.status.state.is_terminal() && known.task.spec.container.image.contains(&image.digest.to_string());
+        let uses = |known: &&Known| {
+            !known.status.state.is_terminal() && known.task.spec.container.image.contains(&image.digest.to_string())
+        };
         let tasks = self.0.tasks().await;
         if let Some(user) = tasks.iter().find(uses).filter(|_| !force) {
             let message = format!("image {wanted} is in use by task {}; remove its service first", user.task.name());
@@ -115,7 +124,9 @@ impl Local for LocalService {
             driver: "local".to_owned(),
             mountpoint: volume.mountpoint.display().to_string(),
             labels: volume.labels,
-            created_at: Timestamp(volume.created_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64)),
+            created_at: Timestamp(
+                volume.created_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64),
+            ),
             containers: tasks.iter().filter(|known| mounts(known, &volume.name)).count() as u64,
             name: volume.name,
         };
@@ -145,21 +156,28 @@ impl Local for LocalService {
 
     async fn pull_image(&self, _: Caller, request: PullImageRequest) -> Result<Messages<PullProgress>, Refusal> {
         let PullImageRequest { reference, registry_auth } = request;
-        let reference: Reference = reference.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
-        let login = registry_auth.as_deref().map(credentials).transpose().map_err(|error| Refusal::new(RefusalKind::Invalid, error))?;
+        let reference: Reference =
+            reference.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
+        let login = registry_auth
+            .as_deref()
+            .map(credentials)
+            .transpose()
+            .map_err(|error| Refusal::new(RefusalKind::Invalid, error))?;
         let (sender, progress) = mpsc::channel(QUEUE);
         let images = self.0.images.clone();
         // On a thread of its own, as in the agent: rust#102211.
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || runtime.block_on(async move {
-            let told = sender.clone();
-            // Progress is for the eye: what does not fit into the queue is left out.
-            let tell = move |step: Progress| drop(told.try_send(Ok(pull_progress(step))));
-            let pulled = images.pull(&reference, login.as_ref(), &Platform::host(), tell).await;
-            let last = pulled.map(|image| PullProgress::Done(image.digest.to_string())).map_err(refused);
-            // A user who went away does not hear the end.
-            let _ = sender.send(last).await;
-        }));
+        tokio::task::spawn_blocking(move || {
+            runtime.block_on(async move {
+                let told = sender.clone();
+                // Progress is for the eye: what does not fit into the queue is left out.
+                let tell = move |step: Progress| drop(told.try_send(Ok(pull_progress(step))));
+                let pulled = images.pull(&reference, login.as_ref(), &Platform::host(), tell).await;
+                let last = pulled.map(|image| PullProgress::Done(image.digest.to_string())).map_err(refused);
+                // A user who went away does not hear the end.
+                let _ = sender.send(last).await;
+            })
+        });
         Ok(ReceiverStream::new(progress).boxed())
     }
 
@@ -200,7 +218,8 @@ impl LocalService {
 }
 
 fn mounts(known: &Known, volume: &str) -> bool {
-    let named = |mount: &skep_model::Mount| matches!(&mount.kind, MountKind::Volume { name: Some(name), .. } if name == volume);
+    let named =
+        |mount: &skep_model::Mount| matches!(&mount.kind, MountKind::Volume { name: Some(name), .. } if name == volume);
     !known.status.state.is_terminal() && known.task.spec.container.mounts.iter().any(named)
 }
 

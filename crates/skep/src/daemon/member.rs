@@ -57,7 +57,12 @@ impl MemberFile {
         };
         let file: Self = serde_json::from_str(&text).with_context(|| format!("failed to read {}", path.display()))?;
         if file.format != Self::FORMAT {
-            return Err(anyhow!("{} has format {}, this version of skep reads {}", path.display(), file.format, Self::FORMAT));
+            return Err(anyhow!(
+                "{} has format {}, this version of skep reads {}",
+                path.display(),
+                file.format,
+                Self::FORMAT
+            ));
         }
         Ok(Some(file))
     }
@@ -169,7 +174,8 @@ impl RunningManager {
 /// A manager that was alone leads within a moment; only then its state is current.
 async fn await_state(store: &Store) {
     let mut leadership = store.leadership();
-    let settled = async { leadership.wait_for(|now| !matches!(now, Leadership::Follower { leader: None })).await.is_ok() };
+    let settled =
+        async { leadership.wait_for(|now| !matches!(now, Leadership::Follower { leader: None })).await.is_ok() };
     if tokio::time::timeout(LEADER_WAIT, settled).await.is_err() {
         tracing::warn!("no manager leads yet; this one goes on with the state that it has");
     }
@@ -188,7 +194,8 @@ fn data_key(data_dir: &Path) -> Result<DataKey> {
     let path = data_dir.join("identity/raft.key");
     match std::fs::read(&path) {
         Ok(bytes) => {
-            let bytes: [u8; 32] = bytes.try_into().map_err(|_| anyhow!("{} is not a key of 32 bytes", path.display()))?;
+            let bytes: [u8; 32] =
+                bytes.try_into().map_err(|_| anyhow!("{} is not a key of 32 bytes", path.display()))?;
             Ok(DataKey::from_bytes(bytes))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -202,7 +209,12 @@ fn data_key(data_dir: &Path) -> Result<DataKey> {
     }
 }
 
-fn agent_config(setup: &MemberSetup<'_>, tls: &Tls, file: &MemberFile, pool: Option<ipnet::Ipv4Net>) -> Result<AgentConfig> {
+fn agent_config(
+    setup: &MemberSetup<'_>,
+    tls: &Tls,
+    file: &MemberFile,
+    pool: Option<ipnet::Ipv4Net>,
+) -> Result<AgentConfig> {
     let config = setup.config;
     let own_port = format!("127.0.0.1:{}", config.listen_address.port());
     let managers = if file.raft_id.is_some() { vec![own_port] } else { file.managers.clone() };
@@ -256,6 +268,7 @@ pub fn default_address() -> String {
 /// 128 bits of the kernel's randomness.
 pub fn random_seed() -> Result<u128> {
     let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("the kernel gave no random bytes")?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("the kernel gave no random bytes")?;
     Ok(u128::from_ne_bytes(bytes))
 }

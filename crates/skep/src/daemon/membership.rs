@@ -10,12 +10,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use skep_agent::{Known, VolumeStore, chain};
-use skep_api::{CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind, connect_join};
+use skep_api::{
+    CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind,
+    connect_join,
+};
 use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock};
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
 use skep_model::{
-    Change, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec, NodeStatus, Role,
+    Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec,
+    NodeStatus, Role,
 };
 use tokio::sync::Mutex;
 
@@ -37,13 +41,21 @@ pub struct Membership {
 }
 
 impl Membership {
-    pub fn new(config: NodeConfig, images: ImageStore, volumes: VolumeStore, warnings: Vec<String>, gate: Arc<ControlGate>) -> Self {
+    pub fn new(
+        config: NodeConfig,
+        images: ImageStore,
+        volumes: VolumeStore,
+        warnings: Vec<String>,
+        gate: Arc<ControlGate>,
+    ) -> Self {
         Self { config, images, volumes, warnings, gate, member: Mutex::new(None) }
     }
 
     /// Goes on as the member that this node was, if it was one.
     pub async fn resume(&self) -> Result<()> {
-        let Some(credentials) = self.identity().load().context("failed to read the node's certificate")? else { return Ok(()) };
+        let Some(credentials) = self.identity().load().context("failed to read the node's certificate")? else {
+            return Ok(());
+        };
         let Some(file) = MemberFile::load(&self.config.data_dir)? else { return Ok(()) };
         tracing::info!(node.id = %credentials.identity().node_id, "resuming as a member");
         let member = self.start(&credentials, file).await?;
@@ -76,7 +88,9 @@ impl Membership {
             return Err(unsupported("--force-new-cluster"));
         }
         if request.listen_address.is_some() {
-            return Err(unsupported("a listen address at init; set listen_address in the configuration file instead: it"));
+            return Err(unsupported(
+                "a listen address at init; set listen_address in the configuration file instead: it",
+            ));
         }
         let (credentials, file, initialized) = self.new_cluster(request).await.map_err(internal)?;
         *member = Some(self.start(&credentials, file).await.map_err(internal)?);
@@ -92,7 +106,8 @@ impl Membership {
         remove_if_there(&data_dir.join("raft"))?;
         let ca = ClusterCa::create(cluster_id, now)?;
         let (worker, manager) = (JoinToken::generate(ca.digest())?, JoinToken::generate(ca.digest())?);
-        let advertise = request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
+        let advertise =
+            request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
         let port = self.config.listen_address.port();
         let defaults = ClusterSpec::default();
         let spec = ClusterSpec {
@@ -101,7 +116,8 @@ impl Membership {
             ..defaults
         };
         let validity = spec.node_certificate_validity;
-        let join_tokens = JoinTokenHashes { worker: worker.secret_hash().to_string(), manager: manager.secret_hash().to_string() };
+        let join_tokens =
+            JoinTokenHashes { worker: worker.secret_hash().to_string(), manager: manager.secret_hash().to_string() };
         let config = ClusterConfig {
             id: cluster_id,
             meta: Meta::new(now),
@@ -132,7 +148,12 @@ impl Membership {
         let certificate = ca.issue(&key.request()?, node_id, Role::Manager, now, validity)?;
         let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
         let managers = vec![format!("{advertise}:{port}")];
-        let file = MemberFile { format: MemberFile::FORMAT, managers, advertise_address: advertise.clone(), raft_id: Some(FIRST_RAFT_ID) };
+        let file = MemberFile {
+            format: MemberFile::FORMAT,
+            managers,
+            advertise_address: advertise.clone(),
+            raft_id: Some(FIRST_RAFT_ID),
+        };
         file.store(data_dir)?;
         identity.store(&credentials)?;
         let initialized = Initialized {
@@ -151,7 +172,9 @@ impl Membership {
         refuse_member(member.as_ref())?;
         let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
         if listen_address.is_some() {
-            return Err(unsupported("a listen address at join; set listen_address in the configuration file instead: it"));
+            return Err(unsupported(
+                "a listen address at join; set listen_address in the configuration file instead: it",
+            ));
         }
         let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
         let identity = self.identity();
@@ -174,11 +197,14 @@ impl Membership {
                     continue;
                 }
             };
-            let credentials = Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;
+            let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)
+                .map_err(|error| internal(error.into()))?;
             let file = MemberFile {
                 format: MemberFile::FORMAT,
                 managers: managers.clone(),
-                advertise_address: advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_default(),
+                advertise_address: advertise_address
+                    .or_else(|| self.config.advertise_address.clone())
+                    .unwrap_or_default(),
                 raft_id: None,
             };
             file.store(&self.config.data_dir).map_err(internal)?;
@@ -196,8 +222,13 @@ impl Membership {
         let Some(present) = member.as_ref() else {
             return Err(Refusal::new(RefusalKind::Conflict, "this node is not part of a cluster"));
         };
-        if present.store().is_some() && !request.force {
-            let message = "this node is the cluster's only manager: the cluster and its services end with it; repeat with --force if that is meant";
+        let losing = present.store().map(|store| store.cluster()).filter(|cluster| loses(cluster));
+        if let Some(cluster) = losing.filter(|_| !request.force) {
+            let message = format!(
+                "this node is the cluster's only manager: the cluster ends with it, and so do its {} services; remove them \
+                 first, or repeat with --force",
+                cluster.services.len()
+            );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let left = match member.take() {
@@ -254,6 +285,11 @@ fn refuse_member(member: Option<&Member>) -> Result<(), Refusal> {
     }
 }
 
+/// Whether anything ends with this manager beside itself.
+fn loses(cluster: &Cluster) -> bool {
+    !cluster.services.is_empty() || cluster.nodes.len() > 1
+}
+
 fn unsupported(what: &str) -> Refusal {
     Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported by this version of skep"))
 }
@@ -264,7 +300,9 @@ fn internal(error: anyhow::Error) -> Refusal {
 
 fn remove_if_there(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("failed to remove {}", folder.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", folder.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -90,7 +90,11 @@ fn prepare_folders(config: &NodeConfig) -> Result<File> {
 
 fn lock(data_dir: &Path) -> Result<File> {
     let path = data_dir.join("daemon.lock");
-    let file = File::options().create(true).append(true).open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("failed to open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

@@ -19,7 +19,9 @@ pub fn check() -> Result<Vec<String>> {
         Some(version) if version >= KERNEL_MIN => {}
         _ => {
             let (major, minor) = KERNEL_MIN;
-            bail!("kernel {release} is too old: skep needs {major}.{minor} or newer; on Debian: `apt-get install linux-image-amd64` and reboot");
+            bail!(
+                "kernel {release} is too old: skep needs {major}.{minor} or newer; on Debian: `apt-get install linux-image-amd64` and reboot"
+            );
         }
     }
     for (filesystem, module) in [("overlay", "overlay"), ("tmpfs", "tmpfs")] {

@@ -22,7 +22,8 @@ pub fn listen(path: &Path, group: &str) -> Result<UnixListener> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     let mode = match group_id(&groups, group) {
         Some(gid) => {
-            chown(path, None, Some(gid)).with_context(|| format!("failed to give {} to the group {group}", path.display()))?;
+            chown(path, None, Some(gid))
+                .with_context(|| format!("failed to give {} to the group {group}", path.display()))?;
             0o660
         }
         None => 0o600,
