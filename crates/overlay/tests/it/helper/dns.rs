@@ -103,9 +103,19 @@ pub fn serve_world(place: &impl Place, address: IpAddr) -> Arc<AtomicUsize> {
     let count = Arc::clone(&asked);
     thread::spawn(move || {
         let mut buffer = [0; 4096];
+        let mut held = Vec::new();
+        let mut is_released = false;
         while let Ok((length, client)) = udp.recv_from(&mut buffer) {
             count.fetch_add(1, Ordering::SeqCst);
-            if let Some(answer) = world(&buffer[..length], Some(512)) {
+            let answer = world(&buffer[..length], Some(512));
+            let name = Message::from_vec(&answer).unwrap().queries[0].name().to_ascii();
+            is_released |= name == RELEASE;
+            if name == HELD && !is_released {
+                held.push((answer, client));
+                continue;
+            }
+            udp.send_to(&answer, client).unwrap();
+            for (answer, client) in if is_released { std::mem::take(&mut held) } else { Vec::new() } {
                 udp.send_to(&answer, client).unwrap();
             }
         }
@@ -116,15 +126,18 @@ pub fn serve_world(place: &impl Place, address: IpAddr) -> Arc<AtomicUsize> {
             let mut stream = stream.unwrap();
             while let Some(query) = read(&mut stream) {
                 count.fetch_add(1, Ordering::SeqCst);
-                write(&mut stream, &world(&query, None).unwrap());
+                write(&mut stream, &world(&query, None));
             }
         }
     });
     asked
 }
 
-/// None: no answer at all.
-fn world(query: &[u8], bytes_max: Option<u16>) -> Option<Vec<u8>> {
+/// By UDP, the answer to the first waits until the second is asked.
+const HELD: &str = "held.example.com.";
+const RELEASE: &str = "release.example.com.";
+
+fn world(query: &[u8], bytes_max: Option<u16>) -> Vec<u8> {
     let query = Message::from_vec(query).unwrap();
     let question = query.queries[0].clone();
     let mut answer = Message::response(query.metadata.id, OpCode::Query);
@@ -140,7 +153,6 @@ fn world(query: &[u8], bytes_max: Option<u16>) -> Option<Vec<u8>> {
             answer.add_authority(Record::from_rdata(name(), 900, soa));
         }
         "broken.example.com." => answer.metadata.response_code = ResponseCode::ServFail,
-        "silent.example.com." => return None,
         "big.example.com." => {
             let text = |number: u8| record(60, RData::TXT(TXT::new(vec![format!("{number}").repeat(40)])));
             answer.add_answers((0..30).map(text));
@@ -153,7 +165,7 @@ fn world(query: &[u8], bytes_max: Option<u16>) -> Option<Vec<u8>> {
     let bytes = answer.to_vec().unwrap();
     let bytes_max = bytes_max.map(|bytes_max| query.edns.as_ref().map_or(bytes_max, Edns::max_payload));
     match bytes_max {
-        Some(bytes_max) if bytes.len() > bytes_max.into() => Some(answer.truncate().to_vec().unwrap()),
-        _ => Some(bytes),
+        Some(bytes_max) if bytes.len() > bytes_max.into() => answer.truncate().to_vec().unwrap(),
+        _ => bytes,
     }
 }
