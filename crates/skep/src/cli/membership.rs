@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
-use skep_api::{InitRequest, Initialized, JoinRequest, LeaveRequest, LocalClient, LocalInfo};
+use skep_api::{InitRequest, Initialized, JoinRequest, LeaveRequest, LocalClient, LocalInfo, Refusal};
 use skep_model::{Availability, Labels, Role};
 
 use super::Result;
 use super::host::Host;
 use super::node::label;
 use super::output;
-use super::start::{self, DaemonLog};
+use super::start::{self, DaemonLog, Started};
 use crate::daemon::config::NodeConfig;
 
 #[derive(Debug, Args)]
@@ -98,7 +98,10 @@ pub async fn init(options: InitOptions, host: &Host) -> Result {
         force_new_cluster: options.force_new_cluster,
         node_labels: options.labels.into_iter().collect::<Labels>(),
     };
-    let made = local.init(request).await?;
+    let made = match local.init(request).await {
+        Ok(made) => made,
+        Err(refusal) => return Err(undone(refusal, started, host)),
+    };
     // Asked again: the addresses are known only now.
     let info = local.info(()).await?;
     output::text(&welcome(&made, &info, started.as_ref(), host)?)?;
@@ -106,8 +109,18 @@ pub async fn init(options: InitOptions, host: &Host) -> Result {
     Ok(())
 }
 
+/// A daemon that was started for what failed is not left behind.
+fn undone(refusal: Refusal, started: Option<Started>, host: &Host) -> anyhow::Error {
+    if let Some(started) = started
+        && let Err(error) = started.undo(host)
+    {
+        output::complain(format_args!("warning: the daemon still runs: {error:#}"));
+    }
+    refusal.into()
+}
+
 /// Of a node that came back with its daemon there is nothing to make.
-fn already_member(info: &LocalInfo, node: &str, started: Option<&DaemonLog>) -> Result {
+fn already_member(info: &LocalInfo, node: &str, started: Option<&Started>) -> Result {
     if started.is_none() {
         bail!("this node is already a member of a cluster, as {node}; `skep leave` ends that");
     }
@@ -116,8 +129,8 @@ fn already_member(info: &LocalInfo, node: &str, started: Option<&DaemonLog>) -> 
     Ok(())
 }
 
-fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&DaemonLog>, host: &Host) -> Result<String> {
-    let log = match started {
+fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&Started>, host: &Host) -> Result<String> {
+    let log = match started.map(|started| &started.log) {
         Some(DaemonLog::Journal) => "journalctl -u skep".to_owned(),
         Some(DaemonLog::File(path)) => path.display().to_string(),
         None => "where its starter sent it".to_owned(),
@@ -179,7 +192,10 @@ pub async fn join(options: JoinOptions, host: &Host) -> Result {
         listen_address: options.listen_addr,
         availability: options.availability.into(),
     };
-    let joined = local.join(request).await?;
+    let joined = match local.join(request).await {
+        Ok(joined) => joined,
+        Err(refusal) => return Err(undone(refusal, started, host)),
+    };
     let role = match joined.role {
         Role::Worker => "worker",
         Role::Manager => "manager",
@@ -193,10 +209,10 @@ pub async fn leave(options: LeaveOptions, host: &Host) -> Result {
     let local = host.local().await?;
     let info = local.info(()).await?;
     let left = local.leave(LeaveRequest { force: options.force, remove_volumes: options.volumes }).await?;
-    let unit_removed = start::remove_unit(host)?;
-    output::line("This node left the cluster; its containers, networks and images are gone.")?;
-    if unit_removed {
-        output::line("The daemon was stopped, and its systemd unit is removed.")?;
+    output::line("This node left the cluster; its containers and networks are gone.")?;
+    match start::remove_unit(host)? || start::end_spawned(host)? {
+        true => output::line("The daemon was stopped.")?,
+        false => output::line("The daemon still runs, and ends the way it was started.")?,
     }
     match left.kept_volumes.is_empty() {
         true => output::line("No volumes are left.")?,

@@ -3,12 +3,16 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use skep_api::{ConnectError, Connection};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use skep_api::{ConnectError, Connection, LocalClient, RefusalKind};
 use tokio::time::{Instant, sleep};
 
 use super::Result;
@@ -17,6 +21,9 @@ use super::output;
 use crate::daemon::config::NodeConfig;
 
 const UNIT: &str = "/etc/systemd/system/skep.service";
+/// What a daemon that `init` spawned is known by.
+const NEW_SESSION: &str = "--new-session";
+const END_PATIENCE: Duration = Duration::from_secs(30);
 /// A cold start reads the whole log and adopts containers; a machine under load is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -29,8 +36,30 @@ pub enum DaemonLog {
     File(PathBuf),
 }
 
-/// A connection to the daemon, and where its log is if this command started it.
-pub async fn connect_or_start(host: &Host, command: &str) -> Result<(Connection, Option<DaemonLog>)> {
+/// A daemon that this command started.
+#[derive(Debug)]
+pub struct Started {
+    pub log: DaemonLog,
+    child: Option<Child>,
+}
+
+impl Started {
+    /// Ends it again: what it was started for failed.
+    pub fn undo(self, host: &Host) -> Result {
+        match self.child {
+            None => remove_unit(host).map(|_| ()),
+            Some(mut child) => {
+                rustix::process::kill_process(Pid::from_child(&child), Signal::TERM)
+                    .context("failed to end the daemon")?;
+                child.wait().context("failed to wait for the daemon")?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A connection to the daemon, which is started if none runs.
+pub async fn connect_or_start(host: &Host, command: &str) -> Result<(Connection, Option<Started>)> {
     match host.connect().await {
         Ok(connection) => return Ok((connection, None)),
         Err(ConnectError::NoDaemon { .. }) => {}
@@ -46,12 +75,14 @@ pub async fn connect_or_start(host: &Host, command: &str) -> Result<(Connection,
     make_group(host, &config.socket_group);
     if uses_systemd(host) {
         start_unit(host)?;
-        return Ok((wait(host, None, &DaemonLog::Journal).await?, Some(DaemonLog::Journal)));
+        let connection = wait(host, None, &DaemonLog::Journal).await?;
+        return Ok((connection, Some(Started { log: DaemonLog::Journal, child: None })));
     }
     let log = config.data_dir.join("daemon.log");
     let mut child = spawn(host, &config.data_dir, &log)?;
     let log = DaemonLog::File(log);
-    Ok((wait(host, Some(&mut child), &log).await?, Some(log)))
+    let connection = wait(host, Some(&mut child), &log).await?;
+    Ok((connection, Some(Started { log, child: Some(child) })))
 }
 
 /// Whether the group that may use the socket is there.
@@ -121,6 +152,28 @@ pub fn remove_unit(host: &Host) -> Result<bool> {
     Ok(true)
 }
 
+/// Ends the daemon that `init` started without systemd; `false` when another way started it.
+pub fn end_spawned(host: &Host) -> Result<bool> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(false);
+    }
+    let stream = UnixStream::connect(&host.socket).context("failed to ask which process the daemon is")?;
+    let peer = socket_peercred(&stream).context("failed to ask which process the daemon is")?;
+    // Held before the process is looked at, so that no other of its number is meant.
+    let process = pidfd_open(peer.pid, PidfdFlags::empty()).context("failed to watch the daemon")?;
+    let path = format!("/proc/{}/cmdline", peer.pid.as_raw_nonzero());
+    let arguments = fs::read(&path).with_context(|| format!("failed to read {path}"))?;
+    if !arguments.split(|&byte| byte == 0).any(|argument| argument == NEW_SESSION.as_bytes()) {
+        return Ok(false);
+    }
+    pidfd_send_signal(&process, Signal::TERM).context("failed to end the daemon")?;
+    let limit = Timespec { tv_sec: END_PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).context("failed to wait for the daemon")? == 0 {
+        bail!("the daemon (pid {}) does not end", peer.pid.as_raw_nonzero());
+    }
+    Ok(true)
+}
+
 fn systemctl(args: &[&str]) -> Result {
     let output = Command::new("systemctl").args(args).output().context("failed to run systemctl")?;
     if !output.status.success() {
@@ -135,7 +188,7 @@ fn spawn(host: &Host, data_dir: &Path, log: &Path) -> Result<Child> {
     let log_file = open().with_context(|| format!("failed to open the daemon's log `{}`", log.display()))?;
     let errors = log_file.try_clone().context("failed to share the daemon's log")?;
     let mut command = Command::new(program()?);
-    command.args(["daemon", "--new-session"]);
+    command.args(["daemon", NEW_SESSION]);
     let overrides = &host.overrides;
     for (flag, path) in
         [("--config", &overrides.config), ("--data-dir", &overrides.data_dir), ("--run-dir", &overrides.run_dir)]
@@ -165,7 +218,12 @@ async fn wait(host: &Host, mut child: Option<&mut Child>, log: &DaemonLog) -> Re
     let deadline = Instant::now() + PATIENCE;
     loop {
         match host.connect().await {
-            Ok(connection) => return Ok(connection),
+            // The socket opens before the node is back as what it was; that may fail, and end the daemon.
+            Ok(connection) => match LocalClient::new(connection.clone()).info(()).await {
+                Ok(_) => return Ok(connection),
+                Err(refusal) if refusal.kind == RefusalKind::Unavailable => {}
+                Err(refusal) => return Err(refusal.into()),
+            },
             Err(ConnectError::NoDaemon { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -190,8 +248,8 @@ fn last_words(log: &DaemonLog) -> String {
     };
     let Ok(text) = fs::read_to_string(path) else { return format!("; its log is {}", path.display()) };
     let lines: Vec<&str> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join(" | ");
-    format!("; its log {} ends with: {last}", path.display())
+    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n  ");
+    format!("; its log {} ends with:\n  {last}", path.display())
 }
 
 #[cfg(test)]
