@@ -29,7 +29,7 @@ use skep_image::ImageStore;
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
 use skep_overlay::{Overlay, RealizeError};
 use skep_runtime::cgroup::CgroupHost;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +101,8 @@ pub struct Agent {
     node: Arc<Node>,
     connected: watch::Receiver<bool>,
     stop: CancellationToken,
-    leave: Option<oneshot::Sender<()>>,
+    /// Cancelled before `stop` when the node ceases to be a member.
+    leave: CancellationToken,
     session: JoinHandle<()>,
     keeper: JoinHandle<()>,
 }
@@ -135,7 +136,7 @@ impl Agent {
         let reporter = Reporter::default();
         let stop = CancellationToken::new();
         let (connected_sender, connected) = watch::channel(false);
-        let (leave, leaving) = oneshot::channel();
+        let leave = CancellationToken::new();
         let setup = SessionSetup {
             tls,
             managers,
@@ -143,13 +144,14 @@ impl Agent {
             reporter: reporter.clone(),
             warnings,
             connected: connected_sender,
+            leave: leave.clone(),
             seed,
         };
         let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone());
         let relay = Relay::new(Arc::clone(&node), identity.node_id);
-        let session = tokio::spawn(run(setup, worker, relay, stop.clone(), leaving));
+        let session = tokio::spawn(run(setup, worker, relay, stop.clone()));
         let keeper = tokio::spawn(Arc::clone(&node).mind_keeper(stop.clone()));
-        Ok(Self { reporter, network, node, connected, stop, leave: Some(leave), session, keeper })
+        Ok(Self { reporter, network, node, connected, stop, leave, session, keeper })
     }
 
     /// Whether a session with a manager is open.
@@ -171,11 +173,8 @@ impl Agent {
     }
 
     /// Stops every task and removes what the agent put on this machine; named volumes and images stay.
-    pub async fn leave(mut self) -> Result<(), String> {
-        if let Some(leave) = self.leave.take() {
-            // The session's owner hears it, or has ended.
-            let _ = leave.send(());
-        }
+    pub async fn leave(self) -> Result<(), String> {
+        self.leave.cancel();
         self.stop.cancel();
         let _ = self.session.await;
         let _ = self.keeper.await;
@@ -193,15 +192,10 @@ impl Agent {
     }
 }
 
-async fn run(
-    setup: SessionSetup,
-    mut worker: Worker,
-    relay: Relay,
-    stop: CancellationToken,
-    leaving: oneshot::Receiver<()>,
-) {
+async fn run(setup: SessionSetup, mut worker: Worker, relay: Relay, stop: CancellationToken) {
+    let leave = setup.leave.clone();
     session::run(setup, &mut worker, &relay, stop).await;
-    if leaving.await.is_ok() {
+    if leave.is_cancelled() {
         worker.stop_all().await;
     }
 }

@@ -32,6 +32,8 @@ pub struct SessionSetup {
     pub reporter: Reporter,
     pub warnings: Vec<String>,
     pub connected: watch::Sender<bool>,
+    /// Cancelled before the stop of a node that ceases to be a member.
+    pub leave: CancellationToken,
     /// Spreads retries of many nodes; must be random.
     pub seed: u128,
 }
@@ -122,8 +124,12 @@ async fn converse(
                 tasks => to_manager.send(AgentMessage::Report { tasks }).await,
             },
             Event::Stop => {
-                // The manager learns it from the end of the stream too, only later.
-                let _ = to_manager.send(AgentMessage::Leaving).await;
+                // "Leaving" means that the daemon comes back, and its tasks are kept for it. A node that ceases
+                // to be a member must not ask for that: its tasks are replaced as after any silence.
+                if !setup.leave.is_cancelled() {
+                    // The manager learns of the end from the stream too.
+                    let _ = to_manager.send(AgentMessage::Leaving).await;
+                }
                 tokio::task::yield_now().await;
                 return "this daemon stops".to_owned();
             }
