@@ -339,6 +339,11 @@ impl Plan {
         if !self.cwd.starts_with('/') {
             return bad(format!("the working directory `{}` is invalid, it needs to be an absolute path", self.cwd));
         }
+        for (name, _) in &self.sysctls {
+            if !self.is_own_sysctl(&name.replace('/', ".")) {
+                return bad(format!("sysctl \"{name}\" is not in a separate kernel namespace: it is the whole machine's"));
+            }
+        }
         for mount in &self.mounts {
             let target = match mount {
                 Mount::Bind(bind) => &bind.target,
@@ -349,6 +354,16 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Whether a sysctl is a value of one of the container's own namespaces (ipc_namespaces(7); all of `net` is by
+    /// network namespace). Any other would change the machine for everybody.
+    fn is_own_sysctl(&self, dotted: &str) -> bool {
+        const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
+        let ipc = dotted.starts_with("fs.mqueue.")
+            || dotted.strip_prefix("kernel.").is_some_and(|rest| IPC.contains(&rest));
+        let net = dotted.starts_with("net.");
+        (ipc && self.ipc == Sharing::Private) || (net && self.network != Network::Host)
     }
 }
 
