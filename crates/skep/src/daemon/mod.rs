@@ -15,7 +15,9 @@ mod resolver;
 mod socket;
 
 use std::fs::{DirBuilder, File, TryLockError};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ pub async fn run(overrides: Overrides) -> Result<()> {
         tracing::warn!(warning, "this machine holds limits only in part");
     }
     let _lock = prepare_folders(&config)?;
+    let _network = claim_network()?;
     let images = open_images(&config).await?;
     let volumes = VolumeStore::open(config.data_dir.join("volumes")).context("failed to open the volumes' folder")?;
     let gate = Arc::new(ControlGate::default());
@@ -101,6 +104,22 @@ fn lock(data_dir: &Path) -> Result<File> {
             bail!("another skep daemon uses {}; stop it, or give this one another --data-dir", data_dir.display())
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("failed to lock {}", path.display())),
+    }
+}
+
+/// One daemon for each network namespace, whatever its folders: two would take each other's links and rules for leftovers.
+/// An abstract socket's name belongs to the network namespace and goes with its holder (unix(7)).
+fn claim_network() -> Result<UnixListener> {
+    let name = SocketAddr::from_abstract_name("skep-daemon").context("failed to name the daemon's claim")?;
+    match UnixListener::bind_addr(&name) {
+        Ok(claim) => Ok(claim),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!(
+                "another skep daemon runs in this network namespace; stop it, or start this one in a namespace of its own: \
+                 `skep lab up` makes some"
+            )
+        }
+        Err(error) => Err(error).context("failed to claim the network namespace"),
     }
 }
 
