@@ -129,7 +129,11 @@ fn image_row(image: &ImageSummary, repository: String, tag: String, options: &Li
 }
 
 async fn pull(options: PullOptions, local: &LocalClient) -> Result {
-    let registry_auth = login::registry_auth(&options.image)?;
+    // A login that cannot be read matters only if the image is not public: the registry will say so.
+    let registry_auth = login::registry_auth(&options.image).unwrap_or_else(|error| {
+        output::complain(format_args!("warning: {error:#}"));
+        None
+    });
     let request = PullImageRequest { reference: options.image.clone(), registry_auth };
     let mut progress = local.pull_image(request).await?;
     let mut layers = Layers::default();

@@ -50,6 +50,7 @@ pub struct EnterOptions {
     /// Its node: 1 or n1
     #[arg(default_value = "1")]
     node: String,
+    /// What to run; a shell by default
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }

@@ -68,6 +68,7 @@ pub struct ScaleOptions {
     /// How long to wait
     #[arg(long, default_value = "10m", value_parser = time::parse_duration)]
     timeout: Duration,
+    /// web=3
     #[arg(required = true, value_name = "SERVICE=REPLICAS")]
     services: Vec<String>,
 }

@@ -8,7 +8,7 @@ use skep_model::{
 use super::{labels, nanos, present, unless_empty};
 
 pub fn spec(spec: &ContainerSpec) -> Value {
-    let flag = |flag: bool| flag.then(|| json!(true));
+    let flag = |flag: bool| flag.then_some(json!(true));
     let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
     let hosts: Vec<String> = spec.extra_hosts.iter().map(|(name, address)| format!("{address} {name}")).collect();
     let ulimits = spec.ulimits.iter();
@@ -72,7 +72,7 @@ fn health_check(check: &HealthCheck) -> Value {
 }
 
 fn mount(mount: &Mount) -> Value {
-    let flag = |flag: bool| flag.then(|| json!(true));
+    let flag = |flag: bool| flag.then_some(json!(true));
     let (kind, source, options) = match &mount.kind {
         MountKind::Bind { source, propagation, create_source, non_recursive } => {
             let options = present([

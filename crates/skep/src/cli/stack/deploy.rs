@@ -38,6 +38,7 @@ pub struct Options {
     /// Only what went wrong
     #[arg(short, long)]
     quiet: bool,
+    /// Its name: the prefix of all that it makes
     stack: String,
 }
 

@@ -6,9 +6,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use skep_model::{
-    Condition, DesiredState, Mode, PublishMode, Service, Slot, Task, TaskId, TaskState, UpdateState, Version,
+    Condition, DesiredState, Mode, PublishMode, Service, Slot, Task, TaskId, TaskState, Timestamp, UpdateState, Version,
 };
 
 use crate::cli::failure::{ROLLED_BACK, UNPLACED};
@@ -168,7 +169,7 @@ impl<'t> Slots<'t> {
         for (word, count) in others {
             line.push_str(&format!(", {count} {word}"));
         }
-        let error = self.last_failure.filter(|_| !self.complete()).map(|task| why(task));
+        let error = self.last_failure.filter(|_| !self.complete()).map(why);
         if let Some(reason) = reason.map(str::to_owned).or(error) {
             line.push_str(&format!(" ({reason})"));
         }
@@ -210,7 +211,7 @@ fn state_of<'t>(service: &Service, slot: &[&'t Task], past: &BTreeSet<TaskId>) -
     if newest.desired >= DesiredState::Shutdown {
         return (service_wants(service, slot)).then_some(SlotState::Underway("stopped"));
     }
-    Some(match (newest.status.state, will_restart(newest, current.len())) {
+    Some(match (newest.status.state, will_restart(newest, &current)) {
         (_, true) => SlotState::Underway("restarting"),
         (TaskState::Complete, false) => SlotState::Done,
         (_, false) => SlotState::GaveUp(newest),
@@ -238,15 +239,21 @@ fn has_failed(task: &Task) -> bool {
     }
 }
 
-fn will_restart(ended: &Task, made: usize) -> bool {
+/// As the orchestrator decides it; `made` are the slot's tasks of one spec, `ended` the newest of them.
+fn will_restart(ended: &Task, made: &[&Task]) -> bool {
     let policy = &ended.spec.restart;
     let wanted = match policy.condition {
         Condition::None => false,
         Condition::OnFailure => ended.status.state != TaskState::Complete,
         Condition::Any => true,
     };
+    let oldest = match policy.window {
+        Duration::ZERO => Timestamp(0),
+        window => Timestamp(ended.status.at.0.saturating_sub(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX))),
+    };
     // The first task of a spec is no restart.
-    wanted && (policy.max_attempts == 0 || (made as u64) <= policy.max_attempts)
+    let restarts = made.iter().filter(|task| task.meta.created_at >= oldest).count().saturating_sub(1);
+    wanted && (policy.max_attempts == 0 || (restarts as u64) < policy.max_attempts)
 }
 
 /// Why a task ended, in one line.
@@ -267,7 +274,7 @@ mod tests {
     use super::*;
     use crate::cli::wait::fixture::{service, task};
     use expect_test::{Expect, expect};
-    use skep_model::{Timestamp, UpdateStatus};
+    use skep_model::UpdateStatus;
 
     fn check(service: &Service, tasks: &[Task], expected: Expect) {
         let tasks: Vec<Task> = tasks.iter().enumerate().map(|(number, task)| numbered(task, number)).collect();

@@ -31,8 +31,11 @@ impl Screen {
         if lines == self.shown || self.progress == Progress::Silent {
             return;
         }
+        let (rows, columns) = terminal::size().map_or((24, 80), |size| (size.rows.into(), size.columns.into()));
+        // What has scrolled away cannot be redrawn.
+        self.terminal &= lines.len() < rows;
         let text = match self.terminal {
-            true => redrawn(lines, self.shown.len(), terminal::size().map_or(80, |size| size.columns.into())),
+            true => redrawn(lines, self.shown.len(), columns),
             false => changes(lines, &self.shown),
         };
         let mut out = io::stdout().lock();
