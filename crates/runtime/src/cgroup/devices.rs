@@ -88,9 +88,9 @@ impl DeviceRule {
 }
 
 /// Docker's rules after "deny all" (moby `oci/devices` and what OCI runtimes add): any node may be made, and used are
-/// null, zero, full, random, urandom, tty, console, ptmx and pseudo-terminals. fuse (10:229) is denied by name, so that
+/// null, zero, full, random, urandom, tty, console, ptmx, pseudo-terminals and tun (10:200). fuse (10:229) is denied by name, so that
 /// `device_cgroup_rules` of a parent image cannot bring it back by a wildcard before it.
-pub const DOCKER_DEFAULT: [DeviceRule; 12] = [
+pub const DOCKER_DEFAULT: [DeviceRule; 13] = [
     DeviceRule::allow(DeviceKind::Char, None, None, Access::MKNOD),
     DeviceRule::allow(DeviceKind::Block, None, None, Access::MKNOD),
     DeviceRule::allow(DeviceKind::Char, Some(1), Some(3), Access::ALL),
@@ -102,6 +102,7 @@ pub const DOCKER_DEFAULT: [DeviceRule; 12] = [
     DeviceRule::allow(DeviceKind::Char, Some(5), Some(1), Access::ALL),
     DeviceRule::allow(DeviceKind::Char, Some(5), Some(2), Access::ALL),
     DeviceRule::allow(DeviceKind::Char, Some(136), None, Access::ALL),
+    DeviceRule::allow(DeviceKind::Char, Some(10), Some(200), Access::ALL),
     DeviceRule {
         verdict: Verdict::Deny,
         kind: DeviceKind::Char,

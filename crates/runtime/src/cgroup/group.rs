@@ -184,6 +184,14 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes the cgroup where nothing is in it, neither a process nor a cgroup; else leaves it.
+    pub fn remove_if_empty(&self) {
+        for dir in self.dirs.all() {
+            // In use, or gone already: both are fine.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// Processes in the cgroup and in cgroups below it, as this pid namespace numbers them. Those that it cannot see
     /// are left out. Empty also when the cgroup is gone.
     pub fn procs(&self) -> Result<Vec<i32>, CgroupError> {

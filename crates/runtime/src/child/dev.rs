@@ -42,6 +42,10 @@ pub fn populate(root: &Root, plan: &Plan) -> Result<(), Failure> {
         }
     }
     for (link, target) in &defaults::DEV_SYMLINKS {
+        // Not every kernel has it, and a link to nothing would be in the way.
+        if *target == "/proc/kcore" && !Path::new(target).exists() {
+            continue;
+        }
         let what = || format!("failed to make the link `{link}`");
         let (parent, name) = root.ensure_parent(link).step("dev", what)?;
         match rustix::fs::symlinkat(*target, &parent, name) {

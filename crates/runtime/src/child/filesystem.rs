@@ -62,6 +62,12 @@ pub fn make_read_only(mount: impl AsFd, depth: Depth) -> Result<(), Errno> {
     set_attributes(mount.as_fd(), attributes, depth)
 }
 
+/// Adds attributes to one mount.
+pub fn add_attributes(mount: impl AsFd, added: MountAttrFlags) -> Result<(), Errno> {
+    let attributes = Attributes { set: u64::from(added.bits()), ..Attributes::default() };
+    set_attributes(mount.as_fd(), attributes, Depth::This)
+}
+
 /// Options of mount(8) as attributes of the mount and options of the filesystem; a later word undoes an earlier one.
 pub fn split_options<'a>(
     words: impl IntoIterator<Item = &'a str>,

@@ -31,7 +31,7 @@ pub fn mask(root: &Root, paths: &[String]) -> Result<(), Failure> {
             clone_tree(&first, Depth::This).step("mask", what)?
         } else {
             empty = Some(path.clone());
-            create("tmpfs", &[("mode", Some("755")), ("size", Some("0"))], MountAttrFlags::MOUNT_ATTR_RDONLY)?
+            create("tmpfs", &[("source", Some("tmpfs")), ("ro", None)], MountAttrFlags::MOUNT_ATTR_RDONLY)?
         };
         attach(&cover, &target).step("mask", what)?;
     }

@@ -58,6 +58,8 @@ fn make_folders(rootfs: &Rootfs) -> Result<(), Failure> {
 fn mount_by_context(rootfs: &Rootfs) -> Result<bool, Failure> {
     let what = "failed to mount the container's overlay";
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step("rootfs", || what.to_owned())?;
+    // What `df` and the mount table call it, as in Docker.
+    rustix::mount::fsconfig_set_string(&context, "source", "overlay").step("rootfs", || what.to_owned())?;
     let mut held = Vec::new();
     let mut set = |key: &str, path: &Path| -> Result<Result<(), Errno>, Failure> {
         let value = short_path(path, &mut held)?;
@@ -137,6 +139,9 @@ fn mount_default(root: &Root, entry: &DefaultMount, plan: &Plan) -> Result<(), F
         options.push(("size", Some(&size)));
     }
     options.push(("source", Some(entry.source)));
+    if entry.fs_type == "sysfs" && attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        options.push(("ro", None));
+    }
     attach_at(root, entry.target, &create(entry.fs_type, &options, attributes)?)
 }
 
@@ -171,7 +176,11 @@ fn mount_cgroups(root: &Root, privileged: bool) -> Result<(), Failure> {
     }
     let what = || "failed to show the container its cgroups".to_owned();
     let views = own_v1_cgroups().step("mount", what)?;
-    attach_at(root, "/sys/fs/cgroup", &create("tmpfs", &[("mode", Some("755"))], attributes)?)?;
+    attach_at(
+        root,
+        "/sys/fs/cgroup",
+        &create("tmpfs", &[("source", Some("tmpfs")), ("mode", Some("755"))], attributes)?,
+    )?;
     let top = root.ensure_dir("/sys/fs/cgroup").step("mount", what)?;
     for view in views {
         let own = match rustix::fs::openat(CWD, &view.folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
@@ -180,9 +189,8 @@ fn mount_cgroups(root: &Root, privileged: bool) -> Result<(), Failure> {
             other => other.step("mount", what)?,
         };
         let mount = clone_tree(&own, Depth::This).step("mount", what)?;
-        if !privileged {
-            filesystem::make_read_only(&mount, Depth::This).step("mount", what)?;
-        }
+        let read_only = if privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+        filesystem::add_attributes(&mount, attributes | read_only).step("mount", what)?;
         attach_at(root, &format!("/sys/fs/cgroup/{}", view.name), &mount)?;
         for alias in view.name.split(',').filter(|alias| *alias != view.name) {
             rustix::fs::symlinkat(&view.name, &top, alias).step("mount", what)?;

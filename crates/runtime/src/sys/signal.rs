@@ -64,10 +64,16 @@ pub fn ignore(signal: i32) {
 }
 
 /// Every disposition to its default and nothing blocked: what a container's process must start with.
+/// By the bare system call, for glibc lets nobody change the two signals that it keeps for itself, and a process that a
+/// threaded one starts by posix_spawn has those ignored.
 pub fn reset_all() {
+    // The kernel's `struct sigaction` is at most this large on every architecture; all zeroes are SIG_DFL, no flags, no mask.
+    let default = [0u64; 8];
+    let mask_bytes = size_of::<u64>();
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no handler code; numbers that cannot be changed only return an error.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` outlives the call and holds what the kernel reads; SIG_DFL installs no handler code; numbers that
+        // cannot be changed only return an error.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &default, std::ptr::null::<u64>(), mask_bytes) };
     }
     let none = set_of(&[]);
     // SAFETY: `none` is initialised.
