@@ -48,6 +48,9 @@ use session::SessionSetup;
 use task::files::SecretStore;
 use worker::Worker;
 
+/// Where keeper and containers are when the node's settings name no other parent.
+pub const CGROUP_PARENT: &str = "/skep";
+
 /// What an agent is started with.
 pub struct AgentConfig {
     pub data_dir: PathBuf,
@@ -200,8 +203,8 @@ async fn run(setup: SessionSetup, mut worker: Worker, relay: Relay, stop: Cancel
     }
 }
 
-/// The cgroups that keeper, helper and containers were in. One that still holds a process stays: it is the
-/// parent's owner who put it there.
+/// The cgroups that keeper, helper and containers were in, and the parent if it was made for them. One that still holds a
+/// process stays: it is the parent's owner who put it there.
 fn remove_cgroups(parent: &str) {
     let Ok(host) = CgroupHost::detect() else { return };
     for part in ["c", "keeper", "net"] {
@@ -210,5 +213,10 @@ fn remove_cgroups(parent: &str) {
         {
             tracing::warn!(parent, part, error = chain(&error), "a cgroup was not removed");
         }
+    }
+    if parent == CGROUP_PARENT
+        && let Ok(cgroup) = host.open("", parent.trim_start_matches('/'))
+    {
+        cgroup.remove_if_empty();
     }
 }

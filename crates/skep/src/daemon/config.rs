@@ -72,7 +72,7 @@ impl NodeConfig {
             run_dir: overrides.run_dir.clone().or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()),
             listen_address: file.listen_address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], PORT))),
             advertise_address: file.advertise_address,
-            cgroup_parent: file.cgroup_parent.unwrap_or_else(|| "/skep".to_owned()),
+            cgroup_parent: file.cgroup_parent.unwrap_or_else(|| skep_agent::CGROUP_PARENT.to_owned()),
             socket_group: file.socket_group.unwrap_or_else(|| "skep".to_owned()),
             insecure_registries: file.insecure_registries,
             mirrors: file.mirrors,
