@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod container;
 mod deploys;
+mod docker_parity;
 mod exec;
 mod faults;
 mod health;
@@ -13,6 +14,10 @@ mod limits;
 mod names;
 mod networks;
 mod ports;
+#[cfg(target_arch = "x86_64")]
+mod power_cut;
+#[cfg(target_arch = "x86_64")]
+mod qemu;
 mod restarts;
 mod storage;
 mod traces;
