@@ -295,8 +295,10 @@ impl Owner {
             .map(|n| n.gateway);
         let names = attach.networks.iter().map(|network| (*network, attach.names.clone())).collect();
         let host_ports = attach.host_ports;
-        let endpoint =
-            LocalEndpoint { addresses: addresses.clone(), names, serving: false, host_ports: host_ports.clone() };
+        // One that the cluster counts as running was adopted: it serves on, also until its next health check.
+        let known = self.cluster.endpoints.get(&attach.service);
+        let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
+        let endpoint = LocalEndpoint { addresses: addresses.clone(), names, serving, host_ports: host_ports.clone() };
         self.local.insert(attach.task, endpoint);
         Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
     }

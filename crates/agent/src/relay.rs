@@ -190,6 +190,11 @@ impl Relay {
         }
     }
 
+    /// The session is over: nobody waits for anything any more.
+    pub fn cancel_all(&self) {
+        self.open().drain().for_each(|(_, open)| open.cancelled.cancel());
+    }
+
     async fn end(&self, request: u64, error: Option<String>, to: mpsc::Sender<AgentMessage>) {
         self.open().remove(&request);
         // An empty error is a session that ended: then nobody hears this either.

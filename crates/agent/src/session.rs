@@ -7,6 +7,8 @@ use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, Manager
 use skep_identity::{Expect, Tls};
 use skep_model::{IdSource, Role};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,8 @@ use crate::worker::Worker;
 /// Between two tries to reach a manager: the first pause, and the longest.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long a stopping daemon waits for its manager to take note.
+const LEAVING_WAIT: Duration = Duration::from_secs(1);
 /// Messages that wait for a manager that is slow to read.
 const QUEUE: usize = 256;
 
@@ -46,7 +50,10 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
     while !stop.is_cancelled() {
         let manager = setup.managers[number % setup.managers.len()].clone();
         number += 1;
-        let opened = open(&setup, &manager, worker.revision()).await;
+        let opened = tokio::select! {
+            opened = open(&setup, &manager, worker.revision()) => opened,
+            () = stop.cancelled() => return,
+        };
         match opened {
             Ok((to_manager, messages)) => {
                 pause = RETRY;
@@ -54,6 +61,7 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
                 tracing::info!(manager, "session opened");
                 let end = converse(&mut setup, worker, relay, to_manager, messages, &stop).await;
                 setup.connected.send_replace(false);
+                relay.cancel_all();
                 tracing::info!(manager, reason = end, "session ended");
             }
             Err(error) => tracing::warn!(manager, error, retry_in = ?pause, "no session with this manager"),
@@ -86,7 +94,6 @@ async fn open(
 
 enum Event {
     Message(Option<Result<ManagerMessage, Refusal>>),
-    Beat,
     News,
     Stop,
 }
@@ -100,25 +107,24 @@ async fn converse(
     mut messages: Incoming,
     stop: &CancellationToken,
 ) -> String {
-    let mut beats = tokio::time::interval(Duration::from_secs(1));
+    let mut heart = JoinSet::new();
+    heart.spawn(beat(to_manager.clone(), Duration::from_secs(1)));
     setup.reporter.send_all_again();
     loop {
         let event = tokio::select! {
             message = messages.next() => Event::Message(message),
-            _ = beats.tick() => Event::Beat,
             () = setup.reporter.news() => Event::News,
             () = stop.cancelled() => Event::Stop,
         };
         let sent = match event {
             Event::Message(Some(Ok(message))) => {
-                match take(setup, worker, relay, &to_manager, &mut beats, message).await {
+                match take(setup, worker, relay, &to_manager, &mut heart, message).await {
                     Ok(()) => continue,
                     Err(reason) => return reason,
                 }
             }
             Event::Message(Some(Err(refusal))) => return refusal.message,
             Event::Message(None) => return "the manager ended it".to_owned(),
-            Event::Beat => to_manager.send(AgentMessage::Heartbeat).await,
             Event::News => match setup.reporter.take_unsent() {
                 tasks if tasks.is_empty() => continue,
                 tasks => to_manager.send(AgentMessage::Report { tasks }).await,
@@ -129,8 +135,10 @@ async fn converse(
                 if !setup.leave.is_cancelled() {
                     // The manager learns of the end from the stream too.
                     let _ = to_manager.send(AgentMessage::Leaving).await;
+                    // It ends the session once it has heard; cutting the stream before could lose the word.
+                    let heard = async { while messages.next().await.is_some() {} };
+                    let _ = tokio::time::timeout(LEAVING_WAIT, heard).await;
                 }
-                tokio::task::yield_now().await;
                 return "this daemon stops".to_owned();
             }
         };
@@ -140,20 +148,35 @@ async fn converse(
     }
 }
 
+/// Heartbeats have a task of their own: a node whose worker is busy is not a silent one. Ends with its set,
+/// or with the stream.
+async fn beat(to_manager: mpsc::Sender<AgentMessage>, period: Duration) {
+    let mut beats = tokio::time::interval(period);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        if to_manager.send(AgentMessage::Heartbeat).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn take(
     setup: &mut SessionSetup,
     worker: &mut Worker,
     relay: &Relay,
     to_manager: &mpsc::Sender<AgentMessage>,
-    beats: &mut tokio::time::Interval,
+    heart: &mut JoinSet<()>,
     message: ManagerMessage,
 ) -> Result<(), String> {
     match message {
         ManagerMessage::Welcome(welcome) => {
-            *beats = tokio::time::interval(welcome.heartbeat_period);
-            if !welcome.managers.is_empty() {
-                setup.managers = welcome.managers;
-            }
+            heart.abort_all();
+            heart.spawn(beat(to_manager.clone(), welcome.heartbeat_period));
+            // Those that it began with stay: the machine's own manager is there whatever address it had once.
+            let news = welcome.managers.into_iter().filter(|manager| !setup.managers.contains(manager));
+            let news: Vec<String> = news.collect();
+            setup.managers.extend(news);
         }
         ManagerMessage::Assignments(assignments) => {
             worker.assign(assignments).await.map_err(|error| error.to_string())?

@@ -134,8 +134,10 @@ impl Driver {
             };
             let more = match event {
                 Event::Message(Some(Ok(message))) => {
+                    // Its daemon waits for the end, so that it knows to have been heard.
+                    let leaves = matches!(message, AgentMessage::Leaving);
                     self.take(message);
-                    true
+                    !leaves
                 }
                 Event::Message(Some(Err(_)) | None) | Event::Over => false,
                 Event::ClusterChanged => self.send_changes().await,

@@ -149,9 +149,14 @@ impl Driver {
         self.report(TaskState::Preparing, "preparing");
         let setup = &self.setup;
         let (secrets, configs) = (Arc::clone(&setup.secrets), Arc::clone(&setup.configs));
-        let prepared = tokio::select! {
-            prepared = prepare::prepare(&setup.node, &setup.network, &setup.task, &secrets, &configs) => prepared,
+        let planned = tokio::select! {
+            planned = prepare::plan(&setup.node, &setup.network, &setup.task, &secrets, &configs) => planned,
             () = stop_wished(&mut self.wish) => return,
+        };
+        // Not given up half-way: the keeper would make the container all the same, and nobody would know of it.
+        let prepared = match planned {
+            Ok(planned) => planned.create(&setup.node).await,
+            Err(unprepared) => Err(unprepared),
         };
         let ready = match prepared {
             Ok(ready) => ready,
@@ -222,9 +227,15 @@ impl Driver {
             () = sleep_or_forever(pause) => {
                 let Some(check) = check else { return };
                 let (container, argv, timeout) = (container.clone(), check.argv.clone(), check.timeout);
-                let (code, output) = blocking(move || probe::run(&container, &argv, timeout)).await;
-                progress.record(check, code, output, started.elapsed());
-                self.observed = Observed::Running { health: progress.health };
+                tokio::select! {
+                    (code, output) = blocking(move || probe::run(&container, &argv, timeout)) => {
+                        progress.record(check, code, output, started.elapsed());
+                        self.observed = Observed::Running { health: progress.health };
+                    }
+                    // A probe that hangs holds up neither the end nor a stop; it ends with the container.
+                    ended = watch.ended() => self.ended(ended, false),
+                    () = stop_wished(&mut self.wish) => {}
+                }
             }
         }
     }

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use skep_image::{Credentials, Image, Platform, Reference};
 use skep_model::{ContainerSpec, ContentDigest, Mount, MountKind, NetworkId, PortSpec, PullPolicy, Task};
 use skep_overlay::snapshot::RESOLVER;
+use skep_runtime::Plan;
 use skep_runtime::plan::Network;
 
 use super::files::{self, Delivery};
 use super::plan::{Prepared, container_plan, volume_targets};
 use super::template::expand;
-use crate::network::{Attach, NetworkHandle};
+use crate::network::{Attach, Attached, NetworkHandle};
 use crate::node::{Node, chain};
 
 /// Contents of the secrets and configs that this node was given.
@@ -44,15 +45,35 @@ pub struct Ready {
     pub warnings: Vec<String>,
 }
 
-/// Prepares and creates the container. The error is the task's, in words; what was made until then is
-/// taken away by the task's clean-up.
-pub async fn prepare(
+/// A container that only has to be made.
+#[derive(Debug)]
+pub struct Planned {
+    plan: Plan,
+    image: Image,
+    attached: Attached,
+}
+
+impl Planned {
+    /// Makes the container. Must be awaited to its end: the keeper makes it whether or not anybody waits.
+    pub async fn create(self, node: &Arc<Node>) -> Result<Ready, Unprepared> {
+        let Self { plan, image, attached } = self;
+        let created = node.create(plan).await.map_err(|failure| Unprepared {
+            reason: format!("starting container failed ({}): {}", failure.exit_code, failure.message),
+            exit_code: Some(failure.exit_code),
+        })?;
+        Ok(Ready { image, addresses: attached.addresses, host_ports: attached.host_ports, warnings: created.warnings })
+    }
+}
+
+/// Prepares everything up to the container itself; may be dropped. The error is the task's, in words; what
+/// was made until then is taken away by the task's clean-up.
+pub async fn plan(
     node: &Arc<Node>,
     network: &NetworkHandle,
     task: &Task,
     secrets: &Contents,
     configs: &Contents,
-) -> Result<Ready, Unprepared> {
+) -> Result<Planned, Unprepared> {
     let spec = &task.spec.container;
     let image = pull(node, spec).await?;
     let hostname = match &spec.hostname {
@@ -69,17 +90,13 @@ pub async fn prepare(
         image: &image.config,
         layers: image.layers.iter().rev().cloned().collect(),
         cgroup_parent: node.containers_cgroup(),
-        network: Network::Path(attached.netns),
+        network: Network::Path(attached.netns.clone()),
         volumes: volumes(node, task, &image, &folder)?,
         folder,
         files,
     };
     let plan = container_plan(task, &node.settings.facts, prepared)?;
-    let created = node.create(plan).await.map_err(|failure| Unprepared {
-        reason: format!("starting container failed ({}): {}", failure.exit_code, failure.message),
-        exit_code: Some(failure.exit_code),
-    })?;
-    Ok(Ready { image, addresses: attached.addresses, host_ports: attached.host_ports, warnings: created.warnings })
+    Ok(Planned { plan, image, attached })
 }
 
 /// The task's image on this node: found, or pulled.
