@@ -17,7 +17,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// The least pause after the second failure in a row, and what the doubling ends at.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// How long a delayed start waits for the old task to stop.
+/// How long a delayed start waits for the old task to stop, beyond the grace that its service gives it.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub fn reconcile(fleet: &mut Fleet) {
@@ -77,11 +77,16 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     let waiting = fleet.slots[&slot].live().find(|task| task.desired == DesiredState::Ready).cloned();
     let Some(task) = waiting else { return };
     let due = task.not_before.unwrap_or(task.meta.created_at);
-    let waited_long = fleet.now >= due.after(STOP_WAIT_MAX);
+    let waited_long = fleet.now >= waits_until(&task, due);
     let predecessor_runs = fleet.slots[&slot].another_still_runs(&task);
     if fleet.now >= due && (!predecessor_runs || waited_long) {
         fleet.want(&task, DesiredState::Running);
     }
+}
+
+/// When a task that is `due` no longer waits for its predecessor's end: two on one volume are a last resort.
+pub fn waits_until(task: &Task, due: Timestamp) -> Timestamp {
+    due.after(STOP_WAIT_MAX).after(task.spec.container.stop_grace_period.unwrap_or_default())
 }
 
 /// How many tasks failed in a row up to `ended`, and when its successor may run.

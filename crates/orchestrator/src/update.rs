@@ -44,9 +44,10 @@ pub fn next_steps_at(cluster: &Cluster, service: &Service) -> Vec<Timestamp> {
     let running = service.update_status.as_ref().map(|status| status.state);
     let Some(state @ (UpdateState::Updating | UpdateState::RollbackStarted)) = running else { return Vec::new() };
     let config = config_of(service, state);
-    let tasks = cluster.tasks_of_service(service.id).filter(|task| task.spec_version == service.spec_version);
-    let last = tasks.filter_map(|task| settled_at(task)).max();
-    last.map(|last| vec![last.after(config.delay), last.after(config.monitor)]).unwrap_or_default()
+    let started = service.update_status.as_ref().map(|status| status.started_at);
+    let tasks = cluster.tasks_of_service(service.id);
+    let settled = tasks.filter_map(|task| settled_at(task));
+    settled.chain(started).flat_map(|at| [at.after(config.delay), at.after(config.monitor)]).collect()
 }
 
 /// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled).
@@ -62,8 +63,12 @@ fn retire_replaced(fleet: &mut Fleet) {
     }
 }
 
+/// Whether the slot is to be filled anew: a task of an older spec runs, or the last that ran was of one and
+/// rests (it is done, or failed and waits). What ended because it was to stop is not the updater's.
 fn is_dirty(service: &Service, slot: &SlotTasks) -> bool {
-    slot.live().any(|task| !is_current(service, task))
+    let stale = |task: &Arc<Task>| !is_current(service, task);
+    let rests = |task: &Arc<Task>| task.status.state.is_terminal() && task.desired <= DesiredState::Running;
+    slot.live().any(stale) || slot.newest().is_some_and(|task| stale(task) && rests(task))
 }
 
 /// Starts as many replacements as the configuration allows now.
@@ -102,7 +107,7 @@ fn replace(fleet: &mut Fleet, slot: Slot, order: UpdateOrder) {
         }
         UpdateOrder::StartFirst => {
             let newest = fleet.slots[&slot].newest().cloned();
-            let failed = newest.filter(|task| task.status.state.is_terminal());
+            let failed = newest.filter(|task| task.status.state.is_terminal() && is_current(fleet.service, task));
             match failed {
                 None => fleet.create(slot, DesiredState::Running, None, 0),
                 Some(failed) if restart::must_rest(&failed, fleet.now) => {}

@@ -180,6 +180,52 @@ fn a_changed_label_or_repeated_spec_restarts_nothing() {
 }
 
 #[test]
+fn a_new_spec_runs_what_was_done_again_and_does_not_wait_for_the_old_ones_back_off() {
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let mut sim = Sim::new(1);
+        sim.fate = Box::new(|task| match task.service_name.as_str() {
+            "migrate" => Fate::Exits(0),
+            _ if task.spec.container.image == "app:1" => Fate::Rejected,
+            _ => Fate::Runs,
+        });
+        let mut migrate = spec("migrate", 1);
+        migrate.task.restart.condition = Condition::None;
+        let mut web = spec("web", 1);
+        (migrate.update.order, web.update.order) = (order, order);
+        let [migrate, web] = [migrate, web].map(|spec| sim.create(spec));
+        sim.run_for(10 * MINUTE);
+        let ended = |sim: &Sim| {
+            let tasks = sim.cluster.tasks_of_service(migrate);
+            tasks.map(|task| task.spec.container.image.clone()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(ended(&sim), ["app:1".to_owned()].into());
+        for id in [migrate, web] {
+            sim.update(id, |spec| spec.task.container.image = "app:2".into());
+        }
+        sim.run_for(Duration::from_secs(3));
+        assert_eq!(ended(&sim), ["app:1".to_owned(), "app:2".to_owned()].into(), "done once for each spec");
+        assert_eq!(sim.running(web).len(), 1, "the mended image is tried at once");
+        let index = sim.index;
+        sim.run_for(10 * MINUTE);
+        assert_eq!(sim.index, index, "and both rest");
+    }
+}
+
+#[test]
+fn an_update_of_what_was_scaled_away_completes_without_another_change() {
+    let mut sim = Sim::new(1);
+    let mut web = spec("web", 2);
+    web.update.monitor = MINUTE;
+    let id = sim.create(web);
+    sim.settle();
+    sim.update(id, |spec| spec.task.container.image = "app:2".into());
+    sim.round();
+    sim.update(id, |spec| spec.mode = Mode::Replicated { replicas: 0 });
+    sim.run_for(5 * MINUTE);
+    assert_eq!(sim.cluster.services[&id].update_status.as_ref().unwrap().state, UpdateState::Completed);
+}
+
+#[test]
 fn subnets_addresses_and_ports_are_given_once() {
     let mut sim = Sim::new(1);
     for name in ["front", "back"] {
