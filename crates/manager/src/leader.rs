@@ -21,19 +21,40 @@ use crate::clock::wall_clock;
 const CHANGES_PER_PROPOSAL: usize = 1000;
 /// How long to wait after a proposal failed for another reason than its content.
 const RETRY: Duration = Duration::from_millis(200);
+/// The pause after refused proposals grows to this many times [`RETRY`].
+const OVERTAKEN_MAX: u32 = 50;
 
 /// Runs until `stop`; idle while another manager leads.
 pub async fn run(store: Store, mut ids: IdSource, stop: CancellationToken) {
     let mut leadership = store.leadership();
     let mut cluster = store.watch();
+    // Refused proposals in a row. A race is lost once; what is refused again and again is a mistake of ours,
+    // and must not fill the log.
+    let mut overtaken = 0;
     loop {
         let leads = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. });
         let now = wall_clock();
         let current = cluster.borrow_and_update().clone();
         let changes = if leads { decide(&current, now, &mut ids) } else { Vec::new() };
         if !changes.is_empty() {
-            if let Pace::Rest = propose(&store, changes).await {
-                tokio::time::sleep(RETRY).await;
+            let pace = tokio::select! {
+                pace = propose(&store, changes) => pace,
+                () = stop.cancelled() => return,
+            };
+            let rest = match pace {
+                Pace::Go => {
+                    overtaken = 0;
+                    continue;
+                }
+                Pace::Overtaken => {
+                    overtaken += 1;
+                    RETRY * (overtaken - 1).min(OVERTAKEN_MAX)
+                }
+                Pace::Rest => RETRY,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = stop.cancelled() => return,
             }
             continue;
         }
@@ -56,6 +77,7 @@ async fn sleep_or_forever(due: Option<Duration>) {
 
 enum Pace {
     Go,
+    Overtaken,
     Rest,
 }
 
@@ -66,8 +88,7 @@ async fn propose(store: &Store, mut changes: Vec<Change>) -> Pace {
         Err(ProposeError::Rejected(rejection)) => {
             // Something else was written in between: the next round decides on the new state.
             tracing::debug!(%rejection, "a decision was overtaken");
-            tokio::task::yield_now().await;
-            Pace::Go
+            Pace::Overtaken
         }
         Err(error) => {
             tracing::warn!(

@@ -96,8 +96,11 @@ impl Sessions {
         self.lock().heard.get(&node).copied()
     }
 
+    /// A good-bye holds until the node's next session, whatever still comes over this one.
     pub fn note_heard(&self, node: NodeId, leaving: bool) {
-        self.lock().heard.insert(node, Heard { at: Instant::now(), leaving });
+        let mut inner = self.lock();
+        let leaving = leaving || inner.heard.get(&node).is_some_and(|heard| heard.leaving);
+        inner.heard.insert(node, Heard { at: Instant::now(), leaving });
     }
 
     /// Sends a request to a node's agent; its answers come over the receiver.
