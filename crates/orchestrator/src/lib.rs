@@ -62,7 +62,8 @@ pub fn reconcile_service(cluster: &Cluster, id: ServiceId, now: Timestamp, ids: 
 /// Always later than `now`; `None` when nothing waits for time.
 pub fn next_wakeup(cluster: &Cluster, now: Timestamp) -> Option<Timestamp> {
     let waiting = cluster.tasks.values().filter(|task| is_waiting(task));
-    let restarts = waiting.filter_map(|task| task.not_before.map(|due| [due, restart::waits_until(task, due)])).flatten();
+    let restarts =
+        waiting.filter_map(|task| task.not_before.map(|due| [due, restart::waits_until(task, due)])).flatten();
     let updates = cluster.services.values().flat_map(|service| update::next_steps_at(cluster, service));
     let rejected = cluster.tasks.values().filter_map(|task| restart::rests_until(task));
     restarts.chain(updates).chain(rejected).filter(|at| *at > now).min()

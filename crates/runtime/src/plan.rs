@@ -341,7 +341,9 @@ impl Plan {
         }
         for (name, _) in &self.sysctls {
             if !self.is_own_sysctl(&name.replace('/', ".")) {
-                return bad(format!("sysctl \"{name}\" is not in a separate kernel namespace: it is the whole machine's"));
+                return bad(format!(
+                    "sysctl \"{name}\" is not in a separate kernel namespace: it is the whole machine's"
+                ));
             }
         }
         for mount in &self.mounts {
@@ -360,8 +362,8 @@ impl Plan {
     /// network namespace). Any other would change the machine for everybody.
     fn is_own_sysctl(&self, dotted: &str) -> bool {
         const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
-        let ipc = dotted.starts_with("fs.mqueue.")
-            || dotted.strip_prefix("kernel.").is_some_and(|rest| IPC.contains(&rest));
+        let ipc =
+            dotted.starts_with("fs.mqueue.") || dotted.strip_prefix("kernel.").is_some_and(|rest| IPC.contains(&rest));
         let net = dotted.starts_with("net.");
         (ipc && self.ipc == Sharing::Private) || (net && self.network != Network::Host)
     }
