@@ -233,7 +233,7 @@ impl<R: ImageResolver> ControlService<R> {
     }
 }
 
-/// Removes a stack's networks as soon as no task is attached to them any more.
+/// Removes a stack's networks as soon as no task is attached to them any more; what services of others use stays.
 async fn remove_networks(store: Store, stack: String) -> Result<Vec<RemovedObject>, Refusal> {
     let deadline = tokio::time::Instant::now() + NETWORKS_WAIT;
     let mut watch = store.watch();
@@ -241,8 +241,14 @@ async fn remove_networks(store: Store, stack: String) -> Result<Vec<RemovedObjec
     loop {
         let cluster = watch.borrow_and_update().clone();
         let networks: Vec<_> = deploy::networks_of(&cluster, &stack).cloned().collect();
-        if networks.is_empty() {
+        // Of a stack that was deployed anew meanwhile nothing is to go any more.
+        if networks.is_empty() || cluster.stacks.contains_key(&stack) {
             return Ok(removed);
+        }
+        let users: Vec<_> = networks.iter().filter_map(|network| network_user(&cluster, network)).collect();
+        if users.len() == networks.len() {
+            let message = format!("the services are gone, but {}; remove them first", users.join(", "));
+            return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         for network in &networks {
             let change = Change::RemoveNetwork { network: network.id };
@@ -268,6 +274,14 @@ async fn remove_networks(store: Store, stack: String) -> Result<Vec<RemovedObjec
             }
         }
     }
+}
+
+/// `network a is in use by service b`, where a service uses it.
+fn network_user(cluster: &Cluster, network: &skep_model::Network) -> Option<String> {
+    let name = &network.spec.name;
+    let uses = |attachment: &skep_model::NetworkAttachment| attachment.network.eq_ignore_ascii_case(name);
+    let user = cluster.services.values().find(|service| service.spec.task.networks.iter().any(uses))?;
+    Some(format!("network {name} is in use by service {}", user.name()))
 }
 
 fn content(new: skep_api::NewContent) -> NewContent {
