@@ -102,10 +102,16 @@ impl Keeper {
         }
     }
 
-    /// Ends the keeper; refused while it looks after containers.
+    /// Ends the keeper and removes its lock and log; refused while it looks after containers.
     pub fn stop(&self) -> Result<(), KeeperError> {
         match ask(&self.connection, &KeeperRequest::Stop, &[])? {
-            KeeperReply::Stopping => Ok(()),
+            KeeperReply::Stopping => {
+                for file in [run_dir::KEEPER_LOCK, run_dir::KEEPER_LOG] {
+                    // What cannot be removed is empty and harms nobody; the next keeper takes it over.
+                    let _ = std::fs::remove_file(self.run_dir.path().join(file));
+                }
+                Ok(())
+            }
             KeeperReply::Failed(failure) => Err(failure.into()),
             other => Err(KeeperError::Silent(format!("{other:?}"))),
         }
