@@ -37,7 +37,8 @@ pub async fn watch(store: Store, sessions: Arc<Sessions>, stop: CancellationToke
         leading_since = if leads { leading_since.filter(|_| !was_away).or(Some(Instant::now())) } else { None };
         let Some(since) = leading_since else { continue };
         let (cluster, own) = (store.cluster(), store.raft_id());
-        let changes: Vec<Change> = cluster.nodes.values().filter_map(|node| judge(node, &sessions, since, own)).collect();
+        let changes: Vec<Change> =
+            cluster.nodes.values().filter_map(|node| judge(node, &sessions, since, own)).collect();
         if changes.is_empty() {
             continue;
         }

@@ -26,11 +26,17 @@ impl<R: ImageResolver> ControlService<R> {
     pub(super) async fn create_object(&self, request: CreateRequest) -> Result<Written, Refusal> {
         let (cluster, at) = (self.cluster(), wall_clock());
         let mut warnings = Vec::new();
+        // Before the ids are locked: a registry may take its time.
+        let request = match request {
+            CreateRequest::Service(spec) => {
+                CreateRequest::Service(Box::new(self.pinned(&cluster, *spec, &mut warnings).await))
+            }
+            other => other,
+        };
         let mut ids = self.ids.lock().await;
         let (id, change) = match request {
             CreateRequest::Service(spec) => {
-                let spec = self.pinned(&cluster, *spec, &mut warnings).await;
-                let service = admission::service(&cluster, spec, at, &mut ids)?;
+                let service = admission::service(&cluster, *spec, at, &mut ids)?;
                 (service.id.to_string(), Change::CreateService { service: Box::new(service) })
             }
             CreateRequest::Network(spec) => {
