@@ -181,17 +181,18 @@ impl Agent {
         self.stop.cancel();
         let _ = self.session.await;
         let _ = self.keeper.await;
-        self.network.teardown().await?;
+        // Each part goes whatever becomes of the others: nobody comes back for the rest.
+        let network = self.network.teardown().await;
         let node = Arc::clone(&self.node);
-        tokio::task::spawn_blocking(move || {
-            let keeper = node.keeper().map_err(|error| chain(&error))?;
-            keeper.stop().map_err(|error| chain(&error))?;
-            drop(keeper);
+        let (keeper, secrets) = tokio::task::spawn_blocking(move || {
+            let stopped = node.keeper().and_then(|keeper| keeper.stop()).map_err(|error| chain(&error));
             remove_cgroups(&node.settings.cgroup_parent);
-            node.secrets.clone().close().map_err(|error| format!("the secrets' file system was not unmounted: {error}"))
+            let closed = node.secrets.clone().close();
+            (stopped, closed.map_err(|error| format!("the secrets' file system was not unmounted: {error}")))
         })
         .await
-        .expect("leaving does not panic")
+        .expect("leaving does not panic");
+        network.and(keeper).and(secrets)
     }
 }
 

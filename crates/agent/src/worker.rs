@@ -163,6 +163,8 @@ impl Worker {
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
         tasks.into_iter().for_each(|task| self.forget(task));
         while self.drivers.join_next().await.is_some() {}
+        // Those that no manager has told this daemon of.
+        self.clear_leftovers(&[]).await;
     }
 }
 
@@ -177,7 +179,9 @@ fn clear(node: &Node, kept: &[String]) -> std::io::Result<usize> {
         }
         count += 1;
         let ended = Container::open(node.run_dir(), &id).and_then(|container| {
-            container.signal(Signal::KILL)?;
+            if let Err(error) = container.signal(Signal::KILL) {
+                tracing::debug!(task.id = id, error = chain(&error), "not killed; it has ended, or its events tell");
+            }
             let events = container.subscribe()?;
             events.wait_event()?;
             container.release()

@@ -27,7 +27,10 @@ pub fn run(options: Options, host: &HostOptions) -> Result {
         .enable_all()
         .build()
         .context("failed to start the async runtime")?;
-    runtime.block_on(crate::daemon::run(host.overrides()))
+    let ended = runtime.block_on(crate::daemon::run(host.overrides()));
+    // All that must end in order has; a thread that waits for a registry or a container is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The net helper. The daemon starts it with its run folder in the environment.

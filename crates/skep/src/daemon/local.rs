@@ -53,18 +53,18 @@ impl Local for LocalService {
     }
 
     async fn init(&self, _: Caller, request: InitRequest) -> Result<Initialized, Refusal> {
-        self.0.init(request).await
+        let membership = Arc::clone(&self.0);
+        to_its_end(async move { membership.init(request).await }).await
     }
 
     async fn join(&self, _: Caller, request: JoinRequest) -> Result<Joined, Refusal> {
-        self.0.join(request).await
+        let membership = Arc::clone(&self.0);
+        to_its_end(async move { membership.join(request).await }).await
     }
 
     async fn leave(&self, _: Caller, request: LeaveRequest) -> Result<Left, Refusal> {
-        // A task of its own: leaving is not to stop half way because its user went away.
         let membership = Arc::clone(&self.0);
-        let left = tokio::spawn(async move { membership.leave(request).await });
-        left.await.map_err(|error| Refusal::internal(&error))?
+        to_its_end(async move { membership.leave(request).await }).await
     }
 
     async fn list_images(&self, _: Caller, (): ()) -> Result<ImageList, Refusal> {
@@ -254,6 +254,13 @@ fn pull_progress(step: Progress) -> PullProgress {
         Progress::Downloading { layer: id, bytes, of_bytes } => layer(id, "downloading", bytes, Some(of_bytes)),
         Progress::Unpacked { layer: id } => layer(id, "done", 0, None),
     }
+}
+
+/// A task of its own: becoming a member or leaving is not to stop half-way because its user went away.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.map_err(|error| Refusal::internal(&error))?
 }
 
 async fn feed(mut input: Messages<ArchiveChunk>, to: mpsc::Sender<bytes::Bytes>) -> Result<(), Refusal> {

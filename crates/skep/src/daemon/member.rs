@@ -113,8 +113,18 @@ impl Member {
             Some(manager) => manager.store.cluster().config.as_ref().map(|config| config.spec.address_pool),
             None => None,
         };
-        let agent = Agent::start(agent_config(&setup, &tls, &file, pool)?).await?;
-        Ok(Self { agent, tls, file, manager })
+        let started = async { anyhow::Ok(Agent::start(agent_config(&setup, &tls, &file, pool)?).await?) };
+        match started.await {
+            Ok(agent) => Ok(Self { agent, tls, file, manager }),
+            Err(error) => {
+                // Nothing goes on unseen: its port and its folder must be free for the next try.
+                setup.gate.close();
+                if let Some(manager) = manager {
+                    manager.stop().await;
+                }
+                Err(error)
+            }
+        }
     }
 
     pub fn store(&self) -> Option<&Store> {
@@ -138,18 +148,20 @@ impl Member {
         if let Some(manager) = manager {
             manager.stop().await;
         }
-        left.context("not everything was removed; run `skep leave --force` again")
+        left.context("this node has left, but not everything was removed; a restart of the machine removes the rest")
     }
 }
 
 impl RunningManager {
     async fn start(setup: &MemberSetup<'_>, tls: &Tls, raft_id: u64, file: &MemberFile) -> Result<Self> {
-        let store = open_store(setup.config, raft_id, &file.advertise_address).await?;
-        await_state(&store).await;
+        // First what can fail: an open store must be shut down.
         let listener = TcpListener::bind(setup.config.listen_address).await;
         let listener = listener.with_context(|| format!("failed to listen on {}", setup.config.listen_address))?;
+        let seed = random_seed()?;
+        let store = open_store(setup.config, raft_id, &file.advertise_address).await?;
+        await_state(&store).await;
         let resolver = RegistryResolver(setup.images.clone());
-        let manager = Manager::start(store.clone(), Arc::clone(tls.clock()), resolver, random_seed()?);
+        let manager = Manager::start(store.clone(), Arc::clone(tls.clock()), resolver, seed);
         setup.gate.open(manager.control());
         let stop = CancellationToken::new();
         let server = manager.serve_nodes(skep_api::Server::new());

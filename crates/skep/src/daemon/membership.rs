@@ -93,7 +93,16 @@ impl Membership {
             ));
         }
         let (credentials, file, initialized) = self.new_cluster(request).await.map_err(internal)?;
-        *member = Some(self.start(&credentials, file).await.map_err(internal)?);
+        match self.start(&credentials, file).await {
+            Ok(started) => *member = Some(started),
+            Err(error) => {
+                // A cluster that its user was never told of: the next try makes another.
+                for folder in ["identity", "raft"] {
+                    remove_if_there(&self.config.data_dir.join(folder)).map_err(internal)?;
+                }
+                return Err(internal(error));
+            }
+        }
         Ok(initialized)
     }
 
