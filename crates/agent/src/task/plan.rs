@@ -221,9 +221,10 @@ fn mounts(
     }
     placed.sort_by_key(|(depth, _)| *depth);
     let mut mounts: Vec<Mount> = placed.into_iter().map(|(_, mount)| mount).collect();
-    // Secrets and configs are read-only; hosts, resolv.conf and the like are the container's to change.
+    // Secrets and configs are read-only; hosts, resolv.conf and the like are the container's to change, as all of its root.
     mounts.extend(files.into_iter().map(|(source, target)| {
-        let read_only = !target.starts_with("/etc/host") && target != "/etc/resolv.conf";
+        let of_root = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].contains(&target.as_str());
+        let read_only = !of_root || task.spec.container.read_only;
         Mount::Bind(Bind { read_only, ..Bind::new(source, target) })
     }));
     Ok(mounts)
