@@ -14,29 +14,117 @@ use crate::world::World;
 use differences::{Facts, check};
 
 const PROBE: &str = include_str!("probe.sh");
-/// Where the probe writes, in the container.
-const AS_COMMAND: &str = "/probe.command";
-const BY_EXEC: &str = "/probe.exec";
+/// Where the probe writes: also a read-only container and any user can.
+const AS_COMMAND: &str = "/dev/shm/probe.command";
+const BY_EXEC: &str = "/dev/shm/probe.exec";
 /// What a process that joins a running container may find otherwise than its first one.
 const OF_EACH_PROCESS: &[&str] = &["process", "namespace", "limit", "env", "try"];
+
+/// One container, as both are asked for it.
+struct Case {
+    name: &'static str,
+    /// Options of `docker run`.
+    docker: &'static [&'static str],
+    /// More lines of a Compose service.
+    compose: &'static str,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "limits",
+        docker: &["--memory", "64m", "--cpus", "0.5", "--pids-limit", "100", "--env", "GREETING=a b"],
+        compose: "environment: { GREETING: a b }
+    deploy: { resources: { limits: { memory: 64M, cpus: \"0.5\", pids: 100 } } }",
+    },
+    Case {
+        name: "settings",
+        docker: &[
+            "--user",
+            "nobody:2000",
+            "--group-add",
+            "3000",
+            "--cap-drop",
+            "ALL",
+            "--cap-add",
+            "NET_ADMIN",
+            "--cap-add",
+            "CHOWN",
+            "--read-only",
+            "--tmpfs",
+            "/tmp",
+            "--ulimit",
+            "nofile=512:1024",
+            "--ulimit",
+            "core=0",
+            "--sysctl",
+            "net.core.somaxconn=512",
+            "--sysctl",
+            "kernel.msgmax=9000",
+            "--hostname",
+            "box",
+            "--domainname",
+            "example.org",
+            "--workdir",
+            "/srv/app",
+            "--init",
+            "--shm-size",
+            "32m",
+            "--add-host",
+            "db:10.1.2.3",
+            "--dns",
+            "192.0.2.53",
+            "--dns-search",
+            "example.org",
+            "--oom-score-adj",
+            "100",
+            "--security-opt",
+            "no-new-privileges",
+            "--volume",
+            "data:/data",
+            "--volume",
+            "/etc/services:/etc/known:ro",
+        ],
+        compose: "user: nobody:2000
+    group_add: [\"3000\"]
+    cap_drop: [ALL]
+    cap_add: [NET_ADMIN, CHOWN]
+    read_only: true
+    tmpfs: [/tmp]
+    ulimits: { nofile: { soft: 512, hard: 1024 }, core: 0 }
+    sysctls: { net.core.somaxconn: 512, kernel.msgmax: 9000 }
+    hostname: box
+    domainname: example.org
+    working_dir: /srv/app
+    init: true
+    shm_size: 32m
+    extra_hosts: [\"db=10.1.2.3\"]
+    dns: [192.0.2.53]
+    dns_search: [example.org]
+    oom_score_adj: 100
+    security_opt: [no-new-privileges:true]
+    volumes: [\"data:/data\", \"/etc/services:/etc/known:ro\"]",
+    },
+];
 
 #[test]
 fn a_container_finds_what_it_finds_under_docker() {
     let (world, docker) = both();
-    let image = format!("{}/busybox:1", world.images());
-    let script = format!("{}\nexec sleep 100000", probe_into(AS_COMMAND));
-
     let run = |args: &[&str]| docker.run(world.node(), args).unwrap().ok().unwrap_or_else(|error| panic!("{error}"));
     run(&["network", "create", "front"]);
-    let limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "100", "--env", "GREETING=a b"];
-    run(&[&["run", "--detach", "--name", "probe", "--network", "front"], &limits[..], &[&image, "sh", "-c", &script]]
-        .concat());
-    let under_docker =
-        facts(&world, &|command| docker.run(world.node(), &[&["exec", "probe"], command].concat()).unwrap());
+    let image = format!("{}/busybox:1", world.images());
+    let mut unknown = Vec::new();
+    for case in CASES {
+        let script = format!("{}\nexec sleep 100000", probe_into(AS_COMMAND));
+        let start = ["run", "--detach", "--name", case.name, "--network", "front"];
+        run(&[&start, case.docker, &[&image, "sh", "-c", &script]].concat());
+        let exec = |command: &[&str]| docker.run(world.node(), &[&["exec", case.name], command].concat()).unwrap();
+        let under_docker = facts(&world, &exec);
 
-    world.up("probe", &stack(&script));
-    let under_skep = facts(&world, &|command| world.exec("probe_a.1", command));
-    check(&under_docker, &under_skep);
+        world.up(case.name, &stack(case, &script));
+        let under_skep = facts(&world, &|command| world.exec(&format!("{}_a.1", case.name), command));
+        unknown.extend(check(case.name, &under_docker, &under_skep));
+    }
+    assert!(unknown.is_empty(), "{} differences that the page does not list:\n{}", unknown.len(), unknown.join("\n"));
 }
 
 /// A node with a dockerd and a skep, both of which can pull.
@@ -48,13 +136,13 @@ fn both() -> (World, Docker) {
     (world, docker)
 }
 
-fn stack(script: &str) -> String {
+fn stack(case: &Case, script: &str) -> String {
     // JSON is YAML; a dollar sign is Compose's.
     let script = serde_json::to_string(&script.replace('$', "$$")).unwrap();
     format!(
         "services:\n  a:\n    image: ${{REGISTRY}}/busybox:1\n    command: [\"sh\", \"-c\", {script}]\n\
-         \x20   environment: {{ GREETING: a b }}\n\
-         \x20   deploy: {{ resources: {{ limits: {{ memory: 64M, cpus: \"0.5\", pids: 100 }} }} }}\n"
+         \x20   {}\nvolumes: {{ data: {{}} }}\n",
+        case.compose
     )
 }
 

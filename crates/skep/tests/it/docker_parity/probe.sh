@@ -69,12 +69,10 @@ done
 # Kernel settings of the container's own namespaces.
 {
     ls -d /proc/sys/kernel/shm* /proc/sys/kernel/msg* /proc/sys/kernel/sem /proc/sys/kernel/auto_msgmni /proc/sys/fs/mqueue/*
-    find /proc/sys/net -type f | grep -v -e '/conf/[^adl]' -e '/neigh/[^adl]' -e _count$ -e _current$
-} 2> /dev/null | while read -r file; do
-    if { read -r value < "$file"; } 2> /dev/null; then
-        set -- $value
-        say sysctl "${file#/proc/sys/}" "$*"
-    fi
+    find /proc/sys/net -type f | grep -v -e '/conf/[^adel]' -e '/neigh/[^adel]' -e _count$ -e _current$
+} 2> /dev/null | xargs grep -Hs '' | while IFS=: read -r file value; do
+    set -- $value
+    say sysctl "${file#/proc/sys/}" "$*"
 done
 
 # Limits as the container sees them, v1 and v2.
@@ -107,13 +105,13 @@ say net eth0-mtu "$(cat /sys/class/net/eth0/mtu)"
 say net default-route "$(ip route | grep -c '^default via')"
 
 # What the kernel lets it do.
-mkdir -p /tmp/probe
+dir=$(mktemp -d)
 try() {
     name=$1
     shift
     if "$@" > /dev/null 2>&1 < /dev/null; then say try "$name" ok; else say try "$name" refused; fi
 }
-try mount mount -t tmpfs none /tmp/probe
+try mount mount -t tmpfs none $dir
 try remount-sys mount -o remount,rw /sys
 try umount-proc umount /proc/sys
 try unshare-user unshare -U true
@@ -122,18 +120,20 @@ try chroot chroot / true
 try set-hostname hostname probe
 try kernel-log dmesg
 try raise-priority nice -n -5 sh -c '[ $(nice) -lt 0 ]'
-try make-char-device mknod /tmp/probe/null c 1 3
-try use-char-device sh -c 'echo x > /tmp/probe/null'
-try make-disk mknod /tmp/probe/disk b 254 0
-try use-disk head -c 1 /tmp/probe/disk
-try make-fuse mknod /tmp/probe/fuse c 10 229
-try use-fuse sh -c ': < /tmp/probe/fuse'
-try chown chown 12:34 /tmp/probe
-try other-user chroot --userspec=1000 / true
+try make-char-device mknod $dir/null c 1 3
+try use-char-device sh -c "echo x > $dir/null"
+try make-disk mknod $dir/disk b 254 0
+try use-disk head -c 1 $dir/disk
+try make-fuse mknod $dir/fuse c 10 229
+try use-fuse sh -c ": < $dir/fuse"
+try chown chown 12:34 $dir
+try other-user setuidgid nobody true
 try ping ping -c 1 -w 5 127.0.0.1
-try low-port-root sh -c 'timeout 1 nc -l -p 80 & sleep 0.2; nc -z 127.0.0.1 80'
+# Listening ends with the time and not with a refusal.
+try low-port sh -c 'timeout 1 nc -l -p 80; [ $? -ge 124 ]'
+try low-port-of-another-user setuidgid nobody sh -c 'timeout 1 nc -l -p 81; [ $? -ge 124 ]'
 try read-host-memory head -c 1 /dev/mem
 try write-sysctl sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
 try sysrq sh -c ': >> /proc/sysrq-trigger'
-rm -rf /tmp/probe
+rm -rf "$dir"
 say end end end
