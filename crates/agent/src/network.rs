@@ -35,11 +35,14 @@ pub struct Attach {
     pub fixed: Vec<Option<Ipv4Addr>>,
     pub names: Vec<String>,
     pub host_ports: Vec<PortSpec>,
+    /// Its container lives already: it keeps what it has, whatever became of a port meanwhile.
+    pub adopted: bool,
 }
 
 impl Attach {
     pub fn of(task: &Task, hostname: String) -> Self {
         Self {
+            adopted: false,
             task: task.id,
             service: task.service,
             networks: task.networks.clone(),
@@ -212,7 +215,7 @@ impl Owner {
             }
             Command::Attach(attach, reply) => {
                 self.awaited.remove(&attach.task);
-                let ports = self.ports_of(&attach);
+                let ports = if attach.adopted { Vec::new() } else { self.ports_of(&attach) };
                 let task = attach.task;
                 let attached = self.attach(attach).await;
                 if attached.is_err() {
@@ -295,8 +298,8 @@ impl Owner {
             .map(|n| n.gateway);
         let names = attach.networks.iter().map(|network| (*network, attach.names.clone())).collect();
         let host_ports = attach.host_ports;
-        // One that the cluster counts as running was adopted: it serves on, also until its next health check.
-        let known = self.cluster.endpoints.get(&attach.service);
+        // An adopted one that the cluster counts as running serves on, also until its next health check.
+        let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
         let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
         let endpoint = LocalEndpoint { addresses: addresses.clone(), names, serving, host_ports: host_ports.clone() };
         self.local.insert(attach.task, endpoint);
@@ -380,9 +383,9 @@ impl Owner {
     }
 
     async fn teardown(&mut self) -> Result<(), String> {
-        self.helper.stop().await.map_err(|error| chain(&error))?;
+        let stopped = self.helper.stop().await.map_err(|error| chain(&error));
         let overlay = Arc::clone(&self.overlay);
-        blocking(move || overlay.teardown()).await.map_err(|error| chain(&error))
+        stopped.and(blocking(move || overlay.teardown()).await.map_err(|error| chain(&error)))
     }
 }
 

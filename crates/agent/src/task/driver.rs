@@ -17,6 +17,7 @@ use super::plan::stop_grace;
 use super::prepare::{self, Contents, Unprepared};
 use super::probe;
 use super::step::{Health, Observed, Step, next};
+use super::template::expand;
 use super::watch::{Ended, Watch};
 use crate::network::{Attach, NetworkHandle};
 use crate::node::{Node, chain, now, timestamp};
@@ -111,8 +112,11 @@ impl Driver {
         };
         let image = self.setup.task.spec.container.image.parse().ok();
         self.image = image.and_then(|reference| self.setup.node.images.find(&reference).ok().flatten());
-        let hostname = self.setup.task.spec.container.hostname.clone().unwrap_or_else(|| self.setup.task.id.short());
-        match self.setup.network.attach(Attach::of(&self.setup.task, hostname)).await {
+        let (task, facts) = (&self.setup.task, &self.setup.node.settings.facts);
+        let written = task.spec.container.hostname.as_ref();
+        let hostname = written.and_then(|text| expand(text, task, facts).ok()).unwrap_or_else(|| task.id.short());
+        let attach = Attach { adopted: true, ..Attach::of(&self.setup.task, hostname) };
+        match self.setup.network.attach(attach).await {
             Ok(attached) => self.set_addresses(&attached.addresses, attached.host_ports),
             Err(error) => tracing::error!(task.id = id, error, "an adopted container has no network"),
         }
