@@ -10,7 +10,7 @@ use skep_api::{
 };
 use skep_identity::{ClusterCa, JoinToken};
 use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, NodeState, Role, ServiceSpec};
-use skep_store::Store;
+use skep_store::{ProposeError, Store};
 
 use super::{ControlService, not_found, unsupported};
 use crate::admission::{self, NewContent};
@@ -93,18 +93,24 @@ impl<R: ImageResolver> ControlService<R> {
         self.written(id, change, warnings).await
     }
 
+    /// Only the number changes, whatever else is written to the service meanwhile: the leader does so all
+    /// through an update.
     pub(super) async fn scale_service(&self, request: ScaleRequest) -> Result<Written, Refusal> {
-        let cluster = self.cluster();
-        let service = cluster.find_service(&request.service).map_err(not_found)?;
-        let Mode::Replicated { .. } = service.spec.mode else {
-            let message =
-                format!("service {} is global: it runs once on each node and cannot be scaled", service.name());
-            return Err(Refusal::new(RefusalKind::Invalid, message));
-        };
-        let spec = ServiceSpec { mode: Mode::Replicated { replicas: request.replicas }, ..(*service.spec).clone() };
-        let expected = service.meta.version;
-        let change = Change::UpdateService { service: service.id, expected, spec: Arc::new(spec), at: wall_clock() };
-        self.written(service.id.to_string(), change, Vec::new()).await
+        loop {
+            let cluster = self.cluster();
+            let (id, change) = scaling(&cluster, &request)?;
+            match self.store.propose(vec![change]).await {
+                Ok(committed) => {
+                    let version = skep_model::Version(committed.revision);
+                    return Ok(Written { id, version, warnings: Vec::new() });
+                }
+                // Each round sees progress of others.
+                Err(ProposeError::Rejected(rejection)) if self.cluster().version != cluster.version => {
+                    tracing::debug!(%rejection, "a change of scale was overtaken");
+                }
+                Err(error) => return Err(not_written(error)),
+            }
+        }
     }
 
     async fn written(&self, id: String, change: Change, warnings: Vec<String>) -> Result<Written, Refusal> {
@@ -171,11 +177,14 @@ impl<R: ImageResolver> ControlService<R> {
 
     pub(super) async fn deploy(&self, caller: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {
         let DeployRequest { name, services, networks, secrets, configs, prune, mode } = request;
-        let mut warnings = Vec::new();
-        let mut pinned = Vec::with_capacity(services.len());
-        for spec in services {
-            pinned.push(self.pinned(&self.cluster(), spec, &mut warnings).await);
-        }
+        let cluster = self.cluster();
+        // All at once: a registry that does not answer costs its time once.
+        let asked = services.into_iter().map(|spec| async {
+            let mut warnings = Vec::new();
+            (self.pinned(&cluster, spec, &mut warnings).await, warnings)
+        });
+        let (pinned, warnings): (Vec<_>, Vec<_>) = futures::future::join_all(asked).await.into_iter().unzip();
+        let warnings = warnings.concat();
         let request = StackRequest {
             name,
             services: pinned,
@@ -202,7 +211,7 @@ impl<R: ImageResolver> ControlService<R> {
                 }
                 // Somebody wrote in between: plan again on the newer state. Each round sees progress of others,
                 // and a refusal that is the request's own fault comes from `plan`.
-                Err(skep_store::ProposeError::Rejected(rejection)) => {
+                Err(ProposeError::Rejected(rejection)) => {
                     tracing::debug!(%rejection, "a deploy was overtaken");
                     tokio::task::yield_now().await;
                 }
@@ -288,6 +297,18 @@ fn network_user(cluster: &Cluster, network: &skep_model::Network) -> Option<Stri
     let uses = |attachment: &skep_model::NetworkAttachment| attachment.network.eq_ignore_ascii_case(name);
     let user = cluster.services.values().find(|service| service.spec.task.networks.iter().any(uses))?;
     Some(format!("network {name} is in use by service {}", user.name()))
+}
+
+fn scaling(cluster: &Cluster, request: &ScaleRequest) -> Result<(String, Change), Refusal> {
+    let service = cluster.find_service(&request.service).map_err(not_found)?;
+    let Mode::Replicated { .. } = service.spec.mode else {
+        let message = format!("service {} is global: it runs once on each node and cannot be scaled", service.name());
+        return Err(Refusal::new(RefusalKind::Invalid, message));
+    };
+    let spec = ServiceSpec { mode: Mode::Replicated { replicas: request.replicas }, ..(*service.spec).clone() };
+    let expected = service.meta.version;
+    let change = Change::UpdateService { service: service.id, expected, spec: Arc::new(spec), at: wall_clock() };
+    Ok((service.id.to_string(), change))
 }
 
 fn content(new: skep_api::NewContent) -> NewContent {
