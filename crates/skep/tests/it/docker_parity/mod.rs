@@ -175,6 +175,7 @@ fn parse(text: &str, node: &Node) -> Facts {
         let value = match section {
             "namespace" => namespace(node, key, value),
             "mount" => mount(key, value),
+            "process" if key == "SigIgn" => ignored_signals(value),
             _ => value.trim().to_owned(),
         };
         let mut name = format!("{section}/{}", key.trim_start_matches('/'));
@@ -185,6 +186,12 @@ fn parse(text: &str, node: &Node) -> Facts {
         facts.insert(name, value);
     }
     facts
+}
+
+/// Without 32 and 33, which glibc keeps for itself: dockerd hands on whether its own parent's posix_spawn ignored them.
+fn ignored_signals(mask: &str) -> String {
+    let own_to_glibc = 0b11 << 31;
+    format!("{:016x}", u64::from_str_radix(mask, 16).unwrap() & !own_to_glibc)
 }
 
 fn namespace(node: &Node, kind: &str, value: &str) -> String {
