@@ -48,14 +48,18 @@ fn what_is_known_but_not_supported_is_a_warning_with_its_place() {
 fn variables_files_and_standard_input_make_one_project() {
     let world = World::new();
     world.file(".env", "NAME=from_dot_env\n");
-    let base = world.compose("base", "services:\n  a:\n    <<: *idle\n    environment: { A: \"${NAME:?}\", B: base }\n");
+    let base =
+        world.compose("base", "services:\n  a:\n    <<: *idle\n    environment: { A: \"${NAME:?}\", B: base }\n");
     let more = "services:\n  a:\n    environment: { B: \"${MISSING:-more}\" }\n";
     let more = world.file("more.yml", more);
     let config = world.ok(&["stack", "config", "-c", &base, "-c", more.to_str().unwrap()]);
     assert!(config.contains("A: from_dot_env") && config.contains("B: more"), "{config}");
 
     let mut command = world.command(world.node(), &["stack", "deploy", "-c", "-", "piped"]);
-    let input = std::fs::File::open(world.file("in.yml", "services: { a: { image: \"${REGISTRY}/busybox:1\", command: sleep 1000 } }")).unwrap();
+    let input = std::fs::File::open(
+        world.file("in.yml", "services: { a: { image: \"${REGISTRY}/busybox:1\", command: sleep 1000 } }"),
+    )
+    .unwrap();
     assert!(command.stdin(input).status().unwrap().success());
     assert_eq!(world.running("piped_a").len(), 1);
 

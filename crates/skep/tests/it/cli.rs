@@ -145,12 +145,14 @@ fn a_second_daemon_is_refused() {
     let (data, run) = (data.to_str().unwrap(), run.to_str().unwrap());
     let outcome = world.skep(&["--data-dir", data, "--run-dir", run, "daemon"]);
     assert_eq!(outcome.code, 1, "one a network namespace, whatever its folders: {outcome}");
+    assert!(outcome.stderr.contains("network namespace"), "{outcome}");
     world.ok(&["node", "ls"]);
 }
 
 #[test]
-fn a_manager_does_not_leave_unless_forced() {
+fn the_only_manager_does_not_leave_its_services_unless_forced() {
     let world = World::new();
+    world.up("s", "services: { a: { <<: *idle } }");
     let told = world.refused(&["leave"]);
     assert!(told.contains("--force"), "{told}");
     world.ok(&["node", "ls"]);

@@ -72,9 +72,8 @@ fn an_interrupted_deploy_goes_on_and_says_how_to_watch_it() {
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
     world.until("the task starts", || {
-        let tasks = world.rows(&["stack", "ps", "s"]);
-        let starting = |task: &serde_json::Value| task["CurrentState"].as_str().unwrap().starts_with("Starting");
-        if tasks.iter().any(starting) { Ok(()) } else { Err(format!("{tasks:?}")) }
+        let tasks = world.skep(&["stack", "ps", "s", "--format", "{{.CurrentState}}"]);
+        if tasks.stdout.starts_with("Starting") { Ok(()) } else { Err(tasks.to_string()) }
     });
     kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -1,8 +1,11 @@
 //! `exec` and `logs`: exit codes, streams, users, terminals, and how much of a log is kept.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::world::World;
 
@@ -16,7 +19,8 @@ fn exec_passes_on_streams_and_the_exit_code() {
     assert_eq!(missing.code, 127, "{missing}");
     assert!(missing.stderr.contains("no-such-program"), "{missing}");
     assert_eq!(world.exec("s_a.1", &["/etc"]).code, 126);
-    let options = ["exec", "-u", "nobody", "-w", "/tmp", "-e", "MORE=2", "s_a.1", "sh", "-c", "id -u; pwd; echo $OWN$MORE"];
+    let options =
+        ["exec", "-u", "nobody", "-w", "/tmp", "-e", "MORE=2", "s_a.1", "sh", "-c", "id -u; pwd; echo $OWN$MORE"];
     assert_eq!(world.ok(&options), "65534\n/tmp\n12\n");
     let stranger = world.skep(&["exec", "nobody.1", "true"]);
     assert_eq!(stranger.code, 1, "{stranger}");
@@ -55,27 +59,36 @@ fn exec_with_a_terminal_gives_one() {
 #[test]
 fn logs_hold_both_streams_in_order_and_can_be_cut_and_followed() {
     let world = World::new();
-    let talk = "for i in 1 2 3 4 5; do echo line $$i; done; echo oops >&2; sleep 100000";
+    let talk = "echo oops >&2; for i in 1 2 3 4 5; do sleep 0.2; echo line $$i; done; sleep 100000";
     world.up("s", &format!("services: {{ a: {{ <<: *idle, command: [\"sh\", \"-c\", \"{talk}\"] }} }}"));
-    let outcome = world.skep(&["service", "logs", "--raw", "s_a"]);
+    let outcome = world.until("all is written", || {
+        let outcome = world.skep(&["service", "logs", "--raw", "s_a"]);
+        if outcome.stdout.contains("line 5") { Ok(outcome) } else { Err(outcome.to_string()) }
+    });
     assert_eq!((outcome.stdout.lines().count(), outcome.stderr.trim()), (5, "oops"), "{outcome}");
-    assert_eq!(world.ok(&["logs", "--tail", "2", "s_a.1"]).lines().collect::<Vec<_>>(), ["line 5"]);
+    assert_eq!(world.ok(&["logs", "--tail", "2", "s_a.1"]).lines().collect::<Vec<_>>(), ["line 4", "line 5"]);
     let stamped = world.ok(&["service", "logs", "-t", "s_a"]);
-    let first = stamped.lines().next().unwrap();
+    let first = stamped.lines().find(|line| line.contains("line 1")).unwrap();
     assert!(first.starts_with("20") && first.contains("s_a.1.") && first.ends_with("| line 1"), "{first}");
 
-    let mut command = world.command(world.node(), &["service", "logs", "-f", "--raw", "--tail", "0", "s_a"]);
+    // Not under a watchdog: what is killed below is the follower itself.
+    let mut command = world.node().command(world.node().binary().unwrap());
+    command.args(["service", "logs", "-f", "--raw", "--tail", "0", "s_a"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    let reader = thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     // Written again and again, for nothing tells when the follower listens.
     let line = world.until("a line is followed", || {
         world.sh("s_a.1", "echo written later > /proc/1/fd/1");
-        let mut byte = [0; 14];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8_lossy(&byte).into_owned())
+        lines.recv_timeout(Duration::from_millis(200)).map_err(|error| error.to_string())
     });
-    assert_eq!(line, "written later\n");
+    assert_eq!(line, "written later");
+    drop(lines);
     child.kill().unwrap();
     child.wait().unwrap();
+    // It ends with its input, or with nobody who listens.
+    let _ = reader.join().unwrap();
 }
 
 #[test]

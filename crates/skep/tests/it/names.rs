@@ -34,7 +34,7 @@ fn a_service_is_one_address_and_its_tasks_are_theirs() {
     // The one address spreads over all tasks.
     let names: BTreeSet<String> = (1..=3).map(|slot| world.sh(&format!("s_web.{slot}"), "hostname")).collect();
     world.until("every task has answered", || {
-        let script = "for i in $(seq 20); do wget -q -T 5 -O - http://web/ || exit 1; done";
+        let script = "for i in $(seq 20); do timeout 5 wget -q -O - http://web/ || exit 1; done";
         let answered: BTreeSet<String> = world.sh("s_client.1", script).lines().map(str::to_owned).collect();
         if answered == names { Ok(()) } else { Err(format!("{answered:?} of {names:?}")) }
     });
@@ -45,7 +45,8 @@ fn a_service_is_one_address_and_its_tasks_are_theirs() {
         if tasks.len() == 1 { Ok(()) } else { Err(format!("{tasks:?}")) }
     });
     assert_eq!(lookup(&world, "s_client.1", "web"), service, "the service's address stays");
-    let one = world.sh("s_client.1", "for i in 1 2 3 4 5; do wget -q -T 5 -O - http://web/; done | sort -u | wc -l");
+    let one =
+        world.sh("s_client.1", "for i in 1 2 3 4 5; do timeout 5 wget -q -O - http://web/; done | sort -u | wc -l");
     assert_eq!(one, "1");
 }
 

@@ -14,7 +14,10 @@ const WHO: &str = "configs:\n  who: { content: \"server { listen 80; listen [::]
 #[test]
 fn a_published_port_answers_on_every_address_and_keeps_the_clients() {
     let world = World::new();
-    world.up("s", &format!("{WHO}services: {{ web: {{ <<: *who, ports: [\"8080:80\"], deploy: {{ replicas: 2 }} }} }}\n"));
+    world.up(
+        "s",
+        &format!("{WHO}services: {{ web: {{ <<: *who, ports: [\"8080:80\"], deploy: {{ replicas: 2 }} }} }}\n"),
+    );
     let node = world.node();
     let answer = |look: &dyn Fn() -> Result<skep_lab::HttpAnswer, String>| world.until("the port answers", look).body;
     assert_eq!(answer(&|| world.get_outside(node.address(), 8080)), OUTSIDE_ADDRESS.to_string());
@@ -59,7 +62,9 @@ fn udp_is_published_as_well() {
     let world = World::new();
     world.up(
         "s",
-        "services: { echo: { <<: *idle, command: [\"nc\", \"-u\", \"-l\", \"-p\", \"53\", \"-e\", \"cat\"], ports: [\"5353:53/udp\"] } }",
+        "services:\n  echo:\n    image: ${REGISTRY}/python:3-slim\n    ports: [\"5353:53/udp\"]\n    command:\n      - python3\n      - -c\n      - |\n\
+         \x20       import socket\n        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n        s.bind((\"\", 53))\n\
+         \x20       while True: s.sendto(*s.recvfrom(100))\n",
     );
     let address = world.node().address();
     let answer = world.until("a datagram comes back", || {
@@ -80,7 +85,8 @@ fn udp_is_published_as_well() {
 #[test]
 fn a_port_on_localhost_is_not_for_the_world() {
     let world = World::new();
-    let outcome = world.deploy("s", &format!("{WHO}services: {{ web: {{ <<: *who, ports: [\"127.0.0.1:8082:80\"] }} }}\n"));
+    let outcome =
+        world.deploy("s", &format!("{WHO}services: {{ web: {{ <<: *who, ports: [\"127.0.0.1:8082:80\"] }} }}\n"));
     assert!(outcome.is_ok(), "{outcome}");
     world.until("localhost answers", || world.get_inside(Ipv4Addr::LOCALHOST, 8082));
     let outside = world.get_outside(world.node().address(), 8082);

@@ -4,16 +4,17 @@ use std::fs;
 
 use crate::world::World;
 
+/// In no program of any image.
+const TOKEN: &str = "correct-horse-battery-staple";
+
 #[test]
 fn a_bind_mount_is_the_folder_itself_and_read_only_where_it_says_so() {
     let world = World::new();
     let folder = world.shared_folder("bound");
     fs::write(folder.join("from-outside"), "hello").unwrap();
     // One relative to the compose file, one absolute.
-    let yaml = format!(
-        "services:\n  a:\n    <<: *idle\n    volumes: [\"./bound:/rw\", \"{}:/ro:ro\"]\n",
-        folder.display()
-    );
+    let yaml =
+        format!("services:\n  a:\n    <<: *idle\n    volumes: [\"./bound:/rw\", \"{}:/ro:ro\"]\n", folder.display());
     world.up("s", &yaml);
     assert_eq!(world.sh("s_a.1", "cat /rw/from-outside && echo back > /rw/from-inside"), "hello");
     assert_eq!(fs::read_to_string(folder.join("from-inside")).unwrap(), "back\n");
@@ -49,7 +50,7 @@ fn a_named_volume_starts_with_the_images_files_and_outlives_its_service() {
 #[test]
 fn a_secret_lies_in_memory_with_its_mode_and_owner() {
     let world = World::new();
-    world.file("token.txt", "hush");
+    world.file("token.txt", TOKEN);
     world.up(
         "s",
         "services:\n  a:\n    <<: *idle\n    secrets:\n\
@@ -58,15 +59,19 @@ fn a_secret_lies_in_memory_with_its_mode_and_owner() {
          \x20     - { source: token, target: /elsewhere/token }\n\
          secrets: { token: { file: ./token.txt } }\n",
     );
-    assert_eq!(world.sh("s_a.1", "cat /run/secrets/token /run/secrets/renamed /elsewhere/token"), "hushhushhush");
+    assert_eq!(world.sh("s_a.1", "cat /run/secrets/token /run/secrets/renamed /elsewhere/token"), TOKEN.repeat(3));
     let stat = "stat -c '%a %u %g' /run/secrets/token /run/secrets/renamed";
     assert_eq!(world.sh("s_a.1", stat), "444 0 0\n400 1000 1001");
     let mounts = world.sh("s_a.1", "grep -E ' /run/secrets| /elsewhere' /proc/mounts");
     assert!(mounts.lines().count() >= 1 && mounts.lines().all(|line| line.starts_with("tmpfs ")), "{mounts}");
     // Not even the daemon's disk has it in clear.
-    let found = std::process::Command::new("grep").args(["-r", "-l", "-a", "hush"]).arg(world.node().data_dir()).output().unwrap();
+    let found = std::process::Command::new("grep")
+        .args(["-r", "-l", "-a", TOKEN])
+        .arg(world.node().data_dir())
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
-    assert!(!world.ok(&["secret", "inspect", "s_token"]).contains("hush"));
+    assert!(!world.ok(&["secret", "inspect", "s_token"]).contains(TOKEN));
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn a_workers_containers_outlive_its_daemon_and_are_adopted() {
     let id = world.running("s_a")[0].id.clone();
     let worker = world.lab().node(2);
     let within = || -> Vec<i32> {
-        let has = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&id));
+        let has =
+            |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&id));
         worker.processes().unwrap().into_iter().filter(has).collect()
     };
     let before = within();
@@ -76,11 +77,17 @@ fn a_workers_containers_outlive_its_daemon_and_are_adopted() {
 #[test]
 fn replicas_spread_over_nodes_and_global_services_are_on_each() {
     let world = cluster();
-    world.up("s", "services:\n  a: { <<: *idle, deploy: { replicas: 4 } }\n  g: { <<: *idle, deploy: { mode: global } }\n");
+    world.up(
+        "s",
+        "services:\n  a: { <<: *idle, deploy: { replicas: 4 } }\n  g: { <<: *idle, deploy: { mode: global } }\n",
+    );
     let on = |service: &str, node: &str| world.running(service).iter().filter(|task| task.node == node).count();
     assert_eq!((on("s_a", "n1"), on("s_a", "n2")), (2, 2));
     assert_eq!((on("s_g", "n1"), on("s_g", "n2")), (1, 1));
-    let few = world.deploy("t", "services: { a: { <<: *idle, deploy: { replicas: 3, placement: { max_replicas_per_node: 1 } } } }");
+    let few = world.deploy(
+        "t",
+        "services: { a: { <<: *idle, deploy: { replicas: 3, placement: { max_replicas_per_node: 1 } } } }",
+    );
     assert_eq!(few.code, 2, "{few}");
     assert!(few.stderr.contains("max replicas per node"), "{few}");
 }
