@@ -162,6 +162,7 @@ impl Cluster {
         if self.index.services.contains_key(&name) {
             return Err(already_exists(Kind::Service, &service.name()));
         }
+        self.check_references(&service.spec)?;
         let mut service = service.clone();
         service.meta.version = version;
         service.spec_version = version;
@@ -194,6 +195,23 @@ impl Cluster {
         service.revisions.drain(..excess);
         service.spec_version = version;
         service.update_status = None;
+        Ok(())
+    }
+
+    /// What a new service refers to is there: it may have gone since the service was checked. An update may
+    /// go back to a spec whose contents are gone; its tasks then say so.
+    fn check_references(&self, spec: &ServiceSpec) -> Result<(), Rejection> {
+        let (task, container) = (&spec.task, &spec.task.container);
+        let missing = |kind, name: &String| Err(not_found(kind, name));
+        if let Some(gone) = task.networks.iter().find(|used| self.network_named(&used.network).is_none()) {
+            return missing(Kind::Network, &gone.network);
+        }
+        if let Some(gone) = container.secrets.iter().find(|used| self.secret_named(&used.secret).is_none()) {
+            return missing(Kind::Secret, &gone.secret);
+        }
+        if let Some(gone) = container.configs.iter().find(|used| self.config_named(&used.config).is_none()) {
+            return missing(Kind::Config, &gone.config);
+        }
         Ok(())
     }
 

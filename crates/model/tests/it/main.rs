@@ -170,6 +170,17 @@ fn what_a_service_uses_cannot_be_removed() {
 }
 
 #[test]
+fn a_service_cannot_be_created_on_a_network_that_has_gone() {
+    let mut ids = IdSource::from_seed(7);
+    let mut web = service(&mut ids, "web");
+    let mut spec = service_spec("web");
+    spec.task.networks = vec![NetworkAttachment { network: "front".into(), aliases: vec![], address: None }];
+    web.spec = spec.into();
+    let refused = Cluster::default().apply(&Change::CreateService { service: Box::new(web) }, 1).unwrap_err();
+    assert!(matches!(&refused, Rejection::NotFound { kind: Kind::Network, id } if id == "front"), "{refused}");
+}
+
+#[test]
 fn blocks_are_carved_apart_and_outside_the_virtual_addresses() {
     let (mut cluster, node, ..) = cluster();
     let subnet: ipnet::Ipv4Net = "10.64.0.0/24".parse().unwrap();
