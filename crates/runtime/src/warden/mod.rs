@@ -111,9 +111,10 @@ impl Warden {
             sys::signal::drain(self.signals.as_fd());
             self.reap();
         }
-        for index in (0..connections.len()).rev().filter(|index| connections[*index]) {
+        for index in (0..connections.len()).filter(|index| connections[*index]) {
             self.serve_connection(index);
         }
+        self.connections.retain(|connection| !connection.has_ended());
         if newcomer && let Some(connection) = crate::run_dir::accept(&self.listener) {
             self.connections.push(Connection::new(connection));
         }

@@ -15,11 +15,17 @@ pub struct Connection {
     subscribed: bool,
     /// Sessions that were started here and whose end is to be told here.
     sessions: Vec<u32>,
+    /// Only marked, and gone at the round's end: what is ready is known by its place in the list.
+    ended: bool,
 }
 
 impl Connection {
     pub fn new(socket: OwnedFd) -> Connection {
-        Connection { socket, subscribed: false, sessions: Vec::new() }
+        Connection { socket, subscribed: false, sessions: Vec::new(), ended: false }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     fn wants(&self, event: &Event) -> bool {
@@ -33,6 +39,9 @@ impl Connection {
 impl Warden {
     /// Takes one request from a ready connection and answers it; drops a connection that ended or does not read.
     pub fn serve_connection(&mut self, index: usize) {
+        if self.connections[index].ended {
+            return;
+        }
         let (request, descriptors) = match wire::receive::<Request>(&self.connections[index].socket) {
             Ok(Some(received)) => received,
             Err(WireError::Socket(Errno::AGAIN)) => return,
@@ -94,20 +103,19 @@ impl Warden {
 
     /// Tells everybody who wants to know. Who does not read what is sent is dropped: it must ask for the state again.
     pub fn report(&mut self, event: &Event) {
-        self.connections.retain(|connection| {
-            !connection.wants(event) || wire::send(&connection.socket, &Reply::Event(event.clone()), &[]).is_ok()
-        });
-    }
-
-    fn drop_connection(&mut self, index: usize) {
-        if index < self.connections.len() {
-            self.connections.remove(index);
+        for connection in self.connections.iter_mut().filter(|connection| !connection.ended && connection.wants(event))
+        {
+            connection.ended = wire::send(&connection.socket, &Reply::Event(event.clone()), &[]).is_err();
         }
     }
 
+    fn drop_connection(&mut self, index: usize) {
+        self.connections[index].ended = true;
+    }
+
     fn subscribed_late(&self, index: usize) -> bool {
-        let subscribed = self.connections.get(index).is_some_and(|connection| connection.subscribed);
-        subscribed && matches!(self.state, State::Exited { .. })
+        let connection = &self.connections[index];
+        connection.subscribed && !connection.ended && matches!(self.state, State::Exited { .. })
     }
 
     /// Whoever subscribes after the end learns of it at once, so that no order of calls can miss it.

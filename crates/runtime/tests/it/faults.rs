@@ -2,7 +2,8 @@
 
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-use skep_runtime::{ClientError, Container, ExecIo, ExecPlan, Keeper, Liveness, SUPERVISOR_LOST, Signal, State};
+use rustix::process::{Pid, kill_process};
+use skep_runtime::{ClientError, Container, Event, ExecIo, ExecPlan, Keeper, Liveness, SUPERVISOR_LOST, Signal, State};
 
 use crate::node::{Node, kill_9, read_log, wait_exited, wait_gone};
 
@@ -133,5 +134,23 @@ fn slow_reader_of_exec_output_does_not_stop_the_container() {
     container.signal(Signal::KILL).expect("the warden still listens");
     assert_eq!(session.exit.wait().expect("exit code"), 137);
     drop(stdout);
+    assert_eq!(node.finish(&plan, &container).code, 137);
+}
+
+#[test]
+fn watchers_that_go_as_the_container_ends_take_nobody_elses_place() {
+    let node = Node::new();
+    let plan = node.plan("a", "exec sleep 1000");
+    let container = node.start(&plan);
+    let State::Running { pid, .. } = container.state().expect("state") else { panic!("it runs") };
+    let warden = Pid::from_raw(warden_pid(&node, "a")).expect("a process number");
+    let stays = node.open("a").subscribe().expect("subscribe");
+    let goes = node.open("a").subscribe().expect("subscribe");
+    // While the warden stands still, all of it becomes ready at once.
+    kill_process(warden, rustix::process::Signal::STOP).expect("stop the warden");
+    drop(goes);
+    kill_9(pid);
+    kill_process(warden, rustix::process::Signal::CONT).expect("let the warden go on");
+    assert!(matches!(stays.wait_event().expect("the end is told"), Event::Exited { code: 137, .. }));
     assert_eq!(node.finish(&plan, &container).code, 137);
 }
