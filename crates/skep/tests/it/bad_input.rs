@@ -1,6 +1,10 @@
 //! Images, commands, mounts, ports and placements that cannot be: what the user is told, and what happens next.
 
+use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
+
+use skep_lab::images_folder;
 
 use crate::world::World;
 
@@ -41,12 +45,60 @@ fn without_a_registry_what_is_here_starts_and_what_is_not_is_retried_until_it_an
 }
 
 #[test]
+fn a_layer_whose_bytes_are_not_those_of_its_digest_is_refused_and_nothing_of_it_stays() {
+    let mut world = World::new();
+    world.stop_registry();
+    let storage = world.node().folder().join("damaged");
+    let copied = Command::new("cp").arg("-al").arg(images_folder().unwrap()).arg(&storage).status().unwrap();
+    assert!(copied.success());
+    // The layer is the one big blob that busybox refers to.
+    let links = storage.join("docker/registry/v2/repositories/library/busybox/_layers/sha256");
+    let blobs = fs::read_dir(links).unwrap().map(|entry| {
+        let hex = entry.unwrap().file_name().into_string().unwrap();
+        storage.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")
+    });
+    let layer = blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&layer).unwrap();
+    fs::write(&layer, bytes).unwrap();
+    world.serve(&storage);
+
+    let outcome = world.deploy("s", "services: { a: { <<: *idle } }");
+    assert_eq!(outcome.code, 1, "{outcome}");
+    assert!(outcome.stderr.contains("sha256:"), "{outcome}");
+    assert!(world.tasks("s_a").iter().any(|task| task.state == "Rejected" && task.error.contains("sha256:")));
+    assert_eq!(world.ok(&["image", "ls", "-q"]), "");
+    let layers = fs::read_dir(world.node().data_dir().join("images/layers")).unwrap();
+    assert_eq!(layers.map(|entry| entry.unwrap().path()).collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
+    // With the right bytes it runs without another word.
+    world.stop_registry();
+    world.start_registry();
+    world.until_running("s_a", 1);
+}
+
+#[test]
+fn a_machine_that_cannot_hold_memory_limits_says_so_and_runs_without_them() {
+    let world = World::bare();
+    // A machine with cgroup version 2 alone has no such mount, and no way to take one controller away from one node.
+    if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+        return;
+    }
+    world.node().run("umount", &["/sys/fs/cgroup/memory"]).unwrap().ok().unwrap();
+    let outcome = world.skep(&["init"]);
+    assert!(outcome.is_ok(), "{outcome}");
+    assert!(outcome.stderr.contains("memory") && outcome.stderr.contains("cgroup_enable=memory"), "{outcome}");
+    world.up("s", "services: { a: { <<: *idle, deploy: { resources: { limits: { memory: 64M } } } } }");
+}
+
+#[test]
 fn a_command_that_cannot_run_fails_with_dockers_codes_and_the_runtimes_words() {
     let world = World::new();
     for (name, wrong, code, words) in [
         ("missing", "command: [\"no-such-program\"]", "(127)", "no-such-program"),
         ("folder", "command: [\"/etc\"]", "(126)", "/etc"),
-        ("user", "command: [\"true\"]\n    user: nobody-here", "(126)", "nobody-here"),
+        ("user", "command: [\"true\"]\n    user: nobody-here", "nobody-here", "nobody-here"),
     ] {
         let yaml = format!("services:\n  a:\n    image: ${{REGISTRY}}/busybox:1\n    {wrong}\n");
         let outcome = world.deploy(name, &yaml);

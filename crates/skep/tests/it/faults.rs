@@ -69,6 +69,24 @@ fn without_a_daemon_containers_run_on_and_the_next_one_adopts_them() {
 }
 
 #[test]
+fn a_daemon_killed_in_the_middle_of_a_deploy_goes_on_with_it() {
+    let world = World::new();
+    world.start("s", WEB);
+    world.crash_daemon();
+    world.start_daemon();
+    world.until_running("s_web", 1);
+    world.until_running("s_client", 1);
+    answers(&world);
+    world.until("every container is a task's", || {
+        let containers = world.ok(&["ps", "-q"]);
+        if containers.lines().count() == 2 { Ok(()) } else { Err(containers) }
+    });
+    let folders = std::fs::read_dir(world.node().data_dir().join("containers")).unwrap().count();
+    let tasks = world.tasks("s_web").len() + world.tasks("s_client").len();
+    assert!(folders <= tasks, "{folders} folders of {tasks} tasks");
+}
+
+#[test]
 fn what_ended_while_no_daemon_looked_is_told_and_restarted_by_the_next() {
     let world = World::new();
     world.up("s", WEB);

@@ -93,6 +93,27 @@ fn replicas_spread_over_nodes_and_global_services_are_on_each() {
 }
 
 #[test]
+fn tasks_of_a_lost_node_run_elsewhere_and_end_there_when_it_is_back() {
+    let world = cluster();
+    world.up("s", "services: { a: { <<: *idle, deploy: { replicas: 2 } } }");
+    let lost = world.running("s_a").into_iter().find(|task| task.node == "n2").expect("they are spread");
+    world.lab().unplug(2).unwrap();
+    world.until("both run on the node that is left", || {
+        let on_first = world.running("s_a").into_iter().filter(|task| task.node == "n1").count();
+        if on_first == 2 { Ok(()) } else { Err(format!("{:?}", world.tasks("s_a"))) }
+    });
+    let here = |node: &skep_lab::Node| world.skep_on(node, &["ps", "-q"]).stdout.lines().count();
+    assert_eq!(here(world.lab().node(2)), 1, "what is cut off runs on");
+    world.lab().plug(2).unwrap();
+    world.until("the node is back, and the task that was replaced is gone", || {
+        let left = here(world.lab().node(2));
+        let tasks = world.tasks("s_a");
+        let ended = tasks.iter().any(|task| task.id == lost.id && task.state != "Running");
+        if left == 0 && ended { Ok(()) } else { Err(format!("{left} {tasks:?}")) }
+    });
+}
+
+#[test]
 fn a_wrong_token_is_refused_and_a_worker_that_left_is_gone() {
     let world = World::of_nodes(2);
     world.ok(&["init"]);

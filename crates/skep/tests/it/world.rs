@@ -83,7 +83,12 @@ impl World {
     }
 
     pub fn start_registry(&mut self) {
-        self.registry = Some(self.node().start_registry(&images_folder().unwrap()).unwrap());
+        self.serve(&images_folder().unwrap());
+    }
+
+    /// A registry in the place of the usual one, with the storage folder `images`.
+    pub fn serve(&mut self, images: &Path) {
+        self.registry = Some(self.node().start_registry(images).unwrap());
     }
 
     /// A command line that can be given more before it runs.
