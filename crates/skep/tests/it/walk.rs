@@ -35,6 +35,12 @@ fn a_first_day_from_init_to_leave() {
         assert!(welcome.contains(told), "{told} in: {welcome}");
     }
 
+    let idle = world.until("keeper and net helper run", || {
+        let now = Traces::of_kernel(node);
+        let runs = |name: &str| now.lines().any(|line| line.starts_with("process:") && line.contains(name));
+        if runs("keeper") && runs(" net ") { Ok(now) } else { Err(format!("{now:?}")) }
+    });
+
     let said = world.ok(&["stack", "deploy", "-c", &example("counter/compose.yml"), "counter"]);
     for service in ["counter_proxy", "counter_web", "counter_redis"] {
         assert!(said.contains(service), "{said}");
@@ -62,13 +68,16 @@ fn a_first_day_from_init_to_leave() {
 
     world.ok(&["stack", "rm", "counter"]);
     assert_eq!(world.ok(&["service", "ls", "-q"]), "");
-    world.until("containers, bridges and published ports are gone", || {
-        let left = Traces::of_kernel(node);
-        let left: Vec<&str> = left.since(&before);
-        let of_stack = |line: &&&str| line.contains("netns") || line.contains("/rootfs") || line.contains("8080");
-        let found: Vec<_> = left.iter().filter(of_stack).collect();
+    world.until("nothing in the kernel tells of the stack", || {
+        let now = Traces::of_kernel(node);
+        // The frame of the packet filter and the parent of the containers' cgroups stay for the next stack.
+        let frame = |line: &&str| match line.strip_prefix("nft list ruleset: ") {
+            Some(rule) => !rule.contains("8080") && !rule.replace("10.64.0.0/10", "").contains("10.64."),
+            None => line.starts_with("cgroup: ") && line.ends_with("/c"),
+        };
+        let left: Vec<&str> = now.since(&idle).into_iter().filter(|line| !frame(line)).collect();
         let containers = world.ok(&["ps", "--all", "-q"]);
-        if found.is_empty() && containers.is_empty() { Ok(()) } else { Err(format!("{containers} {found:?}")) }
+        if left.is_empty() && containers.is_empty() { Ok(()) } else { Err(format!("{containers} {left:#?}")) }
     });
 
     let said = world.ok(&["leave", "--force"]);
