@@ -74,6 +74,10 @@ fn outside() -> OwnedFd {
         ip(&format!("addr add {INTERNET}/32 dev lo"));
         ip("link set out0 up");
     });
+    // Until the kernel has seen the other end go up, the link's listing and its routes still change.
+    while ip("-o link show up0").contains("NO-CARRIER") || ip("route").contains("linkdown") {
+        thread::yield_now();
+    }
     fd
 }
 
