@@ -10,7 +10,7 @@ use skep_lab::Docker;
 use crate::packages::{self, Package};
 
 /// Of what docker.io depends on, these are the programs; libraries come along.
-const PROGRAMS: &[&str] = &["docker.io", "docker-cli", "containerd", "runc", "iptables"];
+const PROGRAMS: &[&str] = &["docker.io", "docker-cli", "containerd", "runc", "iptables", "tini"];
 /// The machine's own C library and what its base system has run these as well.
 const OF_THE_MACHINE: &[&str] = &["libc6", "libgcc", "libpam", "libperl", "libdb5", "libgdbm", "libaudit", "libsem"];
 
@@ -26,7 +26,7 @@ pub fn unpack(target: &Path) -> Result<Docker> {
                 package.name.starts_with("lib") && !OF_THE_MACHINE.iter().any(|name| package.name.starts_with(name));
             PROGRAMS.contains(&package.name.as_str()) || library
         };
-        let resolved = packages::resolve(&["docker.io", "iptables"], &cache)?;
+        let resolved = packages::resolve(&["docker.io", "iptables", "tini"], &cache)?;
         let chosen: Vec<Package> = resolved.into_iter().filter(wants).collect();
         for archive in packages::download(&chosen, &cache)? {
             packages::unpack(&archive, &root)?;

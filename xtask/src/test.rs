@@ -1,9 +1,10 @@
 //! `cargo xtask test`: everything that a change must pass, cheapest first, on a machine with nothing but Debian, root and cargo.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::workspace::{Profile, Workspace, cargo};
@@ -59,7 +60,16 @@ fn clippy(root: &Path) -> Result<()> {
 /// What single tests need beside the images: a kernel for virtual machines, and a Docker to compare with.
 fn prepare(target: &Path) -> Result<()> {
     vm::prepare(target)?;
+    packages::install(&[("htpasswd", "apache2-utils"), ("umoci", "umoci")])?;
     docker::unpack(target).map(drop)
+}
+
+/// The machine's programs first, then those that were unpacked and not installed.
+fn path(target: &Path) -> Result<OsString> {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let unpacked = ["tools/usr/bin", "anchors/docker/usr/sbin", "anchors/docker/usr/bin"];
+    let folders = std::env::split_paths(&own).chain(unpacked.map(|folder| target.join(folder)));
+    std::env::join_paths(folders).context("the target folder's path has a colon")
 }
 
 fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -72,6 +82,7 @@ fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
         command.args(["test", "--workspace", "--no-fail-fast"]);
     }
     command.args(&options.filter).current_dir(&workspace.workspace_root);
+    command.env("PATH", path(&workspace.target_directory)?);
     command.env("SKEP_IMAGES", workspace.target_directory.join("images/registry"));
     command.env("SKEP_BIN", workspace.target_directory.join("debug/skep"));
     if options.soak {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::change::Kind;
 use crate::{
-    Change, Cluster, ConfigId, ContentDigest, DesiredState, Labels, NetworkId, Node, NodeId, Rejection, SecretId,
-    Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, Version,
+    Change, Cluster, ConfigId, ContentDigest, DesiredState, Labels, ManagerStatus, NetworkId, Node, NodeId, Rejection,
+    SecretId, Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Version,
 };
 
 impl Cluster {
@@ -50,6 +51,7 @@ impl Cluster {
                 node.status = status.clone();
                 (node.meta.version, node.meta.updated_at) = (version, *at);
             }
+            Change::SetNodeManager { node, manager, at } => self.set_node_manager(*node, manager, *at, version)?,
             Change::RemoveNode { node } => self.remove_node(*node)?,
             Change::CreateService { service } => self.create_service(service, version)?,
             Change::UpdateService { service, expected, spec, at } => {
@@ -143,9 +145,42 @@ impl Cluster {
         if self.nodes.contains_key(&node.id) {
             return Err(already_exists(Kind::Node, &node.id));
         }
+        if let Some(manager) = &node.manager {
+            self.take_raft_id(manager.raft_id)?;
+        }
         let mut node = node.clone();
         node.meta.version = version;
         self.nodes.insert(node.id, Arc::new(node));
+        Ok(())
+    }
+
+    fn set_node_manager(
+        &mut self,
+        id: NodeId,
+        manager: &Option<ManagerStatus>,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let known = self.nodes.get(&id).ok_or_else(|| not_found(Kind::Node, &id))?;
+        let moves_only = |new: &ManagerStatus| known.manager.as_ref().is_some_and(|old| old.raft_id == new.raft_id);
+        if let Some(new) = manager
+            && !moves_only(new)
+        {
+            self.take_raft_id(new.raft_id)?;
+        }
+        let node = self.node_mut(id)?;
+        node.manager = manager.clone();
+        (node.meta.version, node.meta.updated_at) = (version, at);
+        Ok(())
+    }
+
+    /// Raft ids come from the cluster's counter, in order, and are never used twice.
+    fn take_raft_id(&mut self, id: u64) -> Result<(), Rejection> {
+        let config = self.config.as_mut().ok_or_else(|| not_found(Kind::Cluster, &"of this manager"))?;
+        if id != config.next_raft_id {
+            return Err(out_of_sequence(Kind::Cluster, &config.id, Version(id), Version(config.next_raft_id)));
+        }
+        Arc::make_mut(config).next_raft_id += 1;
         Ok(())
     }
 

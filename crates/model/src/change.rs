@@ -10,9 +10,9 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, Network, NetworkId, Node,
-    NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId, ServiceSpec, Stack, Task,
-    TaskId, TaskStatus, Timestamp, UpdateStatus, Version,
+    ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, ManagerStatus, Network, NetworkId,
+    Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId, ServiceSpec, Stack,
+    Task, TaskId, TaskStatus, Timestamp, UpdateStatus, Version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,13 @@ pub enum Change {
         node: NodeId,
         description: Option<Box<NodeDescription>>,
         status: NodeStatus,
+        at: Timestamp,
+    },
+    /// Makes a node a manager under a new Raft id, which must be the cluster's next; moves a manager to
+    /// another address; or, with `None`, says that it is a manager no more.
+    SetNodeManager {
+        node: NodeId,
+        manager: Option<ManagerStatus>,
         at: Timestamp,
     },
     RemoveNode {

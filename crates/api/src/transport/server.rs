@@ -18,6 +18,7 @@ use crate::ca::{Ca, CaAdapter};
 use crate::control::{Control, ControlAdapter};
 use crate::dispatcher::{Dispatcher, DispatcherAdapter};
 use crate::local::{Local, LocalAdapter};
+use crate::roster::{Roster, RosterAdapter};
 use crate::rpc::Caller;
 
 /// Handshakes that may run at once; strangers beyond that wait in the listener's queue.
@@ -62,6 +63,11 @@ impl Server {
 
     pub fn ca(mut self, handler: Arc<impl Ca>) -> Self {
         self.routes = self.routes.add_service(CaAdapter::routes(handler));
+        self
+    }
+
+    pub fn roster(mut self, handler: Arc<impl Roster>) -> Self {
+        self.routes = self.routes.add_service(RosterAdapter::routes(handler));
         self
     }
 

@@ -10,6 +10,7 @@ choice!(Change = Change in change {;
     UpdateNodeSpec(UpdateNodeSpec) { node, expected, spec, at },
     ReportNode(ReportNode) { node, description, status, at },
     RemoveNode(RemoveNode) { node },
+    SetNodeManager(SetNodeManager) { node, manager, at },
     CreateService(CreateService) { service },
     UpdateService(UpdateService) { service, expected, spec, at },
     SetServiceEndpoint(SetServiceEndpoint) { service, endpoint },

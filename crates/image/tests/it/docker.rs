@@ -19,6 +19,16 @@ struct Dockerd {
     socket: PathBuf,
 }
 
+/// A Docker that was unpacked and not installed has its libraries and programs beside it.
+fn with_libraries(command: &mut Command, dockerd: &Path) {
+    let Some(root) = dockerd.ancestors().nth(3).filter(|root| *root != Path::new("/")) else { return };
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let libraries = ["usr/lib", "lib"].map(|folder| root.join(folder).join(&triplet).display().to_string());
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("LD_LIBRARY_PATH", libraries.join(":"));
+    command.env("PATH", format!("{0}/usr/sbin:{0}/usr/bin:{path}", root.display()));
+}
+
 impl Dockerd {
     fn start(dir: &Path) -> Dockerd {
         // Looked up here, so that a missing one is named.
@@ -27,7 +37,7 @@ impl Dockerd {
         let socket = dir.join("docker.sock");
         let log = fs::File::create(dir.join("dockerd.log")).unwrap();
         let mut command = program("unshare", "util-linux");
-        command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(dockerd);
+        command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&dockerd);
         command.args(["--host", &format!("unix://{}", socket.display()), "--data-root", &path("data")]);
         command.args(["--exec-root", &path("exec"), "--pidfile", &path("pid"), "--storage-driver", "overlay2"]);
         command.args([
@@ -37,6 +47,7 @@ impl Dockerd {
             "--ip-forward=false",
             "--ip-masq=false",
         ]);
+        with_libraries(&mut command, Path::new(&dockerd));
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut dockerd = Dockerd { child, socket };
         while !dockerd.docker().arg("version").output().unwrap().status.success() {

@@ -134,7 +134,7 @@ impl Membership {
             ca_certificate: ca.certificate_pem().to_owned(),
             ca_key: ca.key_pem(),
             join_tokens,
-            next_raft_id: FIRST_RAFT_ID + 1,
+            next_raft_id: FIRST_RAFT_ID,
         };
         let node = Node {
             id: node_id,

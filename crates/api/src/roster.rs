@@ -1,0 +1,101 @@
+//! Who belongs to the cluster in which role; and what managers tell each other of the agents' sessions.
+//!
+//! ```text
+//! node     ── standing, enroll, leave ──▶ any manager
+//! manager  ── presence (what it heard of its agents) ──▶ the leader
+//! manager  ── ask (logs, exec) ──▶ the manager that has the agent's session
+//! ```
+
+use std::time::Duration;
+
+use skep_model::{NodeId, Role, TaskId};
+
+use crate::dispatcher::{AgentMessage, TaskReport};
+use crate::rpc::service;
+use crate::streams::{ExecInput, ExecSpec, LogOptions};
+use crate::wire::{choice, message};
+
+/// What the cluster takes the calling node for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStanding {
+    /// The role that it is to have.
+    pub role: Role,
+    /// The number that Raft knows it by, while it is a manager.
+    pub raft_id: Option<u64>,
+    /// `host:port` of every manager.
+    pub managers: Vec<String>,
+}
+
+/// A node that is to be a manager is ready to be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrollRequest {
+    /// `host:port` that other managers reach it at; with an empty host the connection's is taken.
+    pub address: String,
+}
+
+/// What one manager heard of the agents whose sessions it has, or had a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceReport {
+    /// Counts the reports of one stream.
+    pub number: u64,
+    pub nodes: Vec<NodePresence>,
+    /// States that are not replicated, since the last report.
+    pub progress: Vec<TaskReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePresence {
+    pub node: NodeId,
+    /// How long ago it was heard.
+    pub silence: Duration,
+    /// Whether its session is open.
+    pub open: bool,
+    /// It said that its daemon stops and comes back soon.
+    pub leaving: bool,
+}
+
+/// The leader took in a report, and still led when it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceNote {
+    pub number: u64,
+}
+
+/// What one manager wants of an agent whose session another one has. The first message is no `Input`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    Log { node: NodeId, task: TaskId, options: LogOptions },
+    Exec { node: NodeId, task: TaskId, spec: ExecSpec },
+    Input(ExecInput),
+}
+
+message!(NodeStanding = NodeStanding { role, raft_id, managers });
+message!(EnrollRequest = EnrollRequest { address });
+message!(PresenceReport = PresenceReport { number, nodes, progress });
+message!(NodePresence = NodePresence { node, silence, open, leaving });
+message!(PresenceNote = PresenceNote { number });
+choice!(Question = Question in question {
+    Input;
+    Log(AskedLog) { node, task, options },
+    Exec(AskedExec) { node, task, spec },
+});
+
+service! {
+    /// The list of members, and what managers share of it.
+    Roster in roster_server::RosterServer, roster_client::RosterClient, via RosterAdapter;
+    unary {
+        /// What the cluster takes the caller for.
+        [Member] standing(()) -> NodeStanding;
+        /// The caller, which is to be a manager, gets a fresh Raft id and is taken in.
+        [Member] enroll(EnrollRequest) -> NodeStanding;
+        /// The caller leaves the cluster; returns when nothing depends on it any more.
+        [Member] leave(()) -> ();
+    }
+    down {}
+    up {}
+    both {
+        /// To the leader, from each other manager.
+        [Manager] presence(stream PresenceReport) -> stream PresenceNote as PresenceStream;
+        /// To the manager that has the session of the question's node. What comes back is numbered 0.
+        [Manager] ask(stream Question) -> stream AgentMessage as AskStream;
+    }
+}
