@@ -70,10 +70,7 @@ impl<'a> Cluster<'a> {
     /// Starts a daemon in each node that has none, makes a cluster of n1 and joins the others: up to n`managers` as managers, then
     /// workers. Returns once every node is ready and every manager is reachable.
     pub fn form(lab: &'a Lab, managers: u8) -> Result<Cluster<'a>> {
-        if managers == 0 || usize::from(managers) > lab.nodes().len() {
-            bail!("a cluster of {} nodes has 1 to {0} managers, not {managers}", lab.nodes().len());
-        }
-        let cluster = Cluster { lab, managers };
+        let cluster = Cluster::of(lab, managers)?;
         cluster.start_daemons()?;
         let (first, others) = lab.nodes().split_first().context("a lab with managers has nodes")?;
         first.skep(&["init", "--advertise-addr", &first.address().to_string()])?.ok()?;
@@ -89,6 +86,14 @@ impl<'a> Cluster<'a> {
         }
         cluster.wait_until_whole()?;
         Ok(cluster)
+    }
+
+    /// The cluster that was formed of `lab` before, with as many managers.
+    pub fn of(lab: &'a Lab, managers: u8) -> Result<Cluster<'a>> {
+        if managers == 0 || usize::from(managers) > lab.nodes().len() {
+            bail!("a cluster of {} nodes has 1 to {0} managers, not {managers}", lab.nodes().len());
+        }
+        Ok(Cluster { lab, managers })
     }
 
     pub fn lab(&self) -> &Lab {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use skep_lab::{Lab, Node};
+use skep_lab::{Lab, Node, OUTSIDE_ADDRESS, Reach};
 
 /// Listens in the node on all addresses and says hello to one caller.
 fn greet_once(node: &Node) -> (u16, thread::JoinHandle<()>) {
@@ -31,6 +31,40 @@ fn a_node_is_reached_from_outside_and_from_its_neighbour_over_both_families() {
         assert_eq!(lab.node(2).in_netns(|| hear(address, port)).unwrap(), "hello");
         greeter.join().unwrap();
     }
+}
+
+/// Set for the test that plays a machine of its own: only its network is one.
+const MACHINE: &str = "SKEP_LAB_TEST_MACHINE";
+
+#[test]
+fn a_machine_that_is_joined_to_a_lab_has_the_switchs_address_and_a_second_lab_does_without() {
+    if std::env::var_os(MACHINE).is_none() {
+        let name = "isolation::a_machine_that_is_joined_to_a_lab_has_the_switchs_address_and_a_second_lab_does_without";
+        let mut machine = std::process::Command::new("unshare");
+        machine.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
+        let outcome = skep_lab::Outcome::of(machine.env(MACHINE, "1"), name).unwrap();
+        assert!(outcome.is_ok(), "{outcome}");
+        return;
+    }
+    let lab = Lab::builder().nodes(1).reach(Reach::Machine).build().unwrap();
+    assert_eq!(lab.info().gateway, Some(OUTSIDE_ADDRESS));
+    for address in [IpAddr::V4(lab.node(1).address()), IpAddr::V6(lab.node(1).address_v6())] {
+        let (port, greeter) = greet_once(lab.node(1));
+        assert_eq!(hear(address, port), "hello");
+        greeter.join().unwrap();
+    }
+    let listener = TcpListener::bind((OUTSIDE_ADDRESS, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let greeter = thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello").unwrap());
+    assert_eq!(lab.node(1).in_netns(|| hear(OUTSIDE_ADDRESS.into(), port)).unwrap(), "hello");
+    greeter.join().unwrap();
+
+    let second = Lab::builder().nodes(1).reach(Reach::Machine).build().unwrap();
+    assert_eq!(second.info().gateway, None);
+    let (port, greeter) = greet_once(second.node(1));
+    let address = second.node(1).address().into();
+    assert_eq!(second.outside(|| hear(address, port)).unwrap(), "hello");
+    greeter.join().unwrap();
 }
 
 #[test]

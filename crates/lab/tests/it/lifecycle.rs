@@ -49,6 +49,23 @@ fn it_is_found_ended_and_started_again() {
 }
 
 #[test]
+fn a_paused_one_answers_nobody_until_it_goes_on_and_ends_in_order_all_the_same() {
+    let lab = Lab::builder().binary(env::current_exe().unwrap()).build().unwrap();
+    let node = lab.node(1);
+    assert!(node.pause().unwrap_err().to_string().contains("no daemon"));
+    let daemon = node.start_daemon_with(&[], &[(PART, "listen")]).unwrap();
+    node.pause().unwrap();
+    assert!(daemon.is_paused());
+    // The kernel still takes connections for it.
+    assert_eq!(node.daemon().unwrap(), Some(daemon));
+    node.resume().unwrap();
+    assert!(!daemon.is_paused());
+    node.pause().unwrap();
+    node.kill_daemon(StopSignal::Term).unwrap();
+    assert!(!daemon.is_alive());
+}
+
+#[test]
 fn one_that_fails_shows_its_last_words() {
     let lab = Lab::builder().binary(env::current_exe().unwrap()).build().unwrap();
     let error = lab.node(1).start_daemon_with(&["--nocapture"], &[(PART, "fail")]).unwrap_err().to_string();

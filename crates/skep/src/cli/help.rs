@@ -27,7 +27,7 @@ Mend
 Nodes
   node ls|inspect         the machines of the cluster
   node update|rm          drain, label or remove a machine
-  lab up|down|ls|enter    nodes to try things out, on this machine
+  lab up|status|down      a cluster on this machine, to try things out and to break them
 
 Global options
       --data-dir DIR, --run-dir DIR, --config FILE    (SKEP_DATA_DIR, SKEP_RUN_DIR, SKEP_CONFIG)

@@ -138,16 +138,17 @@ fn dispatch(cli: Cli) -> Result {
         Command::Lab(command) => lab::run(command),
         command => {
             let host = Host::resolve(&cli.host)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("failed to start the async runtime")?;
+            let runtime = runtime()?;
             let result = runtime.block_on(client(command, &host));
             // A read of the terminal cannot be called off; it must not keep the command from ending.
             runtime.shutdown_background();
             result
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the async runtime")
 }
 
 async fn client(command: Command, host: &Host) -> Result {
