@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod container;
 mod deploys;
+mod disaster;
 mod docker_parity;
 mod exec;
 mod faults;
