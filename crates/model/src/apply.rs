@@ -50,6 +50,11 @@ impl Cluster {
                 node.status = status.clone();
                 (node.meta.version, node.meta.updated_at) = (version, *at);
             }
+            Change::RecordCertificate { node, certificate } => {
+                let node = self.node_mut(*node)?;
+                node.certificate = certificate.clone();
+                node.meta.version = version;
+            }
             Change::RemoveNode { node } => self.remove_node(*node)?,
             Change::CreateService { service } => self.create_service(service, version)?,
             Change::UpdateService { service, expected, spec, at } => {
