@@ -1,12 +1,14 @@
 //! What the command line and other managers ask of a manager.
 
 mod autolock;
+mod ca;
 mod client;
 mod messages;
 mod readable;
 mod stack;
 
 pub use autolock::{AutolockChange, AutolockRequest, AutolockState};
+pub use ca::{RotateCaRequest, RotatedCa};
 pub use messages::{
     ClusterInfo, ConfigUpdate, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
     LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
@@ -40,6 +42,8 @@ service! {
         [Operator] rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
         /// Turns autolock on or off or makes a new unlock key, where a change is asked for; the key of then.
         [Operator] autolock(AutolockRequest) -> AutolockState;
+        /// A new CA; nodes renew their certificates by themselves. Earlier join tokens are worthless from then on.
+        [Operator] rotate_ca(RotateCaRequest) -> RotatedCa;
     }
     down {
         /// An event for each write from now on; several writes may come as one event. The reader lists again.

@@ -17,7 +17,9 @@ mod messages;
 pub use assignment::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
-pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, TaskReport, Welcome};
+pub use messages::{
+    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, TaskReport, TrustUpdate, Welcome,
+};
 
 use crate::rpc::service;
 
