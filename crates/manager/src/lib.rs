@@ -14,6 +14,7 @@ mod clock;
 mod control;
 pub mod deploy;
 mod dispatcher;
+mod judgement;
 pub mod leader;
 pub mod levels;
 mod liveness;
@@ -22,6 +23,7 @@ mod refusal;
 mod reports;
 mod resolve;
 mod sessions;
+mod standing;
 
 use std::sync::Arc;
 

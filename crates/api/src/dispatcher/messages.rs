@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, TaskId, TaskStatus, Timestamp};
+use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp};
 
 use super::Assignments;
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
@@ -64,6 +64,7 @@ pub struct TaskReport {
 pub enum ManagerMessage {
     Welcome(Welcome),
     Assignments(Assignments),
+    Standing(Standing),
     /// Send the output of a task.
     Log {
         /// Chosen by the manager, unique in the session.
@@ -120,6 +121,18 @@ pub struct Welcome {
     pub time: Timestamp,
 }
 
+/// What the cluster holds of the node itself: sent at the start, and whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The role that the node is to have.
+    pub role: Role,
+    /// Its Raft id while it is a manager; absent with [`Role::Manager`] means that it is about to become one, present
+    /// with [`Role::Worker`] that it is about to cease to be one.
+    pub raft_id: Option<u64>,
+    /// `host:port` of every manager.
+    pub managers: Vec<String>,
+}
+
 choice!(AgentMessage = AgentMessage in agent_message {
     Hello;
     Heartbeat(Heartbeat) { sent },
@@ -132,7 +145,7 @@ choice!(AgentMessage = AgentMessage in agent_message {
 message!(Hello = Hello { protocol, description, address, revision, instance });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
-    Welcome, Assignments, LeaseGrant, Trust;
+    Welcome, Assignments, Standing, LeaseGrant, Trust;
     Log(LogCommand) { request, task, options },
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
@@ -140,4 +153,5 @@ choice!(ManagerMessage = ManagerMessage in manager_message {
 });
 message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
 message!(Welcome = Welcome { node, heartbeat_period, managers, time });
+message!(Standing = Standing { role, raft_id, managers });
 message!(TrustUpdate = TrustUpdate { authorities, renew });

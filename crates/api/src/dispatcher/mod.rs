@@ -3,7 +3,7 @@
 //! ```text
 //! agent                                   manager
 //!   Hello ───────────────────────────────▶
-//!         ◀─────────────────────────────── Welcome, then Assignments (full), then deltas
+//!         ◀─────────────────────────────── Welcome, Standing, Assignments (full), then deltas
 //!   Heartbeat, Report ───────────────────▶
 //!         ◀─────────────────────────────── LeaseGrant, for at-most-one tasks
 //!         ◀─────────────────────────────── Log / Exec, Feed, Cancel
@@ -18,7 +18,7 @@ pub use assignment::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
 pub use messages::{
-    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, TaskReport, TrustUpdate, Welcome,
+    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, Standing, TaskReport, TrustUpdate, Welcome,
 };
 
 use crate::rpc::service;

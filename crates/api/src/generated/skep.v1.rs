@@ -3932,7 +3932,7 @@ pub struct RequestEnd {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30, 40")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -3955,6 +3955,8 @@ pub mod manager_message {
         LeaseGrant(super::LeaseGrant),
         #[prost(message, tag = "30")]
         Trust(super::TrustUpdate),
+        #[prost(message, tag = "40")]
+        Standing(super::Standing),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3976,6 +3978,15 @@ pub struct TrustUpdate {
     pub authorities: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub renew: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Standing {
+    #[prost(enumeration = "Role", tag = "1")]
+    pub role: i32,
+    #[prost(uint64, optional, tag = "2")]
+    pub raft_id: ::core::option::Option<u64>,
+    #[prost(string, repeated, tag = "3")]
+    pub managers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignments {

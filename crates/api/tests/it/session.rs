@@ -58,7 +58,7 @@ fn exec_spec() -> ExecSpec {
     }
 }
 
-fn assignments(seed: u64) -> Assignments {
+pub fn assignments(seed: u64) -> Assignments {
     let content = AssignedContent { digest: draw(seed), name: draw(seed), data: Bytes::from_static(b"\x00secret\xff") };
     let network = AssignedNetwork {
         id: draw(seed),
@@ -107,6 +107,8 @@ fn said() -> Vec<ManagerMessage> {
             granted_for: Duration::from_secs(15),
             tasks: vec![draw(5), draw(6)],
         }),
+        ManagerMessage::Standing(Standing { role: Role::Manager, raft_id: None, managers: vec![] }),
+        ManagerMessage::Standing(Standing { role: Role::Worker, raft_id: Some(7), managers: vec!["a:1".into()] }),
     ];
     said.extend((0..30).map(|seed| ManagerMessage::Assignments(assignments(seed))));
     said

@@ -9,6 +9,7 @@
 mod autolock;
 pub mod config;
 mod control_gate;
+mod known_managers;
 mod local;
 mod member;
 mod membership;
