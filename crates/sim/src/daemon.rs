@@ -170,12 +170,15 @@ impl World {
 
     /// Sets the timer of what a driver waits for.
     fn follow(&mut self, machine: usize, task: TaskId, next: Next) {
+        if next == Next::Nothing {
+            return self.send_reports(machine);
+        }
         let Some(driver) = self.agents[machine].drivers.get_mut(&task) else { return };
         driver.timer += 1;
         let (timer, grace) = (driver.timer, driver.task.spec.container.stop_grace_period);
         let grace = grace.map_or(10 * SECOND, |grace| grace.as_nanos() as Nanos);
         let delay = match next {
-            Next::Nothing => return self.send_reports(machine),
+            Next::Nothing => return,
             Next::Pull => self.chance.delay(300 * MILLI, 30 * SECOND),
             Next::Start => self.chance.delay(50 * MILLI, 2 * SECOND),
             Next::Stop => self.chance.delay(200 * MILLI, grace.max(200 * MILLI)),
@@ -276,6 +279,7 @@ impl World {
         let image = task.spec.container.image.split(':').nth(1).unwrap_or_default();
         let calm = self.healed.is_some();
         match image {
+            "once" if calm && restarts_forever(task) => Fate::Runs,
             "once" => Fate::Ends(0, self.chance.between(SECOND, 20 * SECOND)),
             "flaky" if !calm && self.chance.percent(40) => Fate::Ends(1, self.chance.between(MILLI, MINUTE)),
             "bad" if !calm => Fate::Ends(1, self.chance.between(MILLI, 3 * SECOND)),
@@ -284,4 +288,9 @@ impl World {
             _ => Fate::Runs,
         }
     }
+}
+
+fn restarts_forever(task: &Task) -> bool {
+    let restart = task.spec.restart;
+    restart.condition == skep_model::Condition::Any && restart.max_attempts == 0
 }

@@ -39,6 +39,8 @@ pub enum Sabotage {
     AssignmentsLeak,
     /// Deltas leave out what is to be taken from a node.
     DeltaForgetsRemoval,
+    /// A manager serves sessions from a replica that lags.
+    SessionsFromStaleReplica,
     /// A manager loses reports of its agents.
     ReportsLost,
     /// A node that is back stays down.

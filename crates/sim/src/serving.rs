@@ -66,7 +66,7 @@ impl World {
             return Ok(());
         }
         if matches!(message, ToManager::Hello) {
-            self.hello(session, m, node);
+            self.confirm(session, m);
             return Ok(());
         }
         if self.managers[m].sessions.get(&node).is_none_or(|served| served.session != session) {
@@ -84,6 +84,34 @@ impl World {
             }
             ToManager::Leaving | ToManager::Closed => self.end_served(m, node),
             ToManager::Hello | ToManager::Heartbeat => {}
+        }
+        Ok(())
+    }
+
+    /// A session begins with a linearizable read: a manager that lags must not take from a node what it was
+    /// given since.
+    fn confirm(&mut self, session: SessionId, m: usize) {
+        let epoch = self.managers[m].epoch;
+        if self.sabotage == Some(Sabotage::SessionsFromStaleReplica) {
+            self.after(0, Event::Confirmed { manager: m, epoch, session, upto: 0 });
+            return;
+        }
+        let leader = self.log.leader.filter(|leader| self.has_quorum(*leader));
+        let asked = leader.and_then(|leader| self.network.carry(m, leader, &mut self.chance));
+        let told = leader.and_then(|leader| self.network.carry(leader, m, &mut self.chance));
+        match (asked, told) {
+            (Some(asked), Some(told)) => {
+                let upto = self.log.committed();
+                self.after(asked + told, Event::Confirmed { manager: m, epoch, session, upto });
+            }
+            _ => self.send_down(session, ToAgent::Closed),
+        }
+    }
+
+    pub fn confirmed(&mut self, m: usize, session: SessionId, upto: u64) -> Result<(), Violation> {
+        self.replicate(m, upto)?;
+        if let Some(machine) = self.sessions.all.get(&session).map(|session| session.machine) {
+            self.hello(session, m, self.agents[machine].node);
         }
         Ok(())
     }

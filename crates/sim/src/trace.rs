@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::clock::{Nanos, SECOND};
 
-const KEPT: usize = 400;
+const KEPT: usize = 2000;
 
 #[derive(Debug, Default)]
 pub struct Trace {

@@ -124,7 +124,7 @@ impl World {
         let nodes: Vec<&Arc<Node>> = cluster.nodes.values().collect();
         let node = self.user_chance.pick(&nodes)?;
         if let Some(machine) = (self.managers.len()..self.agents.len())
-            .find(|machine| !cluster.nodes.contains_key(&self.agents[*machine].node))
+            .find(|machine| !self.log.state().nodes.contains_key(&self.agents[*machine].node))
             && self.user_chance.one_in(2)
         {
             return Some(("join", self.join_again(machine, at)));

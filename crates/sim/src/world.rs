@@ -35,6 +35,8 @@ pub enum Event {
     Decide { manager: usize, epoch: u64 },
     Rested { manager: usize, epoch: u64 },
     Dispatch { manager: usize, epoch: u64 },
+    /// A manager knows that its replica is as new as its leader's was.
+    Confirmed { manager: usize, epoch: u64, session: SessionId, upto: u64 },
     Gather { manager: usize, epoch: u64 },
     /// What a manager heard, told to the leader: node, age, leaving, open.
     Heard { to: usize, nodes: Vec<(NodeId, Nanos, bool, bool)> },
@@ -156,6 +158,11 @@ impl World {
             }
             Event::Dispatch { manager, epoch } if self.is_run(manager, epoch) => self.dispatch(manager)?,
             Event::Gather { manager, epoch } if self.is_run(manager, epoch) => self.write_reports(manager),
+            Event::Confirmed { manager, epoch, session, upto } => {
+                if self.is_run(manager, epoch) {
+                    self.confirmed(manager, session, upto)?;
+                }
+            }
             Event::Decide { .. } | Event::Rested { .. } | Event::Dispatch { .. } | Event::Gather { .. } => {}
             Event::Heard { to, nodes } => self.take_heard(to, nodes),
             Event::ToManager { session, message } => self.to_manager(session, message)?,

@@ -60,7 +60,9 @@ fn nodes_return(cluster: &Cluster) -> Result<(), Violation> {
 fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation> {
     let wrong = |invariant, detail: String| Err(Violation::new(invariant, format!("{}: {detail}", service.name())));
     let update = service.update_status.as_ref().map(|status| status.state);
-    if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
+    let waits = |task: &&std::sync::Arc<Task>| task.is_live() && task.status.state == TaskState::Pending;
+    let waits = cluster.tasks_of_service(service.id).any(|task| waits(&task));
+    if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) && !waits {
         return wrong("updates-end", format!("its update is still {update:?}"));
     }
     let paused = matches!(update, Some(UpdateState::Paused | UpdateState::RollbackPaused));
@@ -74,7 +76,7 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
         let rests = (may_rest(service) || paused) && tasks.iter().any(|task| task.status.state.is_terminal());
         match live.as_slice() {
             [] if rests => {}
-            [] => return wrong("in-desired-state", format!("slot {slot} is empty of {} tasks", tasks.len())),
+            [] => return wrong("in-desired-state", format!("slot {slot} is empty of {:?}", states(&tasks))),
             [task] if task.status.state == TaskState::Running => {}
             [task] if task.status.state == TaskState::Pending => {
                 if let Some(node) = cluster.nodes.values().find(|node| could_take(cluster, node, task)) {
@@ -86,13 +88,14 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             [_, _] if paused => {}
             // The replacement cannot be placed: the old one runs on.
             [a, b] if [a, b].iter().any(|task| task.status.state == TaskState::Pending) => {}
-            several => {
-                let states: Vec<_> = several.iter().map(|task| (task.id, task.desired, task.status.state)).collect();
-                return wrong("in-desired-state", format!("slot {slot} has {states:?}"));
-            }
+            _ => return wrong("in-desired-state", format!("slot {slot} has {:?}", states(&tasks))),
         }
     }
     Ok(())
+}
+
+fn states(tasks: &[&Task]) -> Vec<(TaskId, DesiredState, TaskState)> {
+    tasks.iter().map(|task| (task.id, task.desired, task.status.state)).collect()
 }
 
 fn wanted_slots(cluster: &Cluster, service: &Service, slots: &BTreeMap<Slot, Vec<&Task>>) -> Vec<Slot> {
