@@ -83,7 +83,7 @@ enum Pace {
 
 async fn propose(store: &Store, mut changes: Vec<Change>) -> Pace {
     changes.truncate(CHANGES_PER_PROPOSAL);
-    match store.propose(changes).await {
+    match store.propose_here(changes).await {
         Ok(_) => Pace::Go,
         Err(ProposeError::Rejected(rejection)) => {
             // Something else was written in between: the next round decides on the new state.

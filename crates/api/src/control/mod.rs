@@ -6,7 +6,7 @@ mod readable;
 mod stack;
 
 pub use messages::{
-    ClusterInfo, ConfigUpdate, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
+    ClusterInfo, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
     LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
     RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent, WatchRequest,
     Written,
@@ -22,6 +22,9 @@ service! {
     Control in control_server::ControlServer, control_client::ControlClient, via ControlAdapter;
     unary {
         [Operator] info(()) -> ClusterInfo;
+        /// Waits until this manager knows all that was acknowledged to anybody before the call: later reads of it are
+        /// current. Without a quorum it says why they may not be.
+        [Operator] confirm(()) -> Confirmed;
         /// Every object of a kind that the filter lets through. Secrets come without their content.
         [Operator] list(ListRequest) -> ObjectList;
         /// One object, by whole id, name, or unambiguous prefix of its id.

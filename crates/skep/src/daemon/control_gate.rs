@@ -3,7 +3,7 @@
 use std::sync::{Arc, RwLock};
 
 use skep_api::{
-    Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
+    Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
     JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind,
     RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
@@ -71,6 +71,7 @@ macro_rules! pass_on {
 
 pass_on! {
     info(()) -> ClusterInfo;
+    confirm(()) -> Confirmed;
     list(ListRequest) -> ObjectList;
     get(GetRequest) -> Readable;
     create(CreateRequest) -> Written;

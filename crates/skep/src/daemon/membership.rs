@@ -6,13 +6,14 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use skep_agent::{Known, VolumeStore, chain};
 use skep_api::{
-    CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind,
-    connect_join,
+    CaClient, InitRequest, Initialized, IssueRequest, IssuedCertificate, JoinRequest, Joined, LeaveRequest, Left,
+    Refusal, RefusalKind, RosterClient, connect_join,
 };
 use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock};
 use skep_image::ImageStore;
@@ -21,12 +22,17 @@ use skep_model::{
     Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec,
     NodeStatus, Role,
 };
+use skep_store::{NoPeers, Store};
 use tokio::sync::Mutex;
 
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
-use super::member::{Member, MemberFile, MemberSetup, default_address, open_store, random_seed};
+use super::address::{address_towards, by_interface, default_address};
+use super::member::{Member, MemberFile, MemberSetup, open_store, random_seed};
+use super::standing::ask;
 
+/// How long a joining manager waits for its vote: a large state takes its time on a slow link.
+const VOTE_WAIT: Duration = Duration::from_secs(60);
 /// Raft numbers count from here, and are never used twice.
 const FIRST_RAFT_ID: u64 = 1;
 
@@ -117,6 +123,7 @@ impl Membership {
         let (worker, manager) = (JoinToken::generate(ca.digest())?, JoinToken::generate(ca.digest())?);
         let advertise =
             request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
+        let advertise = by_interface(advertise)?;
         let port = self.config.listen_address.port();
         let defaults = ClusterSpec::default();
         let spec = ClusterSpec {
@@ -144,7 +151,7 @@ impl Membership {
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
         };
-        let store = open_store(&self.config, FIRST_RAFT_ID, &advertise).await?;
+        let store = open_store(&self.config, Arc::new(NoPeers), FIRST_RAFT_ID, &advertise).await?;
         let first = vec![
             Change::SetClusterConfig { config: Box::new(config), expected: None },
             Change::CreateNode { node: Box::new(node) },
@@ -175,54 +182,60 @@ impl Membership {
         Ok((credentials, file, initialized))
     }
 
-    /// Joins the cluster of the token's manager.
+    /// Joins the cluster of the token's manager; returns once the node has the role that the token stands for.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
-        let mut member = self.member.lock().await;
-        refuse_member(member.as_ref())?;
         let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
         if listen_address.is_some() {
             return Err(unsupported(
                 "a listen address at join; set listen_address in the configuration file instead: it",
             ));
         }
+        let advertise = advertise_address.or_else(|| self.config.advertise_address.clone());
+        let advertise = advertise.map(by_interface).transpose().map_err(internal)?;
         let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
+        let mut member = self.member.lock().await;
+        refuse_member(member.as_ref())?;
         let identity = self.identity();
         let key = identity.key().map_err(|error| internal(error.into()))?;
         let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
-        let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
-        for manager in &managers {
-            let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
-            let issued = match connect_join(manager, connector).await {
-                Ok(connection) => {
-                    let request = IssueRequest { token: token.clone(), csr: csr.clone(), availability };
-                    CaClient::new(connection).issue(request).await
-                }
-                Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),
-            };
-            let issued = match issued {
-                Ok(issued) => issued,
-                Err(refusal) => {
-                    refused = refusal;
-                    continue;
-                }
-            };
-            let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)
-                .map_err(|error| internal(error.into()))?;
-            let file = MemberFile {
-                format: MemberFile::FORMAT,
-                managers: managers.clone(),
-                advertise_address: advertise_address
-                    .or_else(|| self.config.advertise_address.clone())
-                    .unwrap_or_default(),
-                raft_id: None,
-            };
-            file.store(&self.config.data_dir).map_err(internal)?;
-            identity.store(&credentials).map_err(|error| internal(error.into()))?;
-            let cluster = credentials.identity().cluster_id;
-            *member = Some(self.start(&credentials, file).await.map_err(internal)?);
-            return Ok(Joined { node: issued.node, cluster, role: issued.role });
+        let request = IssueRequest { token, csr, availability };
+        let (issued, manager) = first_certificate(&managers, &parsed, &request).await?;
+        let credentials =
+            Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;
+        let advertise_address = match advertise {
+            Some(address) => address,
+            None => address_towards(manager).await.unwrap_or_default(),
+        };
+        let file = MemberFile { format: MemberFile::FORMAT, managers, advertise_address, raft_id: None };
+        file.store(&self.config.data_dir).map_err(internal)?;
+        identity.store(&credentials).map_err(|error| internal(error.into()))?;
+        *member = Some(self.start(&credentials, file).await.map_err(internal)?);
+        drop(member);
+        let cluster = credentials.identity().cluster_id;
+        let mut joined = Joined { node: issued.node, cluster, role: issued.role, warnings: Vec::new() };
+        if issued.role == Role::Manager {
+            self.become_manager().await.map_err(internal)?;
+            joined.warnings.extend(self.await_vote().await.map_err(internal)?);
         }
-        Err(refused)
+        Ok(joined)
+    }
+
+    /// Returns once this manager has a vote; with what its operator should know.
+    async fn await_vote(&self) -> Result<Option<String>> {
+        let store = self.look(|member| member.store().cloned()).await.flatten().context("this node is no manager")?;
+        let mut members = store.watch_members();
+        let voting = async { members.wait_for(|members| members.voters.contains_key(&store.raft_id())).await.is_ok() };
+        match tokio::time::timeout(VOTE_WAIT, voting).await {
+            Ok(true) => {
+                let count = store.members().voters.len();
+                Ok(count.is_multiple_of(2).then(|| skep_manager::even_number(count)))
+            }
+            Ok(false) => bail!("this manager's store has stopped; the daemon's log says why"),
+            Err(_) => Ok(Some(format!(
+                "this manager has no vote yet after {} s; it gets one when it has the whole state: see `skep node ls`",
+                VOTE_WAIT.as_secs()
+            ))),
+        }
     }
 
     /// Leaves the cluster and removes what skep put on this machine.
@@ -231,7 +244,9 @@ impl Membership {
         let Some(present) = member.as_ref() else {
             return Err(Refusal::new(RefusalKind::Conflict, "this node is not part of a cluster"));
         };
-        let losing = present.store().map(|store| store.cluster()).filter(|cluster| loses(cluster));
+        let alone = |store: &Store| store.members().voters.len() <= 1;
+        let losing = present.store().filter(|store| alone(store)).map(|store| store.cluster());
+        let losing = losing.filter(|cluster| loses(cluster));
         if let Some(cluster) = losing.filter(|_| !request.force) {
             let message = format!(
                 "this node is the cluster's only manager: the cluster ends with it, and so do its {} services; remove them \
@@ -240,6 +255,10 @@ impl Membership {
             );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
+        let untold = match tell_leaving(present).await {
+            Err(refusal) if refusal.kind == RefusalKind::Conflict && !request.force => return Err(refusal),
+            told => told.err().map(|refusal| refusal.message),
+        };
         let left = match member.take() {
             Some(member) => member.leave(&self.gate).await,
             None => Ok(()),
@@ -247,7 +266,7 @@ impl Membership {
         self.erase(request.remove_volumes).await.map_err(internal)?;
         left.map_err(internal)?;
         let kept = self.volumes.list().map_err(|error| internal(error.into()))?;
-        Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect() })
+        Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect(), untold })
     }
 
     async fn erase(&self, volumes: bool) -> Result<()> {
@@ -269,18 +288,59 @@ impl Membership {
     }
 
     async fn start(&self, credentials: &Credentials, file: MemberFile) -> Result<Member> {
-        let setup = MemberSetup {
+        Member::start(self.setup(), credentials, file).await
+    }
+
+    pub(super) fn setup(&self) -> MemberSetup<'_> {
+        MemberSetup {
             config: &self.config,
             images: self.images.clone(),
             volumes: self.volumes.clone(),
             warnings: self.warnings.clone(),
             gate: &self.gate,
-        };
-        Member::start(setup, credentials, file).await
+        }
     }
 
-    fn identity(&self) -> IdentityDir {
+    pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Option<Member>> {
+        self.member.lock().await
+    }
+
+    pub(super) fn identity(&self) -> IdentityDir {
         IdentityDir::new(&self.config.data_dir)
+    }
+}
+
+/// The first certificate, from the first manager that gives one; and which that was.
+async fn first_certificate<'a>(
+    managers: &'a [String],
+    token: &JoinToken,
+    request: &IssueRequest,
+) -> Result<(IssuedCertificate, &'a str), Refusal> {
+    let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
+    for manager in managers {
+        let connector = JoinConnector::new(token.ca(), Arc::new(NodeClock::new()));
+        let issued = match connect_join(manager, connector).await {
+            Ok(connection) => CaClient::new(connection).issue(request.clone()).await,
+            Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),
+        };
+        match issued {
+            Ok(issued) => return Ok((issued, manager)),
+            Err(refusal) => refused = refusal,
+        }
+    }
+    Err(refused)
+}
+
+/// Tells the cluster that this node goes: a manager is out of Raft's list when this returns.
+async fn tell_leaving(member: &Member) -> Result<(), Refusal> {
+    let id = member.tls.identity().node_id;
+    match member.store() {
+        Some(store) if store.members().voters.len() > 1 => skep_manager::leave(store, id).await,
+        Some(_) => Ok(()),
+        None => {
+            let leave = async |connection| RosterClient::new(connection).leave(()).await;
+            ask(&member.tls, &member.others(), leave).await
+        }
     }
 }
 
@@ -307,7 +367,7 @@ fn internal(error: anyhow::Error) -> Refusal {
     Refusal::new(RefusalKind::Internal, format!("{error:#}"))
 }
 
-fn remove_if_there(folder: &Path) -> Result<()> {
+pub(super) fn remove_if_there(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("failed to remove {}", folder.display()))

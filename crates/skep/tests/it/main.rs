@@ -4,6 +4,7 @@
 mod bad_compose;
 mod bad_input;
 mod cli;
+mod cluster;
 mod container;
 mod deploys;
 mod docker_parity;
