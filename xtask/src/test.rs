@@ -60,7 +60,7 @@ fn clippy(root: &Path) -> Result<()> {
 /// What single tests need beside the images: a kernel for virtual machines, and a Docker to compare with.
 fn prepare(target: &Path) -> Result<()> {
     vm::prepare(target)?;
-    packages::install(&[("htpasswd", "apache2-utils"), ("umoci", "umoci")])?;
+    packages::install(&[("htpasswd", "apache2-utils"), ("umoci", "umoci"), ("nft", "nftables")])?;
     docker::unpack(target).map(drop)
 }
 

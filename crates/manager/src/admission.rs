@@ -12,6 +12,8 @@ use skep_model::{
 };
 use skep_orchestrator::allocator;
 
+pub use crate::admission_node::{even_number, node_removal, role_change};
+
 /// A secret's and a config's limits, in bytes.
 pub const SECRET_BYTES_MAX: usize = 500 << 10;
 pub const CONFIG_BYTES_MAX: usize = 1000 << 10;

@@ -100,7 +100,7 @@ async fn propose(store: &Store, mut changes: Vec<Change>) -> Pace {
 }
 
 async fn propose_one(store: &Store, changes: Vec<Change>) -> Pace {
-    match store.propose(changes).await {
+    match store.propose_here(changes).await {
         Ok(_) => Pace::Go,
         Err(ProposeError::Rejected(rejection)) => {
             // Something else was written in between: the next round decides on the new state.

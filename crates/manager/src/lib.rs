@@ -8,27 +8,33 @@
 //! A manager holds no state of the cluster outside the store, but for who is connected to it.
 
 pub mod admission;
+mod admission_node;
 mod assignments;
 mod ca;
 mod clock;
 mod control;
 pub mod deploy;
 mod dispatcher;
+mod fellows;
 mod judgement;
 pub mod leader;
 pub mod levels;
 mod liveness;
+mod presence;
+mod reach;
 pub mod rebirth;
 mod refusal;
 mod reports;
 mod resolve;
+pub mod roster;
+mod roster_service;
 mod sessions;
 mod standing;
 
 use std::sync::Arc;
 
 use skep_api::Server;
-use skep_identity::NodeClock;
+use skep_identity::Tls;
 use skep_model::IdSource;
 use skep_store::Store;
 use tokio::sync::Mutex;
@@ -42,7 +48,10 @@ pub use resolve::{ImageResolver, ResolvedImage};
 use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
+use fellows::Fellows;
+use reach::Reach;
 use reports::Reports;
+use roster_service::RosterService;
 use sessions::Sessions;
 
 /// A running manager: its loops, and the services that it answers with.
@@ -50,34 +59,42 @@ pub struct Manager<R> {
     control: Arc<ControlService<R>>,
     dispatcher: Arc<DispatcherService>,
     ca: Arc<CaService>,
+    roster: Arc<RosterService>,
     loops: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
 
 impl<R: ImageResolver> Manager<R> {
     /// Starts the loops over an open store. `seed` must be random.
-    pub fn start(store: Store, clock: Arc<NodeClock>, resolver: R, seed: u128) -> Self {
+    pub fn start(store: Store, tls: &Tls, resolver: R, seed: u128) -> Self {
         let mut seeds = IdSource::from_seed(seed);
         let mut ids = || IdSource::from_seed(seeds.next_id::<()>().as_u128());
         let stop = CancellationToken::new();
         let sessions = Arc::new(Sessions::default());
+        let fellows = Arc::new(Fellows::new(store.clone(), tls.clone()));
+        let reach = Arc::new(Reach { sessions: Arc::clone(&sessions), fellows: Arc::clone(&fellows) });
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
         let loops = vec![
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
+            tokio::spawn(roster::keep(store.clone(), stop.clone())),
+            tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), fellows, stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
         ];
         let control =
-            ControlService { store: store.clone(), sessions: Arc::clone(&sessions), resolver, ids: Mutex::new(ids()) };
-        let ca = CaService { store: store.clone(), clock, ids: Mutex::new(ids()) };
+            ControlService { store: store.clone(), reach: Arc::clone(&reach), resolver, ids: Mutex::new(ids()) };
+        let ca = CaService { store: store.clone(), clock: Arc::clone(tls.clock()), ids: Mutex::new(ids()) };
+        let roster = RosterService { store: store.clone(), reach };
         let dispatcher = DispatcherService { store, sessions, reports };
-        Self { control: Arc::new(control), dispatcher: Arc::new(dispatcher), ca: Arc::new(ca), loops, stop }
+        let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
+        Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }
 
     /// Adds what nodes ask for to a server on the cluster's port.
     pub fn serve_nodes(&self, server: Server) -> Server {
         let control = Arc::clone(&self.control);
-        server.control(control).dispatcher(Arc::clone(&self.dispatcher)).ca(Arc::clone(&self.ca))
+        let server = server.control(control).dispatcher(Arc::clone(&self.dispatcher)).ca(Arc::clone(&self.ca));
+        server.roster(Arc::clone(&self.roster)).peer(self.control.store.peer_service())
     }
 
     /// The control service, for the socket on this machine.

@@ -41,7 +41,7 @@ pub async fn watch(store: Store, sessions: Arc<Sessions>, stop: CancellationToke
             continue;
         }
         changes.iter().for_each(tell);
-        if let Err(error) = store.propose(changes).await {
+        if let Err(error) = store.propose_here(changes).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the state of nodes could not be written, it will be tried again"

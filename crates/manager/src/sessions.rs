@@ -1,20 +1,22 @@
 //! The agents' sessions that end at this manager: who is there, when each was last heard, and the requests
-//! that wait for an agent's answer.
+//! that wait for an agent's answer; on the leader also what other managers told of theirs.
 //!
 //! All of it is this manager's memory alone; nothing here is replicated.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use skep_api::{AgentMessage, ExecOutput, LogEntry, ManagerMessage, Refusal, RefusalKind};
+use skep_api::{AgentMessage, ExecOutput, LogEntry, ManagerMessage, NodePresence, Refusal, RefusalKind, TaskReport};
 use skep_model::{NodeId, TaskId, TaskStatus};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// What waits in memory for a reader of logs or exec output; a reader that lags further is cut off.
 const UNREAD_MAX: usize = 4096;
+/// How long after its session a node is still told of: longer than a daemon that said good-bye may be away.
+const TOLD_FOR: Duration = Duration::from_secs(90);
 
 /// A part of the answer to a request.
 #[derive(Debug)]
@@ -38,6 +40,29 @@ struct Inner {
     waiting: HashMap<u64, Waiting>,
     /// States between assignment and the first that is replicated.
     progress: HashMap<TaskId, TaskStatus>,
+    /// Those among them that the leader was not told of.
+    untold: BTreeSet<TaskId>,
+    /// What other managers told.
+    elsewhere: HashMap<NodeId, Elsewhere>,
+    confirmed: Confirmed,
+}
+
+/// A node whose session ends at another manager.
+#[derive(Debug, Clone, Copy)]
+struct Elsewhere {
+    /// The Raft id of that manager.
+    manager: u64,
+    heard: Heard,
+    open: bool,
+}
+
+/// How far the leader has confirmed to know of this manager's sessions.
+#[derive(Debug, Default)]
+struct Confirmed {
+    /// When each report under way was made.
+    sent: Vec<(u64, Instant)>,
+    /// Everything heard before is known to a manager that led after.
+    up_to: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -88,12 +113,75 @@ impl Sessions {
         OpenSession { sessions: Arc::clone(self), node, id, ended }
     }
 
-    pub fn is_open(&self, node: NodeId) -> bool {
+    /// Whether the node's session ends here.
+    pub fn has(&self, node: NodeId) -> bool {
         self.lock().by_node.contains_key(&node)
     }
 
+    /// Whether the node has a session, here or, as far as this manager was told, elsewhere.
+    pub fn is_open(&self, node: NodeId) -> bool {
+        let inner = self.lock();
+        inner.by_node.contains_key(&node) || inner.elsewhere.get(&node).is_some_and(|elsewhere| elsewhere.open)
+    }
+
+    /// When the node was last heard, here or elsewhere.
     pub fn heard(&self, node: NodeId) -> Option<Heard> {
-        self.lock().heard.get(&node).copied()
+        let inner = self.lock();
+        let here = inner.heard.get(&node).copied();
+        let elsewhere = inner.elsewhere.get(&node).map(|elsewhere| elsewhere.heard);
+        here.into_iter().chain(elsewhere).max_by_key(|heard| heard.at)
+    }
+
+    /// What the leader is to know: the nodes that were heard here not too long ago, and news of their tasks.
+    pub fn report(&self, number: u64) -> (Vec<NodePresence>, Vec<TaskReport>) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        inner.confirmed.sent.push((number, now));
+        let Inner { by_node, heard, progress, untold, .. } = &mut *inner;
+        heard.retain(|node, heard| by_node.contains_key(node) || now.duration_since(heard.at) < TOLD_FOR);
+        let nodes = heard.iter().map(|(node, heard)| NodePresence {
+            node: *node,
+            silence: now.duration_since(heard.at),
+            open: by_node.contains_key(node),
+            leaving: heard.leaving,
+        });
+        let nodes = nodes.collect();
+        let news = std::mem::take(untold).into_iter();
+        let news = news.filter_map(|task| Some(TaskReport { task, status: progress.get(&task)?.clone() })).collect();
+        (nodes, news)
+    }
+
+    /// The leader took in report `number`.
+    pub fn note_confirmed(&self, number: u64) {
+        let Confirmed { sent, up_to } = &mut self.lock().confirmed;
+        *up_to = sent.iter().find(|(sent, _)| *sent == number).map(|(_, at)| *at).or(*up_to);
+        sent.retain(|(sent, _)| *sent > number);
+    }
+
+    /// Until when a manager that led afterwards knows what was heard here; never, when none was told.
+    pub fn confirmed_up_to(&self) -> Option<Instant> {
+        self.lock().confirmed.up_to
+    }
+
+    /// Takes in what manager `manager` (a Raft id) heard of its agents.
+    pub fn take_report(&self, manager: u64, nodes: Vec<NodePresence>, progress: Vec<TaskReport>) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        for NodePresence { node, silence, open, leaving } in nodes {
+            let Some(at) = now.checked_sub(silence) else { continue };
+            // A session that moved on is known from where it is now.
+            let newer = inner.elsewhere.get(&node).is_none_or(|known| known.manager == manager || known.heard.at < at);
+            if newer {
+                inner.elsewhere.insert(node, Elsewhere { manager, heard: Heard { at, leaving }, open });
+            }
+        }
+        inner.progress.extend(progress.into_iter().map(|TaskReport { task, status }| (task, status)));
+    }
+
+    /// A manager tells no more: its sessions count as ended until somebody tells of them again.
+    pub fn forget_reports(&self, manager: u64) {
+        let mut inner = self.lock();
+        inner.elsewhere.values_mut().filter(|known| known.manager == manager).for_each(|known| known.open = false);
     }
 
     /// A good-bye holds until the node's next session, whatever still comes over this one.
@@ -114,12 +202,12 @@ impl Sessions {
         let to_agent = {
             let mut inner = self.lock();
             let session = inner.by_node.get(&node).map(|session| session.to_agent.clone());
-            let to_agent = session.ok_or_else(|| unreachable(node))?;
+            let to_agent = session.ok_or_else(|| not_connected(node))?;
             inner.waiting.insert(id, Waiting { node, answers });
             to_agent
         };
-        let request = Request { sessions: Arc::clone(self), to_agent: to_agent.clone(), id };
-        to_agent.send(make(id)).await.map_err(|_| unreachable(node))?;
+        let request = Request { sessions: Some(Arc::clone(self)), to_agent: to_agent.clone(), id };
+        to_agent.send(make(id)).await.map_err(|_| not_connected(node))?;
         Ok((request, receiver))
     }
 
@@ -145,7 +233,9 @@ impl Sessions {
     }
 
     pub fn note_progress(&self, task: TaskId, status: TaskStatus) {
-        self.lock().progress.insert(task, status);
+        let mut inner = self.lock();
+        inner.progress.insert(task, status);
+        inner.untold.insert(task);
     }
 
     pub fn forget_progress(&self, task: TaskId) {
@@ -158,7 +248,8 @@ impl Sessions {
     }
 }
 
-fn unreachable(node: NodeId) -> Refusal {
+/// No manager that could be asked has a session with the node.
+pub fn not_connected(node: NodeId) -> Refusal {
     Refusal::new(
         RefusalKind::Unavailable,
         format!("node {} is not connected; `skep node ls` shows its state", node.short()),
@@ -178,15 +269,24 @@ impl Drop for OpenSession {
 /// A request under way; dropping it tells the agent that nobody waits any more.
 #[derive(Debug)]
 pub struct Request {
-    sessions: Arc<Sessions>,
+    /// Absent when another manager has the session: there the end of `to_agent` tells.
+    sessions: Option<Arc<Sessions>>,
     pub to_agent: mpsc::Sender<ManagerMessage>,
     pub id: u64,
+}
+
+impl Request {
+    /// A request to an agent whose session another manager has.
+    pub(crate) fn elsewhere(to_agent: mpsc::Sender<ManagerMessage>) -> Self {
+        Self { sessions: None, to_agent, id: 0 }
+    }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
         // Gone already when the agent ended it.
-        if self.sessions.lock().waiting.remove(&self.id).is_some() {
+        let Some(sessions) = &self.sessions else { return };
+        if sessions.lock().waiting.remove(&self.id).is_some() {
             // A session whose queue is full is about to end, and its requests with it.
             let _ = self.to_agent.try_send(ManagerMessage::Cancel { request: self.id });
         }

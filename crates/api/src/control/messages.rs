@@ -24,6 +24,13 @@ pub struct ClusterInfo {
     pub managers: u64,
 }
 
+/// Whether what this manager knows is current.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Why later reads may be old, in words; absent when they are not.
+    pub stale: Option<String>,
+}
+
 /// What a listing is restricted to; an absent part restricts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
@@ -211,6 +218,7 @@ pub struct ExecTarget {
 }
 
 message!(ClusterInfo = ClusterInfo { id, meta, spec, ca_certificate, leader, nodes, managers });
+message!(Confirmed = Confirmed { stale });
 message!(ObjectList = ObjectList { version, objects });
 message!(GetRequest = GetRequest { kind, wanted });
 message!(NewContent = NewContent { name, labels, data });

@@ -10,7 +10,7 @@ mod stack;
 pub use autolock::{AutolockChange, AutolockRequest, AutolockState};
 pub use ca::{RotateCaRequest, RotatedCa};
 pub use messages::{
-    ClusterInfo, ConfigUpdate, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
+    ClusterInfo, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
     LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
     RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent, WatchRequest,
     Written,
@@ -26,6 +26,9 @@ service! {
     Control in control_server::ControlServer, control_client::ControlClient, via ControlAdapter;
     unary {
         [Operator] info(()) -> ClusterInfo;
+        /// Waits until this manager knows all that was acknowledged to anybody before the call: later reads of it are
+        /// current. Without a quorum it says why they may not be.
+        [Operator] confirm(()) -> Confirmed;
         /// Every object of a kind that the filter lets through. Secrets come without their content.
         [Operator] list(ListRequest) -> ObjectList;
         /// One object, by whole id, name, or unambiguous prefix of its id.

@@ -73,6 +73,8 @@ pub struct Joined {
     pub node: NodeId,
     pub cluster: ClusterId,
     pub role: Role,
+    /// What its operator should know, in words.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +88,8 @@ pub struct LeaveRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
     pub kept_volumes: Vec<String>,
+    /// Why the cluster could not be told, if it could not.
+    pub untold: Option<String>,
 }
 
 message!(
@@ -120,6 +124,6 @@ message!(
 );
 message!(Initialized = Initialized { node, cluster, advertise_address, worker_token, manager_token, unlock_key });
 message!(JoinRequest = JoinRequest { token, managers, advertise_address, listen_address, availability });
-message!(Joined = Joined { node, cluster, role });
+message!(Joined = Joined { node, cluster, role, warnings });
 message!(LeaveRequest = LeaveRequest { force, remove_volumes });
-message!(Left = Left { kept_volumes });
+message!(Left = Left { kept_volumes, untold });

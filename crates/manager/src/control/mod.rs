@@ -10,22 +10,22 @@ mod write;
 use std::sync::Arc;
 
 use skep_api::{
-    AutolockRequest, AutolockState, Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput,
-    ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable,
-    Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent,
-    WatchRequest, Written,
+    AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
+    ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
+    Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest,
+    WatchEvent, WatchRequest, Written,
 };
 use skep_model::{Change, Cluster, IdSource, LookupError};
 use skep_store::{Committed, Store};
 use tokio::sync::Mutex;
 
 use crate::refusal::not_written;
+use crate::reach::Reach;
 use crate::resolve::ImageResolver;
-use crate::sessions::Sessions;
 
 pub struct ControlService<R> {
     pub store: Store,
-    pub sessions: Arc<Sessions>,
+    pub reach: Arc<Reach>,
     pub resolver: R,
     pub ids: Mutex<IdSource>,
 }
@@ -33,6 +33,10 @@ pub struct ControlService<R> {
 impl<R: ImageResolver> Control for ControlService<R> {
     async fn info(&self, _: Caller, (): ()) -> Result<ClusterInfo, Refusal> {
         self.cluster_info()
+    }
+
+    async fn confirm(&self, _: Caller, (): ()) -> Result<Confirmed, Refusal> {
+        Ok(self.confirm_state().await)
     }
 
     async fn list(&self, _: Caller, request: ListRequest) -> Result<ObjectList, Refusal> {

@@ -1,17 +1,21 @@
 //! Reading the cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    ClusterInfo, Filter, GetRequest, ListRequest, Messages, Object, ObjectList, Readable, Refusal, RefusalKind,
+    ClusterInfo, Confirmed, Filter, GetRequest, ListRequest, Messages, Object, ObjectList, Readable, Refusal, RefusalKind,
     WatchEvent, WatchRequest,
 };
-use skep_model::{Cluster, Kind, Labels, Stack, Task};
+use skep_model::{Cluster, Kind, Labels, Node, Stack, Task};
 use skep_store::Leadership;
 use tokio_stream::wrappers::WatchStream;
 
 use super::{ControlService, not_found};
+
+/// How long a read waits for an election before it answers with what is known.
+const CONFIRM_WAIT: Duration = Duration::from_millis(1500);
 
 impl<R> ControlService<R> {
     pub(super) fn cluster_info(&self) -> Result<ClusterInfo, Refusal> {
@@ -34,6 +38,32 @@ impl<R> ControlService<R> {
             nodes: cluster.nodes.len() as u64,
             managers: managers().count() as u64,
         })
+    }
+
+    pub(super) async fn confirm_state(&self) -> Confirmed {
+        match tokio::time::timeout(CONFIRM_WAIT, self.store.linearizable()).await {
+            Ok(Ok(_)) => Confirmed { stale: None },
+            Ok(Err(_)) | Err(_) => Confirmed { stale: Some(self.why_stale()) },
+        }
+    }
+
+    /// Who is missing, by the names of their nodes.
+    fn why_stale(&self) -> String {
+        let Some(lost) = self.store.quorum() else {
+            return "no leader confirmed the state in time: what is shown may be old".to_owned();
+        };
+        let cluster = self.cluster();
+        let name = |raft_id: u64, address: &str| {
+            let of = |node: &&Arc<Node>| node.manager.as_ref().is_some_and(|manager| manager.raft_id == raft_id);
+            let hostname = cluster.nodes.values().find(of).map(|node| node.hostname().to_owned()).unwrap_or_default();
+            if hostname.is_empty() { address.to_owned() } else { format!("{hostname} ({address})") }
+        };
+        let missing: Vec<_> = lost.missing.iter().map(|(raft_id, address, _)| name(*raft_id, address)).collect();
+        format!(
+            "too few managers answer, since {} s: no word from {}; what is shown is this manager's last knowledge",
+            lost.since.elapsed().as_secs(),
+            missing.join(", ")
+        )
     }
 
     pub(super) fn list_objects(&self, request: ListRequest) -> Result<ObjectList, Refusal> {
@@ -98,7 +128,7 @@ impl<R> ControlService<R> {
 
     /// A task with the state that its agent reported last, where the replicated one lags behind on purpose.
     fn with_progress(&self, task: &Arc<Task>) -> Arc<Task> {
-        match self.sessions.progress(task.id) {
+        match self.reach.sessions.progress(task.id) {
             Some(status) if status.state > task.status.state => Arc::new(Task { status, ..(**task).clone() }),
             _ => Arc::clone(task),
         }

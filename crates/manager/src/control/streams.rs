@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{ControlService, not_found};
+use crate::reach::Wanted;
 use crate::sessions::{Answer, Request};
 
 /// Entries that wait for the command line.
@@ -24,7 +25,7 @@ impl<R> ControlService<R> {
         let mut refused = None;
         for (task, node) in tasks {
             let options = request.options;
-            let asked = self.sessions.request(node, |id| ManagerMessage::Log { request: id, task, options }).await;
+            let asked = self.reach.ask(node, Wanted::Log { task, options }).await;
             match asked {
                 Ok((request, answers)) => {
                     open += 1;
@@ -53,7 +54,7 @@ impl<R> ControlService<R> {
         let node = running_on(task)?;
         let spec = target.spec;
         let (request, answers) =
-            self.sessions.request(node, |id| ManagerMessage::Exec { request: id, task: task.id, spec }).await?;
+            self.reach.ask(node, Wanted::Exec { task: task.id, spec }).await?;
         let (output, stream) = mpsc::channel(QUEUE);
         tokio::spawn(relay_exec(request, answers, input, output));
         Ok(ReceiverStream::new(stream).boxed())

@@ -9,7 +9,7 @@ use skep_api::{
     RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, Written,
 };
 use skep_identity::{ClusterCa, JoinToken};
-use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, NodeState, Role, ServiceSpec};
+use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, Role, ServiceSpec};
 use skep_store::{ProposeError, Store};
 
 use super::{ControlService, not_found, unsupported};
@@ -76,9 +76,7 @@ impl<R: ImageResolver> ControlService<R> {
             }
             UpdateRequest::Node(NodeUpdate { id, expected, spec }) => {
                 let node = cluster.nodes.get(&id).ok_or_else(|| missing(Kind::Node, &id))?;
-                if spec.role != node.spec.role {
-                    return Err(unsupported("changing a node's role"));
-                }
+                warnings.extend(admission::role_change(&cluster, node, spec.role)?);
                 (id.to_string(), Change::UpdateNodeSpec { node: id, expected, spec, at })
             }
             UpdateRequest::Secret(SecretUpdate { id, expected, labels, data }) => {
@@ -141,19 +139,10 @@ impl<R: ImageResolver> ControlService<R> {
             }
             Kind::Node => {
                 let node = cluster.find_node(&wanted).map_err(not_found)?;
-                if node.manager.is_some() {
-                    return Err(Refusal::new(
-                        RefusalKind::Conflict,
-                        format!("node {wanted} is a manager; run `skep leave --force` on it"),
-                    ));
-                }
-                if node.status.state != NodeState::Down && !force {
-                    let message = format!(
-                        "node {wanted} is not down and can't be removed; stop it or run `skep leave` on it first, or use --force"
-                    );
-                    return Err(Refusal::new(RefusalKind::Conflict, message));
-                }
-                (node.id.to_string(), node.hostname().to_owned(), Change::RemoveNode { node: node.id })
+                let changes = admission::node_removal(&cluster, node, &wanted, force, wall_clock())?;
+                let removed = RemovedObject { kind, id: node.id.to_string(), name: node.hostname().to_owned() };
+                self.propose(changes).await?;
+                return Ok(Removed { objects: vec![removed] });
             }
             Kind::Task | Kind::Cluster => return Err(unsupported(&format!("removing a {kind}"))),
         };

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use skep_api::{ConnectError, Connection, ControlClient, LocalClient, connect_unix};
+use skep_api::{Confirmed, ConnectError, Connection, ControlClient, LocalClient, connect_unix};
 
-use super::Result;
+use super::{Result, output};
 use crate::daemon::config::{NodeConfig, Overrides};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -70,8 +70,14 @@ impl Host {
         connect_unix(&self.socket).await
     }
 
+    /// A client of the manager here. What it reads is current, or a warning has said that it may not be.
     pub async fn control(&self) -> Result<ControlClient> {
-        Ok(ControlClient::new(self.connect().await?))
+        let control = ControlClient::new(self.connect().await?);
+        // Why it fails, the command's own request will say better.
+        if let Ok(Confirmed { stale: Some(why) }) = control.confirm(()).await {
+            output::complain(format_args!("warning: {why}"));
+        }
+        Ok(control)
     }
 
     pub async fn local(&self) -> Result<LocalClient> {

@@ -214,6 +214,7 @@ pub async fn join(options: JoinOptions, host: &Host) -> Result {
         Role::Manager => "manager",
     };
     output::line(format_args!("This node joined the cluster as a {role} ({}).", joined.node))?;
+    joined.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
     tell_warnings(&info);
     Ok(())
 }
@@ -223,6 +224,12 @@ pub async fn leave(options: LeaveOptions, host: &Host) -> Result {
     let info = local.info(()).await?;
     let left = local.leave(LeaveRequest { force: options.force, remove_volumes: options.volumes }).await?;
     output::line("This node left the cluster; its containers and networks are gone.")?;
+    if let Some(why) = left.untold {
+        output::complain(format_args!(
+            "warning: the cluster was not told ({why}); `skep node rm --force {}` on a manager removes it there",
+            info.node.map(|node| node.to_string()).unwrap_or_default()
+        ));
+    }
     match start::remove_unit(host)? || start::end_spawned(host)? {
         true => output::line("The daemon was stopped.")?,
         false => output::line("The daemon still runs, and ends the way it was started.")?,

@@ -25,6 +25,7 @@ mod membership;
 mod network;
 mod node;
 mod output;
+mod role;
 mod service;
 mod stack;
 mod start;

@@ -11,6 +11,7 @@ use super::membership::AvailabilityName;
 use super::output;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{ListOptions, Listing, Row, row};
+use super::role;
 use super::tasks::{self, capital, natural};
 
 const FILTERS: &[&str] = &["id", "name", "role", "membership", "label", "node.label"];
@@ -37,8 +38,12 @@ pub enum Command {
     Inspect(InspectOptions),
     /// List the tasks of one or more nodes; this one by default
     Ps(PsOptions),
-    /// Change a node's availability or labels
+    /// Change a node's availability, labels or role
     Update(UpdateOptions),
+    /// Make nodes managers
+    Promote(RoleOptions),
+    /// Make managers workers again
+    Demote(RoleOptions),
     /// Remove nodes that have left or are lost
     #[command(visible_alias = "remove")]
     Rm(RemoveOptions),
@@ -63,7 +68,16 @@ pub struct UpdateOptions {
     /// Remove a label; may be given several times
     #[arg(long, value_name = "NAME")]
     label_rm: Vec<String>,
+    /// manager takes part in deciding, worker only runs tasks
+    #[arg(long, value_enum)]
+    role: Option<role::RoleName>,
     node: String,
+}
+
+#[derive(Debug, Args)]
+pub struct RoleOptions {
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +103,8 @@ pub async fn run(command: Command, host: &Host) -> Result {
         }
         Command::Ps(options) => list_tasks(&options, host).await,
         Command::Update(options) => update(options, host).await,
+        Command::Promote(options) => role::change(&options.nodes, Role::Manager, host).await,
+        Command::Demote(options) => role::change(&options.nodes, Role::Worker, host).await,
         Command::Rm(options) => remove(options, host).await,
     }
 }
@@ -102,7 +118,7 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-async fn find(control: &ControlClient, host: &Host, wanted: &str) -> Result<Node> {
+pub async fn find(control: &ControlClient, host: &Host, wanted: &str) -> Result<Node> {
     if wanted != "self" {
         return Ok(control.node(wanted).await?);
     }
@@ -220,7 +236,14 @@ async fn update(options: UpdateOptions, host: &Host) -> Result {
         }
     }
     spec.labels.extend(options.label_add);
-    control.update(UpdateRequest::Node(NodeUpdate { id: node.id, expected: node.meta.version, spec })).await?;
+    spec.role = options.role.map_or(spec.role, Role::from);
+    let before = node.spec.role;
+    let update = UpdateRequest::Node(NodeUpdate { id: node.id, expected: node.meta.version, spec: spec.clone() });
+    let written = control.update(update).await?;
+    written.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
+    if spec.role != before {
+        role::await_role(&control, node.id, &options.node, spec.role).await?;
+    }
     output::line(options.node)?;
     Ok(())
 }

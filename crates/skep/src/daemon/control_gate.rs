@@ -3,10 +3,10 @@
 use std::sync::{Arc, RwLock};
 
 use skep_api::{
-    AutolockRequest, AutolockState, Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput,
-    ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable,
-    Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent,
-    WatchRequest, Written,
+    AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
+    ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
+    Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest,
+    WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 
@@ -80,6 +80,7 @@ macro_rules! pass_on {
 
 pass_on! {
     info(()) -> ClusterInfo;
+    confirm(()) -> Confirmed;
     list(ListRequest) -> ObjectList;
     get(GetRequest) -> Readable;
     create(CreateRequest) -> Written;

@@ -1,6 +1,6 @@
 //! A node that is a member of a cluster: its agent, and on managers the manager and the port.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use skep_agent::{Agent, AgentConfig, VolumeStore};
-use skep_identity::{Credentials, NodeClock, NodeKey, Tls, write_private};
+use skep_identity::{Credentials, Expect, NodeClock, NodeKey, Tls, write_private};
 use skep_image::ImageStore;
 use skep_manager::Manager;
 use skep_model::{ClusterSpec, Role};
 use skep_overlay::helper::HelperConfig;
-use skep_store::{Leadership, Store, StoreConfig};
+use skep_store::{GrpcPeers, Leadership, PeerNetwork, Store, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::address::host_port;
 use super::autolock::{self, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
@@ -83,6 +84,8 @@ pub struct Member {
     pub agent: Agent,
     pub tls: Tls,
     pub file: MemberFile,
+    /// `host:port` that this node's own manager is, or would be, reached at.
+    pub own_address: String,
     manager: Option<RunningManager>,
     managers: JoinHandle<()>,
 }
@@ -110,6 +113,7 @@ impl Member {
     pub async fn start(setup: MemberSetup<'_>, credentials: &Credentials, file: MemberFile) -> Result<Self> {
         let clock = Arc::new(NodeClock::new());
         let tls = Tls::new(credentials, clock).context("failed to use the node's certificate")?;
+        let own_address = host_port(&file.advertise_address, setup.config.listen_address.port());
         let manager = match (tls.identity().role, file.raft_id) {
             (Role::Manager, Some(raft_id)) => Some(RunningManager::start(&setup, &tls, raft_id, &file).await?),
             _ => {
@@ -128,7 +132,7 @@ impl Member {
                 let pointing = manager.is_none().then(|| Arc::clone(setup.gate));
                 let data_dir = setup.config.data_dir.clone();
                 let managers = tokio::spawn(known_managers::keep(agent.managers(), data_dir, pointing));
-                Ok(Self { agent, tls, file, manager, managers })
+                Ok(Self { agent, tls, file, own_address, manager, managers })
             }
             Err(error) => {
                 // Nothing goes on unseen: its port and its folder must be free for the next try.
@@ -139,6 +143,27 @@ impl Member {
                 Err(error)
             }
         }
+    }
+
+    /// Becomes a manager under the Raft id in its file.
+    pub async fn start_manager(&mut self, setup: &MemberSetup<'_>) -> Result<()> {
+        if let (None, Some(raft_id)) = (&self.manager, self.file.raft_id) {
+            self.manager = Some(RunningManager::start(setup, &self.tls, raft_id, &self.file).await?);
+        }
+        Ok(())
+    }
+
+    /// Is a manager no more.
+    pub async fn stop_manager(&mut self, setup: &MemberSetup<'_>) {
+        setup.gate.point_to(self.file.managers.clone());
+        if let Some(manager) = self.manager.take() {
+            manager.stop().await;
+        }
+    }
+
+    /// `host:port` of the managers that are not this node.
+    pub fn others(&self) -> Vec<String> {
+        self.file.managers.iter().filter(|manager| **manager != self.own_address).cloned().collect()
     }
 
     pub fn store(&self) -> Option<&Store> {
@@ -176,15 +201,15 @@ impl RunningManager {
         let listener = TcpListener::bind(setup.config.listen_address).await;
         let listener = listener.with_context(|| format!("failed to listen on {}", setup.config.listen_address))?;
         let seed = random_seed()?;
-        let store = open_store(setup.config, &setup.vault, raft_id, &file.advertise_address).await?;
-        await_state(&store).await;
+        let peers = Arc::new(GrpcPeers::new(tls.connector(Expect::Role(Role::Manager))));
+        let store = open_store(setup.config, &setup.vault, peers, raft_id, &file.advertise_address).await?;
         let (own, version) = (skep_agent::own_level(), env!("CARGO_PKG_VERSION"));
         if let Err(message) = skep_manager::levels::refuse_older(&store.cluster(), own, version) {
             store.shutdown().await;
             return Err(anyhow!(message));
         }
         let resolver = RegistryResolver(setup.images.clone());
-        let manager = Manager::start(store.clone(), Arc::clone(tls.clock()), resolver, seed);
+        let manager = Manager::start(store.clone(), tls, resolver, seed);
         setup.gate.open(manager.control());
         let stop = CancellationToken::new();
         let locking = tokio::spawn(autolock::watch(Arc::clone(&setup.vault), store.watch(), stop.clone()));
@@ -195,6 +220,8 @@ impl RunningManager {
                 tracing::error!(error = &error as &dyn std::error::Error, "the cluster's port is closed");
             }
         });
+        // Not before the port is open: managers that start together elect their leader over it.
+        await_state(&store).await;
         Ok(Self { manager, store, port, locking, stop })
     }
 
@@ -220,14 +247,20 @@ async fn await_state(store: &Store) {
 }
 
 /// Opens this manager's replica of the cluster.
-pub async fn open_store(config: &NodeConfig, vault: &Vault, raft_id: u64, address: &str) -> Result<Store> {
-    let store = Store::open(store_config(config, vault, raft_id, address)?).await;
+pub async fn open_store(
+    config: &NodeConfig,
+    vault: &Vault,
+    peers: Arc<dyn PeerNetwork>,
+    raft_id: u64,
+    address: &str,
+) -> Result<Store> {
+    let store = Store::open(StoreConfig { peers, ..store_config(config, vault, raft_id, address)? }).await;
     store.context("failed to open the cluster's state")
 }
 
 /// How this manager's replica is opened.
 pub fn store_config(config: &NodeConfig, vault: &Vault, raft_id: u64, address: &str) -> Result<StoreConfig> {
-    let address = format!("{address}:{}", config.listen_address.port());
+    let address = host_port(address, config.listen_address.port());
     Ok(StoreConfig::new(config.data_dir.join("raft"), raft_id, address, vault.data_key()?))
 }
 
@@ -277,16 +310,6 @@ fn upstreams(config: &NodeConfig) -> Vec<SocketAddr> {
         configured
     };
     servers.into_iter().map(|server| SocketAddr::new(server, 53)).collect()
-}
-
-/// The address that others most likely reach this node under: the source address of its default route.
-pub fn default_address() -> String {
-    // Connecting a UDP socket sends nothing; it only chooses a route.
-    let chosen = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        socket.connect("192.0.2.1:9")?;
-        socket.local_addr()
-    });
-    chosen.map_or_else(|_| "127.0.0.1".to_owned(), |address| address.ip().to_string())
 }
 
 /// 128 bits of the kernel's randomness.

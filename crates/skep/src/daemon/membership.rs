@@ -6,16 +6,16 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use skep_agent::{Known, VolumeStore, chain};
 use skep_api::{
-    CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind,
-    UnlockRequest, connect_join,
+    CaClient, InitRequest, Initialized, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind, UnlockRequest,
 };
 use skep_identity::{
-    ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock, NodeKey, UnlockKey, UnlockKeyError,
+    ClusterCa, Credentials, IdentityDir, JoinToken, NodeKey, UnlockKey, UnlockKeyError,
 };
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
@@ -23,12 +23,15 @@ use skep_model::{
     Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec,
     NodeStatus, Role,
 };
+use skep_store::{NoPeers, Store};
 use tokio::sync::Mutex;
 
 use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
-use super::member::{Member, MemberFile, MemberSetup, default_address, open_store, random_seed};
+use super::address::{by_interface, default_address};
+use super::joining::tell_leaving;
+use super::member::{Member, MemberFile, MemberSetup, open_store, random_seed};
 use super::rebirth::{finish_recovery, kept_folders};
 
 /// Raft numbers count from here, and are never used twice.
@@ -159,6 +162,7 @@ impl Membership {
         let (worker, manager) = (JoinToken::generate(ca.digest())?, JoinToken::generate(ca.digest())?);
         let advertise =
             request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
+        let advertise = by_interface(advertise)?;
         let port = self.config.listen_address.port();
         let defaults = ClusterSpec::default();
         let unlock_key = request.autolock.then(UnlockKey::generate).transpose()?.map(|key| key.to_string());
@@ -190,7 +194,7 @@ impl Membership {
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
         };
-        let store = open_store(&self.config, &self.vault, FIRST_RAFT_ID, &advertise).await?;
+        let store = open_store(&self.config, &self.vault, Arc::new(NoPeers), FIRST_RAFT_ID, &advertise).await?;
         let first = vec![
             Change::SetClusterConfig { config: Box::new(config), expected: None },
             Change::CreateNode { node: Box::new(node) },
@@ -222,61 +226,6 @@ impl Membership {
         Ok((credentials, file, initialized))
     }
 
-    /// Joins the cluster of the token's manager.
-    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
-        let mut member = self.member.lock().await;
-        self.refuse_member(member.as_ref())?;
-        let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
-        if listen_address.is_some() {
-            return Err(unsupported(
-                "a listen address at join; set listen_address in the configuration file instead: it",
-            ));
-        }
-        let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
-        let identity = self.identity();
-        let key = identity.key().map_err(|error| internal(error.into()))?;
-        let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
-        let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
-        for manager in &managers {
-            let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
-            let issued = match connect_join(manager, connector).await {
-                Ok(connection) => {
-                    let request = IssueRequest {
-                        token: token.clone(),
-                        csr: csr.clone(),
-                        availability,
-                        level: skep_agent::own_level(),
-                    };
-                    CaClient::new(connection).issue(request).await
-                }
-                Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),
-            };
-            let issued = match issued {
-                Ok(issued) => issued,
-                Err(refusal) => {
-                    refused = refusal;
-                    continue;
-                }
-            };
-            let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)
-                .map_err(|error| internal(error.into()))?;
-            let file = MemberFile {
-                format: MemberFile::FORMAT,
-                managers: managers.clone(),
-                advertise_address: advertise_address
-                    .or_else(|| self.config.advertise_address.clone())
-                    .unwrap_or_default(),
-                raft_id: None,
-            };
-            file.store(&self.config.data_dir).map_err(internal)?;
-            identity.store(&credentials).map_err(|error| internal(error.into()))?;
-            let cluster = credentials.identity().cluster_id;
-            *member = Some(self.start(&credentials, file).await.map_err(internal)?);
-            return Ok(Joined { node: issued.node, cluster, role: issued.role });
-        }
-        Err(refused)
-    }
-
     /// Leaves the cluster and removes what skep put on this machine.
     pub async fn leave(&self, request: LeaveRequest) -> Result<Left, Refusal> {
         let mut member = self.member.lock().await;
@@ -286,7 +235,9 @@ impl Membership {
             }
             return Err(Refusal::new(RefusalKind::Conflict, "this node is not part of a cluster"));
         };
-        let losing = present.store().map(|store| store.cluster()).filter(|cluster| loses(cluster));
+        let alone = |store: &Store| store.members().voters.len() <= 1;
+        let losing = present.store().filter(|store| alone(store)).map(|store| store.cluster());
+        let losing = losing.filter(|cluster| loses(cluster));
         if let Some(cluster) = losing.filter(|_| !request.force) {
             let message = format!(
                 "this node is the cluster's only manager: the cluster ends with it, and so do its {} services; remove them \
@@ -295,13 +246,17 @@ impl Membership {
             );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
+        let untold = match tell_leaving(present).await {
+            Err(refusal) if refusal.kind == RefusalKind::Conflict && !request.force => return Err(refusal),
+            told => told.err().map(|refusal| refusal.message),
+        };
         let left = match member.take() {
             Some(member) => member.leave(&self.gate).await,
             None => Ok(()),
         };
         self.erase(request.remove_volumes).await.map_err(internal)?;
         left.map_err(internal)?;
-        self.kept_volumes()
+        self.left(untold)
     }
 
     /// A locked manager leaves without its keys: its agent starts as a stranger, and only to clear what runs here.
@@ -330,12 +285,12 @@ impl Membership {
         self.gate.close();
         self.erase(request.remove_volumes).await.map_err(internal)?;
         left.map_err(internal)?;
-        self.kept_volumes()
+        self.left(Some("this manager was locked".to_owned()))
     }
 
-    fn kept_volumes(&self) -> Result<Left, Refusal> {
+    fn left(&self, untold: Option<String>) -> Result<Left, Refusal> {
         let kept = self.volumes.list().map_err(|error| internal(error.into()))?;
-        Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect() })
+        Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect(), untold })
     }
 
     async fn erase(&self, volumes: bool) -> Result<()> {
@@ -362,15 +317,22 @@ impl Membership {
     }
 
     pub(super) async fn start(&self, credentials: &Credentials, file: MemberFile) -> Result<Member> {
-        let setup = MemberSetup {
+        Member::start(self.setup(), credentials, file).await
+    }
+
+    pub(super) fn setup(&self) -> MemberSetup<'_> {
+        MemberSetup {
             config: &self.config,
             images: self.images.clone(),
             volumes: self.volumes.clone(),
             warnings: self.warnings.clone(),
             gate: &self.gate,
             vault: Arc::clone(&self.vault),
-        };
-        Member::start(setup, credentials, file).await
+        }
+    }
+
+    pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Option<Member>> {
+        self.member.lock().await
     }
 
     pub(super) fn identity(&self) -> IdentityDir {
@@ -393,11 +355,11 @@ fn loses(cluster: &Cluster) -> bool {
     !cluster.services.is_empty() || cluster.nodes.len() > 1
 }
 
-fn unsupported(what: &str) -> Refusal {
+pub(super) fn unsupported(what: &str) -> Refusal {
     Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported by this version of skep"))
 }
 
-pub(super) fn internal(error: anyhow::Error) -> Refusal {
+pub(super) pub(super) fn internal(error: anyhow::Error) -> Refusal {
     Refusal::new(RefusalKind::Internal, format!("{error:#}"))
 }
 

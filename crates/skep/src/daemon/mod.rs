@@ -6,9 +6,11 @@
 //! Before a node is a member, and while it is a locked manager, it serves only its socket, for `init`, `join`, `unlock`
 //! and what is local.
 
+mod address;
 mod autolock;
 pub mod config;
 mod control_gate;
+mod joining;
 mod known_managers;
 mod local;
 mod member;
@@ -17,6 +19,7 @@ mod preflight;
 mod rebirth;
 mod resolver;
 mod socket;
+mod standing;
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::linux::net::SocketAddrExt;
@@ -54,10 +57,13 @@ pub async fn run(overrides: Overrides) -> Result<()> {
     let stop = CancellationToken::new();
     let server = skep_api::Server::new().local(Arc::new(LocalService(Arc::clone(&membership)))).control(gate);
     let serving = tokio::spawn(server.serve_unix(listener, stop.clone().cancelled_owned()));
+    let standing = tokio::spawn(Arc::clone(&membership).mind_standing(stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %membership.config.socket().display(), "daemon ready");
     wait_for_end().await?;
     tracing::info!("daemon stops; containers run on");
     stop.cancel();
+    // It has said what it had to say.
+    let _ = standing.await;
     membership.stop().await;
     // What it says of a failure while it was asked to end helps nobody.
     let _ = serving.await;

@@ -3,6 +3,7 @@
 //! Waits are for events, with a deadline that only a hang reaches. A panic prints what the cluster and the daemons said.
 //! `SKEP_TEST_KEEP=1` leaves the lab of a failed test up.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub struct World {
     lab: Option<Lab>,
     registry: Option<Registry>,
     registry_name: String,
+    /// The node that is asked, and is meant where no other is named.
+    asked: Cell<u8>,
 }
 
 /// A row of `service ps`.
@@ -55,14 +58,14 @@ impl World {
     pub fn bare() -> World {
         let lab = Lab::builder().binary(binary()).build().unwrap();
         let registry = lab.node(1).start_registry(&images_folder().unwrap()).unwrap();
-        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab) }
+        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab), asked: Cell::new(1) }
     }
 
     /// As many nodes, none of them started, with a registry that all reach.
     pub fn of_nodes(nodes: u8) -> World {
         let lab = Lab::builder().nodes(nodes).binary(binary()).build().unwrap();
         let registry = lab.start_registry(&images_folder().unwrap()).unwrap();
-        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab) }
+        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab), asked: Cell::new(1) }
     }
 
     pub fn lab(&self) -> &Lab {
@@ -70,7 +73,12 @@ impl World {
     }
 
     pub fn node(&self) -> &Node {
-        self.lab().node(1)
+        self.lab().node(self.asked.get())
+    }
+
+    /// From now on node `number` is asked.
+    pub fn ask(&self, number: u8) {
+        self.asked.set(number);
     }
 
     /// What images of the lab's registry begin with.
@@ -99,7 +107,7 @@ impl World {
         command
     }
 
-    /// `skep ARGS` on the first node, to its end.
+    /// `skep ARGS` on the node that is asked, to its end.
     pub fn skep(&self, args: &[&str]) -> Outcome {
         self.skep_on(self.node(), args)
     }

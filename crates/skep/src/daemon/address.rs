@@ -1,0 +1,70 @@
+//! The addresses that others reach this node under.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use anyhow::{Context, Result, bail};
+
+/// An address with a port, IPv6 in brackets; one that has a port already stays as it is.
+pub fn host_port(address: &str, port: u16) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) if address.contains(':') => address.to_owned(),
+        Err(_) => format!("{address}:{port}"),
+    }
+}
+
+/// The address that others most likely reach this node under: the source address of its default route.
+pub fn default_address() -> String {
+    // Connecting a UDP socket sends nothing; it only chooses a route.
+    let chosen = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    chosen.map_or_else(|_| "127.0.0.1".to_owned(), |address| address.ip().to_string())
+}
+
+/// The address that this node reaches a manager (`host:port`) from, which is how that manager sees it too.
+pub async fn address_towards(manager: &str) -> Option<String> {
+    let target = tokio::net::lookup_host(manager).await.ok()?.next()?;
+    let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    // As above: nothing is sent.
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
+}
+
+/// The first address of an interface, where `text` names one; any other text is an address already.
+pub fn by_interface(text: String) -> Result<String> {
+    let is_interface = std::path::Path::new("/sys/class/net").join(&text).exists() && !text.contains('/');
+    if text.is_empty() || !is_interface {
+        return Ok(text);
+    }
+    // Linux gives a socket that is bound to an interface that interface's address.
+    let socket = UdpSocket::bind("0.0.0.0:0").context("failed to open a socket")?;
+    let bound = socket2::SockRef::from(&socket).bind_device(Some(text.as_bytes()));
+    bound.with_context(|| format!("failed to look at interface {text}"))?;
+    let reached = socket.connect("255.255.255.255:9").or_else(|_| socket.connect("192.0.2.1:9"));
+    match reached.and_then(|()| socket.local_addr()) {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address.ip().to_string()),
+        _ => bail!("interface {text} has no IPv4 address; give the address itself"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gets_a_port_and_brackets_where_it_needs_them() {
+        assert_eq!(host_port("10.0.0.1", 7377), "10.0.0.1:7377");
+        assert_eq!(host_port("fd00::1", 7377), "[fd00::1]:7377");
+        assert_eq!(host_port("10.0.0.1:1", 7377), "10.0.0.1:1");
+        assert_eq!(host_port("", 7377), ":7377");
+    }
+
+    #[test]
+    fn an_interface_stands_for_its_address() {
+        assert_eq!(by_interface("lo".to_owned()).unwrap(), "127.0.0.1");
+        assert_eq!(by_interface("10.0.0.1".to_owned()).unwrap(), "10.0.0.1");
+    }
+}

@@ -1,0 +1,113 @@
+//! Joining a cluster, and telling it good-bye.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use skep_agent::chain;
+use skep_api::{
+    CaClient, IssueRequest, IssuedCertificate, JoinRequest, Joined, Refusal, RefusalKind, RosterClient, connect_join,
+};
+use skep_identity::{Credentials, JoinConnector, JoinToken, NodeClock};
+use skep_model::Role;
+
+use super::address::{address_towards, by_interface};
+use super::member::{Member, MemberFile};
+use super::membership::{Membership, internal, unsupported};
+use super::standing::ask;
+
+/// How long a joining manager waits for its vote: a large state takes its time on a slow link.
+const VOTE_WAIT: Duration = Duration::from_secs(60);
+
+impl Membership {
+    /// Joins the cluster of the token's manager; returns once the node has the role that the token stands for.
+    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
+        let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
+        if listen_address.is_some() {
+            return Err(unsupported(
+                "a listen address at join; set listen_address in the configuration file instead: it",
+            ));
+        }
+        let advertise = advertise_address.or_else(|| self.config.advertise_address.clone());
+        let advertise = advertise.map(by_interface).transpose().map_err(internal)?;
+        let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
+        let mut member = self.member.lock().await;
+        self.refuse_member(member.as_ref())?;
+        let identity = self.identity();
+        let key = identity.key().map_err(|error| internal(error.into()))?;
+        let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
+        let request = IssueRequest { token, csr, availability, level: skep_agent::own_level() };
+        let (issued, manager) = first_certificate(&managers, &parsed, &request).await?;
+        let credentials =
+            Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;
+        let advertise_address = match advertise {
+            Some(address) => address,
+            None => address_towards(manager).await.unwrap_or_default(),
+        };
+        let file = MemberFile { format: MemberFile::FORMAT, managers, advertise_address, raft_id: None };
+        file.store(&self.config.data_dir).map_err(internal)?;
+        identity.store(&credentials).map_err(|error| internal(error.into()))?;
+        *member = Some(self.start(&credentials, file).await.map_err(internal)?);
+        drop(member);
+        let cluster = credentials.identity().cluster_id;
+        let mut joined = Joined { node: issued.node, cluster, role: issued.role, warnings: Vec::new() };
+        if issued.role == Role::Manager {
+            self.become_manager().await.map_err(internal)?;
+            joined.warnings.extend(self.await_vote().await.map_err(internal)?);
+        }
+        Ok(joined)
+    }
+
+    /// Returns once this manager has a vote; with what its operator should know.
+    async fn await_vote(&self) -> Result<Option<String>> {
+        let store = self.look(|member| member.store().cloned()).await.flatten().context("this node is no manager")?;
+        let mut members = store.watch_members();
+        let voting = async { members.wait_for(|members| members.voters.contains_key(&store.raft_id())).await.is_ok() };
+        match tokio::time::timeout(VOTE_WAIT, voting).await {
+            Ok(true) => {
+                let count = store.members().voters.len();
+                Ok(count.is_multiple_of(2).then(|| skep_manager::even_number(count)))
+            }
+            Ok(false) => bail!("this manager's store has stopped; the daemon's log says why"),
+            Err(_) => Ok(Some(format!(
+                "this manager has no vote yet after {} s; it gets one when it has the whole state: see `skep node ls`",
+                VOTE_WAIT.as_secs()
+            ))),
+        }
+    }
+}
+
+/// The first certificate, from the first manager that gives one; and which that was.
+async fn first_certificate<'a>(
+    managers: &'a [String],
+    token: &JoinToken,
+    request: &IssueRequest,
+) -> Result<(IssuedCertificate, &'a str), Refusal> {
+    let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
+    for manager in managers {
+        let connector = JoinConnector::new(token.ca(), Arc::new(NodeClock::new()));
+        let issued = match connect_join(manager, connector).await {
+            Ok(connection) => CaClient::new(connection).issue(request.clone()).await,
+            Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),
+        };
+        match issued {
+            Ok(issued) => return Ok((issued, manager)),
+            Err(refusal) => refused = refusal,
+        }
+    }
+    Err(refused)
+}
+
+/// Tells the cluster that this node goes: a manager is out of Raft's list when this returns.
+pub(super) async fn tell_leaving(member: &Member) -> Result<(), Refusal> {
+    let id = member.tls.identity().node_id;
+    match member.store() {
+        Some(store) if store.members().voters.len() > 1 => skep_manager::leave(store, id).await,
+        Some(_) => Ok(()),
+        None => {
+            let leave = async |connection| RosterClient::new(connection).leave(()).await;
+            ask(&member.tls, &member.others(), leave).await
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The node is what the cluster takes it for: promoted, it becomes a manager; demoted, it ceases to be one.
+//!
+//! ```text
+//!  session's news ──┐
+//!  own replica ─────┼─▶ ask a manager that is sure ─▶ certificate ─▶ enroll ─▶ replica, port
+//!  no leader heard ─┘                                    └────────▶ no manager: replica and port go
+//! ```
+//! Each step can be repeated: a daemon that was killed in the middle goes on at its next start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use skep_api::{CaClient, Connection, EnrollRequest, NodeStanding, Refusal, RefusalKind, RenewRequest, RosterClient, connect_tls};
+use skep_identity::{Credentials, Expect, Tls};
+use skep_model::Role;
+use skep_store::Leadership;
+use tokio_util::sync::CancellationToken;
+
+use super::member::{Member, host_port};
+use super::membership::{Membership, remove_if_there};
+
+/// Between two looks when nothing tells.
+const ROUND: Duration = Duration::from_secs(2);
+/// A replica that hears no leader for so long asks whether it still belongs.
+const LEADERLESS: Duration = Duration::from_secs(3);
+/// How long one manager may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is to become of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Stay,
+    BecomeManager,
+    BecomeWorker,
+}
+
+impl Membership {
+    /// Follows the node's standing until `stop`.
+    pub async fn mind_standing(self: Arc<Self>, stop: CancellationToken) {
+        let mut told = None;
+        loop {
+            tokio::select! {
+                () = self.news() => {}
+                () = tokio::time::sleep(ROUND) => {}
+                () = stop.cancelled() => return,
+            }
+            let turned = match self.turn().await {
+                Ok(Turn::Stay) => Ok(()),
+                Ok(Turn::BecomeManager) => self.become_manager().await,
+                Ok(Turn::BecomeWorker) => self.become_worker().await,
+                Err(error) => Err(error),
+            };
+            let problem = turned.err().map(|error| format!("{error:#}"));
+            if let Some(problem) = problem.as_ref().filter(|problem| told.as_ref() != Some(*problem)) {
+                tracing::warn!(problem, "this node's role could not be followed; it will be tried again");
+            }
+            told = problem;
+        }
+    }
+
+    /// Returns when something about the node's role may have changed.
+    async fn news(&self) {
+        let watches = self.look(|member| (member.agent.standing(), member.store().map(|store| store.watch()))).await;
+        match watches {
+            Some((mut standing, Some(mut cluster))) => tokio::select! {
+                changed = standing.changed() => if changed.is_err() { std::future::pending().await },
+                changed = cluster.changed() => if changed.is_err() { std::future::pending().await },
+            },
+            Some((mut standing, None)) if standing.changed().await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn turn(&self) -> Result<Turn> {
+        let seen = self.look(Seen::of).await;
+        let Some(seen) = seen else { return Ok(Turn::Stay) };
+        let Seen { is_manager, told, own_role, leaderless, tls, others } = seen;
+        match is_manager {
+            false if told == Some(Role::Manager) || tls.identity().role == Role::Manager => Ok(Turn::BecomeManager),
+            false => Ok(Turn::Stay),
+            true if own_role == Some(Role::Worker) || told == Some(Role::Worker) || leaderless => {
+                // Only a manager that is sure may end a replica.
+                match ask(&tls, &others, async |connection| RosterClient::new(connection).standing(()).await).await {
+                    Ok(NodeStanding { role: Role::Worker, raft_id: None, .. }) => Ok(Turn::BecomeWorker),
+                    Ok(_) => Ok(Turn::Stay),
+                    // The others may be as much in the dark as this one.
+                    Err(refusal) if refusal.kind != RefusalKind::Denied => Ok(Turn::Stay),
+                    Err(refusal) => Err(anyhow!("{refusal}; `skep leave --force` here, then join again")),
+                }
+            }
+            true => Ok(Turn::Stay),
+        }
+    }
+
+    /// Makes this member a manager; returns once its replica and its port are there.
+    pub(super) async fn become_manager(&self) -> Result<()> {
+        let mut guard = self.lock().await;
+        let Some(member) = guard.as_mut().filter(|member| member.store().is_none()) else { return Ok(()) };
+        if member.tls.identity().role != Role::Manager {
+            self.renew(member).await.context("failed to get a manager's certificate")?;
+        }
+        let port = self.config.listen_address.port();
+        let request = EnrollRequest { address: host_port(&member.file.advertise_address, port) };
+        let managers = member.file.managers.clone();
+        let enroll = async |connection| RosterClient::new(connection).enroll(request.clone()).await;
+        let enrolled = ask(&member.tls, &managers, enroll).await;
+        let NodeStanding { raft_id, managers, .. } = enrolled.map_err(|refusal| anyhow!(refusal))?;
+        // Under a fresh number a replica begins empty.
+        remove_if_there(&self.config.data_dir.join("raft"))?;
+        member.file.raft_id = raft_id;
+        member.file.managers = managers;
+        member.file.store(&self.config.data_dir)?;
+        member.start_manager(&self.setup()).await?;
+        tracing::info!(raft_id, "this node is a manager now");
+        Ok(())
+    }
+
+    async fn become_worker(&self) -> Result<()> {
+        let mut guard = self.lock().await;
+        let Some(member) = guard.as_mut() else { return Ok(()) };
+        self.renew(member).await.context("failed to get a worker's certificate")?;
+        member.file.raft_id = None;
+        member.file.managers = member.others();
+        member.file.store(&self.config.data_dir)?;
+        member.stop_manager(&self.setup()).await;
+        remove_if_there(&self.config.data_dir.join("raft"))?;
+        tracing::info!("this node is a worker now");
+        Ok(())
+    }
+
+    /// A certificate with the role that the node has now.
+    async fn renew(&self, member: &Member) -> Result<()> {
+        let identity = self.identity();
+        let key = identity.key()?;
+        let csr = Bytes::from(key.request()?);
+        let renew = async |connection| CaClient::new(connection).renew(RenewRequest { csr: csr.clone() }).await;
+        let issued = ask(&member.tls, &member.others(), renew).await.map_err(|refusal| anyhow!(refusal))?;
+        let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)?;
+        identity.store(&credentials)?;
+        member.tls.replace(&credentials)?;
+        Ok(())
+    }
+}
+
+/// What a node sees of its own standing.
+struct Seen {
+    is_manager: bool,
+    /// What its session said last.
+    told: Option<Role>,
+    /// What its own replica holds.
+    own_role: Option<Role>,
+    leaderless: bool,
+    tls: Tls,
+    others: Vec<String>,
+}
+
+impl Seen {
+    fn of(member: &Member) -> Seen {
+        let told = member.agent.standing().borrow().as_ref().map(|standing| match standing.raft_id {
+            Some(_) => Role::Manager,
+            None => standing.role,
+        });
+        let own = member.tls.identity().node_id;
+        let own_role = member.store().and_then(|store| {
+            let cluster = store.cluster();
+            let node = cluster.nodes.get(&own)?;
+            Some(if node.manager.is_some() { node.spec.role } else { Role::Worker })
+        });
+        let leaderless = member.store().is_some_and(|store| {
+            matches!(*store.leadership().borrow(), Leadership::Follower { leader: None })
+                && store.quorum().is_some_and(|lost| lost.since.elapsed() > LEADERLESS)
+        });
+        let others = member.others();
+        Seen { is_manager: member.store().is_some(), told, own_role, leaderless, tls: member.tls.clone(), others }
+    }
+}
+
+/// Asks one manager after the other; a refusal of the request itself ends it.
+pub(super) async fn ask<T>(
+    tls: &Tls,
+    managers: &[String],
+    call: impl AsyncFn(Connection) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let mut last = Refusal::new(RefusalKind::Unavailable, "no other manager is known");
+    for manager in managers {
+        let answer = tokio::time::timeout(PATIENCE, async {
+            let connection = connect_tls(manager, tls.connector(Expect::Role(Role::Manager)))
+                .await
+                .map_err(|error| Refusal::new(RefusalKind::Unavailable, format!("manager {manager}: {error}")))?;
+            call(connection).await
+        });
+        match answer.await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(refusal)) if refusal.kind == RefusalKind::Denied => return Err(refusal),
+            Ok(Err(refusal)) => last = refusal,
+            Err(_) => last = Refusal::new(RefusalKind::TimedOut, format!("manager {manager} did not answer")),
+        }
+    }
+    Err(last)
+}
