@@ -2,7 +2,7 @@
 //! store writes to disk.
 //!
 //! - [`Control`]: the command line, to a manager. [`Local`]: the command line, to the daemon of its machine.
-//! - [`Dispatcher`]: an agent's session with a manager. [`Ca`]: certificates.
+//! - [`Dispatcher`]: an agent's session with a manager. [`Ca`]: certificates. [`Peer`]: managers among each other.
 //! - [`Server`] serves any of them on the port and on the socket; [`connect_unix`], [`connect_tls`] and
 //!   [`connect_join`] reach them.
 //! - [`encode_changes`] and [`encode_cluster`] are the bytes of the log and of snapshots.
@@ -15,6 +15,7 @@ mod control;
 mod disk;
 mod dispatcher;
 mod local;
+mod peer;
 #[allow(clippy::all)]
 mod pb {
     include!("generated/skep.v1.rs");
@@ -29,6 +30,7 @@ pub use control::*;
 pub use disk::{CHANGES_FORMAT, CLUSTER_FORMAT, decode_changes, decode_cluster, encode_changes, encode_cluster};
 pub use dispatcher::*;
 pub use local::*;
+pub use peer::*;
 pub use rpc::{Caller, Messages, Refusal, RefusalKind};
 pub use streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions, OutputStream, TerminalSize};
 pub use transport::{ConnectError, Connection, ServeError, Server, connect_join, connect_tls, connect_unix};

@@ -43,6 +43,8 @@ pub(crate) enum Admit {
     Operator,
     /// Nodes of the cluster.
     Member,
+    /// Nodes whose certificate says that they are managers.
+    Manager,
     /// Everybody who reached the port.
     Anyone,
 }
@@ -52,11 +54,11 @@ impl Admit {
         let admitted = match (self, caller) {
             (Admit::Anyone, Caller::Local { .. } | Caller::Member { .. } | Caller::Anonymous { .. }) => true,
             (Admit::Local | Admit::Operator, Caller::Local { .. }) => true,
-            (Admit::Operator, Caller::Member { identity, .. }) => identity.role == Role::Manager,
+            (Admit::Operator | Admit::Manager, Caller::Member { identity, .. }) => identity.role == Role::Manager,
             (Admit::Member, Caller::Member { .. }) => true,
             (Admit::Local, Caller::Member { .. } | Caller::Anonymous { .. })
             | (Admit::Operator, Caller::Anonymous { .. })
-            | (Admit::Member, Caller::Local { .. } | Caller::Anonymous { .. }) => false,
+            | (Admit::Member | Admit::Manager, Caller::Local { .. } | Caller::Anonymous { .. }) => false,
         };
         if admitted {
             return Ok(());
@@ -65,6 +67,7 @@ impl Admit {
             Admit::Local => "this is open only to the socket on the node itself",
             Admit::Operator => "this is open only to managers and to the socket on a manager: ask on a manager",
             Admit::Member => "this is open only to nodes with a certificate of this cluster",
+            Admit::Manager => "this is open only to the managers of this cluster",
             Admit::Anyone => "this is open to everybody",
         };
         Err(Refusal::new(RefusalKind::Denied, message))
@@ -93,6 +96,7 @@ mod tests {
         assert_eq!(admitted(Admit::Local), [true, false, false, false]);
         assert_eq!(admitted(Admit::Operator), [true, true, false, false]);
         assert_eq!(admitted(Admit::Member), [false, true, true, false]);
+        assert_eq!(admitted(Admit::Manager), [false, true, false, false]);
         assert_eq!(admitted(Admit::Anyone), [true, true, true, true]);
     }
 }

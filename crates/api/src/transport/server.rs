@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
-use skep_identity::{HandshakeError, Peer, TlsAcceptor, addresses};
+use skep_identity::{HandshakeError, TlsAcceptor, addresses};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -18,6 +18,7 @@ use crate::ca::{Ca, CaAdapter};
 use crate::control::{Control, ControlAdapter};
 use crate::dispatcher::{Dispatcher, DispatcherAdapter};
 use crate::local::{Local, LocalAdapter};
+use crate::peer::{Peer, PeerAdapter};
 use crate::rpc::Caller;
 
 /// Handshakes that may run at once; strangers beyond that wait in the listener's queue.
@@ -62,6 +63,11 @@ impl Server {
 
     pub fn ca(mut self, handler: Arc<impl Ca>) -> Self {
         self.routes = self.routes.add_service(CaAdapter::routes(handler));
+        self
+    }
+
+    pub fn peer(mut self, handler: Arc<impl Peer>) -> Self {
+        self.routes = self.routes.add_service(PeerAdapter::routes(handler));
         self
     }
 
@@ -158,8 +164,8 @@ async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, cut: CancellationToken
     let (stream, peer) = acceptor.accept(tcp).await?;
     let (_, address) = addresses(&stream).map_err(HandshakeError::Tls)?;
     let caller = match peer {
-        Peer::Node(identity) => Caller::Member { identity, address },
-        Peer::Anonymous => Caller::Anonymous { address },
+        skep_identity::Peer::Node(identity) => Caller::Member { identity, address },
+        skep_identity::Peer::Anonymous => Caller::Anonymous { address },
     };
     Ok(Accepted::new(caller, connection::Stream::Tls(Box::new(stream)), cut))
 }
