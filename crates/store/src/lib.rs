@@ -14,23 +14,35 @@
 //! Invariant: a store where nothing happens writes nothing.
 
 mod config;
+mod contacts;
 mod error;
 mod key;
 mod leadership;
 mod log_cache;
 mod log_store;
+mod members;
 mod metrics;
 mod network;
+mod peers;
+mod presence;
+mod propose;
+mod quorum;
 mod raft;
+mod service;
 mod snapshot;
 mod state_machine;
 mod store;
 pub mod wal;
+mod wire;
 
 pub use config::StoreConfig;
 pub use error::{InitializeError, ProposeError, ReadError, StoreError};
 pub use key::{DataKey, NoRandomness};
 pub use leadership::Leadership;
+pub use members::{ChangeMembersError, HandOverError, Members};
 pub use metrics::StoreMetrics;
+pub use peers::{Answer, GrpcPeers, NoPeers, PeerAddress, PeerNetwork};
+pub use quorum::{MissingManager, QuorumLost};
+pub use service::PeerService;
 pub use snapshot::SnapshotError;
 pub use store::{Committed, Store};

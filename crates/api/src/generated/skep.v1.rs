@@ -5512,29 +5512,27 @@ pub struct TransferRequest {
     #[prost(message, optional, tag = "4")]
     pub last: ::core::option::Option<RaftPosition>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TransferReply {
-    #[prost(oneof = "transfer_reply::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "transfer_reply::Kind", tags = "1, 2")]
     pub kind: ::core::option::Option<transfer_reply::Kind>,
 }
 /// Nested message and enum types in `TransferReply`.
 pub mod transfer_reply {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Accepted(super::TransferAccepted),
         #[prost(message, tag = "2")]
-        VoteChanged(super::RaftVote),
-        #[prost(message, tag = "3")]
-        Behind(super::TransferBehind),
+        Refused(super::TransferRefused),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TransferAccepted {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TransferBehind {
-    #[prost(message, optional, tag = "1")]
-    pub last: ::core::option::Option<RaftPosition>,
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransferRefused {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposeRequest {

@@ -131,8 +131,10 @@ pub struct TransferRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferReply {
     Accepted,
-    VoteChanged(RaftVote),
-    Behind { last: Option<RaftPosition> },
+    /// It follows another leader by now, or its log is behind.
+    Refused {
+        reason: String,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -224,10 +226,7 @@ choice!(SnapshotPart = SnapshotPart in snapshot_part { Begin, Data });
 message!(SnapshotBegin = SnapshotBegin { link, vote, last, members_at, members, size });
 message!(SnapshotReply = SnapshotReply { vote });
 message!(TransferRequest = TransferRequest { link, from_leader, to, last });
-choice!(TransferReply = TransferReply in transfer_reply {
-    VoteChanged;
-    Accepted(TransferAccepted) {}, Behind(TransferBehind) { last }
-});
+choice!(TransferReply = TransferReply in transfer_reply {; Accepted(TransferAccepted) {}, Refused(TransferRefused) { reason } });
 message!(ProposeRequest = ProposeRequest { link, changes });
 choice!(ProposeReply = ProposeReply in propose_reply {
     Committed, NotLeading;
