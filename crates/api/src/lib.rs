@@ -3,6 +3,7 @@
 //!
 //! - [`Control`]: the command line, to a manager. [`Local`]: the command line, to the daemon of its machine.
 //! - [`Dispatcher`]: an agent's session with a manager. [`Ca`]: certificates. [`Roster`]: who is a member.
+//!   [`Peer`]: managers among each other.
 //! - [`Server`] serves any of them on the port and on the socket; [`connect_unix`], [`connect_tls`] and
 //!   [`connect_join`] reach them.
 //! - [`encode_changes`] and [`encode_cluster`] are the bytes of the log and of snapshots, [`encode_assignments`] those that
@@ -16,6 +17,7 @@ mod control;
 mod disk;
 mod dispatcher;
 mod local;
+mod peer;
 #[allow(clippy::all)]
 mod pb {
     include!("generated/skep.v1.rs");
@@ -34,6 +36,7 @@ pub use disk::{
 };
 pub use dispatcher::*;
 pub use local::*;
+pub use peer::*;
 pub use roster::{
     EnrollRequest, NodePresence, NodeStanding, PresenceNote, PresenceReport, Question, Roster, RosterClient,
 };

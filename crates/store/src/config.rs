@@ -7,6 +7,7 @@ use std::time::Duration;
 use openraft::SnapshotPolicy;
 
 use crate::DataKey;
+use crate::peers::{NoPeers, PeerNetwork};
 use crate::wal::{Disk, RealDisk, SEGMENT_BYTES};
 
 /// What a store is opened with.
@@ -28,12 +29,14 @@ pub struct StoreConfig {
     pub entries_kept: u64,
     /// Bytes of entries that stay in memory.
     pub cache_bytes: usize,
+    /// The way to the other managers.
+    pub peers: Arc<dyn PeerNetwork>,
     /// The log's file operations.
     pub disk: Arc<dyn Disk>,
 }
 
 impl StoreConfig {
-    /// The usual settings.
+    /// The usual settings, for a manager that reaches no others: `peers` is for the daemon to set.
     pub fn new(dir: impl Into<PathBuf>, raft_id: u64, address: impl Into<String>, key: DataKey) -> StoreConfig {
         StoreConfig {
             dir: dir.into(),
@@ -44,6 +47,7 @@ impl StoreConfig {
             snapshot_bytes_min: 16 << 20,
             entries_kept: 512,
             cache_bytes: 4 << 20,
+            peers: Arc::new(NoPeers),
             disk: Arc::new(RealDisk),
         }
     }
@@ -63,6 +67,7 @@ pub(crate) fn raft_config(config: &StoreConfig, sync: Duration) -> openraft::Con
         // What openraft calls installing is the whole transfer here.
         install_snapshot_timeout: 60_000,
         enable_pre_vote: Some(true),
+        backoff: "50ms 100ms 200ms ...500ms".to_owned(),
         // By bytes, not entries: the store triggers it.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.entries_kept,

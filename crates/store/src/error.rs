@@ -8,6 +8,7 @@ use std::sync::Arc;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use skep_model::Rejection;
 
+use crate::quorum::QuorumLost;
 use crate::raft::Types;
 use crate::snapshot::SnapshotError;
 use crate::wal::WalError;
@@ -64,9 +65,12 @@ pub enum ProposeError {
         /// Where it is.
         address: Option<String>,
     },
-    /// This manager stopped leading meanwhile: the changes may or may not come to be applied.
+    /// Fewer managers than a majority answer; nothing was applied.
+    #[error("{0}")]
+    NoQuorum(QuorumLost),
+    /// The leader stopped leading meanwhile, or no answer came in time: the changes may or may not come to be applied.
     #[error(
-        "the cluster's leader changed before the change was confirmed; look whether it was made, and repeat it if not"
+        "the cluster's leader changed, or was cut off, before the change was confirmed; look whether it was made, and repeat it if not"
     )]
     Unknown,
     /// More bytes than one entry may have; split the changes.
@@ -97,7 +101,7 @@ pub enum ReadError {
         address: Option<String>,
     },
     /// Fewer managers than a majority answer.
-    #[error("too few managers answer: {0}")]
+    #[error("{0}")]
     NoQuorum(String),
     /// The store is shut down, or its disk failed.
     #[error("this manager's store has stopped: {reason}")]
@@ -132,6 +136,20 @@ impl From<RaftError<Types, ClientWriteError<Types>>> for ProposeError {
             RaftError::APIError(
                 error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),
             ) => ProposeError::Stopped { reason: error.to_string().into() },
+        }
+    }
+}
+
+impl From<ProposeError> for ReadError {
+    /// Why there is no leader to ask: that is the same for both.
+    fn from(error: ProposeError) -> ReadError {
+        match error {
+            ProposeError::NotLeader { leader, address } => ReadError::NotLeader { leader, address },
+            ProposeError::NoQuorum(lost) => ReadError::NoQuorum(lost.to_string()),
+            ProposeError::Stopped { reason } => ReadError::Stopped { reason },
+            error @ (ProposeError::Rejected(_) | ProposeError::Unknown | ProposeError::TooLarge { .. }) => {
+                ReadError::Stopped { reason: error.to_string().into() }
+            }
         }
     }
 }

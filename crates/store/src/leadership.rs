@@ -1,16 +1,21 @@
-//! Who leads, as one value that changes: followed from Raft's metrics.
+//! Who leads and who the managers are, as values that change: followed from Raft's metrics.
 //!
 //! `Leader` is published only when this manager has applied everything that was committed before it was
-//! elected: whoever acts on it starts from the current state.
+//! elected: whoever acts on it starts from the current state. A leader that fell silent is forgotten, which Raft itself
+//! does only when there is another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Raft, ReadPolicy, ServerState};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::error::reason;
+use crate::members::Members;
+use crate::network::Outside;
 use crate::raft::Types;
 use crate::state_machine::StateMachine;
 
@@ -37,41 +42,75 @@ pub enum Leadership {
     },
 }
 
-/// Follows Raft until it stops.
-pub(crate) async fn follow(raft: Raft<Types, StateMachine>, leadership: watch::Sender<Leadership>) {
+/// Where what is found is published.
+pub(crate) struct Published {
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) members: watch::Sender<Members>,
+}
+
+/// Follows Raft until it stops, and stops it if this manager must not go on.
+pub(crate) async fn follow(raft: Raft<Types, StateMachine>, outside: Arc<Outside>, published: Published) {
+    let Published { leadership, members } = published;
     let mut server = raft.server_metrics();
+    let mut stopping = std::pin::pin!(outside.stopping());
     loop {
-        let (state, term, leader) = {
+        let (state, term, leader, membership) = {
             let metrics = server.borrow_and_update();
-            (metrics.state, metrics.vote.leader_id.term, metrics.current_leader)
+            let membership = Members::of(&metrics.membership_config);
+            (metrics.state, metrics.vote.leader_id.term, metrics.current_leader, membership)
         };
+        publish_members(&outside, &members, membership);
         let current = match state {
             ServerState::Leader if *leadership.borrow() == (Leadership::Leader { term }) => Leadership::Leader { term },
             ServerState::Leader => match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
                 Ok(_) => Leadership::Leader { term },
                 Err(error) => {
                     tracing::debug!(%error, "elected, but not yet confirmed");
-                    tokio::time::sleep(RETRY).await;
+                    sleep(RETRY).await;
                     if matches!(error, openraft::errors::RaftError::APIError(_)) {
                         continue;
                     }
                     Leadership::Follower { leader: None }
                 }
             },
-            _ => Leadership::Follower { leader },
+            ServerState::Learner | ServerState::Follower | ServerState::Candidate | ServerState::Shutdown => {
+                Leadership::Follower { leader: leader.filter(|id| outside.contacts.leads(*id)) }
+            }
         };
+        // Nothing in Raft changes when a leader falls silent, or speaks again.
+        let look_again = matches!(current, Leadership::Follower { .. }) && leader.is_some();
         leadership.send_if_modified(|known| {
             let changed = *known != current;
             *known = current;
             changed
         });
-        if server.changed().await.is_err() {
-            break;
+        tokio::select! {
+            changed = server.changed() => if changed.is_err() { break },
+            () = sleep(outside.contacts.patience() / 4), if look_again => {}
+            () = &mut stopping => {
+                if let Err(error) = raft.shutdown().await {
+                    tracing::error!(%error, "Raft's task ended badly");
+                }
+                break;
+            }
         }
     }
-    let reason = match &raft.metrics().borrow_watched().running_state {
+    let reason = outside.stopped().unwrap_or_else(|| match &raft.metrics().borrow_watched().running_state {
         Ok(()) => "it was shut down".into(),
         Err(fatal) => reason(fatal),
-    };
+    });
     leadership.send_replace(Leadership::Stopped { reason });
+}
+
+fn publish_members(outside: &Outside, members: &watch::Sender<Members>, current: Members) {
+    members.send_if_modified(|known| {
+        let changed = *known != current;
+        if changed {
+            let addresses = current.addresses();
+            outside.presence.keep(&addresses.keys().copied().collect::<BTreeSet<_>>());
+            outside.set_addresses(addresses);
+            *known = current;
+        }
+        changed
+    });
 }

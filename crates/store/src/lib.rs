@@ -15,26 +15,38 @@
 
 mod backup;
 mod config;
+mod contacts;
 mod error;
 mod key;
 mod leadership;
 mod log_cache;
 mod log_store;
+mod members;
 mod metrics;
 mod network;
+mod peers;
+mod presence;
+mod propose;
+mod quorum;
 mod raft;
 mod rebirth;
+mod service;
 mod snapshot;
 mod state_machine;
 mod store;
 pub mod wal;
+mod wire;
 
 pub use backup::{BackupError, BackupHeader, read_backup, write_backup};
 pub use config::StoreConfig;
 pub use error::{InitializeError, ProposeError, ReadError, StoreError};
 pub use key::{DataKey, NoRandomness};
 pub use leadership::Leadership;
+pub use members::{ChangeMembersError, HandOverError, Members};
 pub use metrics::StoreMetrics;
+pub use peers::{Answer, GrpcPeers, NoPeers, PeerAddress, PeerNetwork};
+pub use quorum::{MissingManager, QuorumLost};
 pub use rebirth::{LocalState, Place, create_from, read_local};
+pub use service::PeerService;
 pub use snapshot::SnapshotError;
 pub use store::{Committed, Store};

@@ -64,6 +64,12 @@ impl LogStore {
         self.shared.has_proposals.load(Ordering::Relaxed)
     }
 
+    /// The last index that the log has, or had before it was purged.
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        let state = self.cache().state;
+        state.last.max(state.purged).map(|pos| pos.index)
+    }
+
     pub(crate) fn wal(&self) -> &Wal {
         &self.shared.wal
     }

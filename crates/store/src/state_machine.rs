@@ -29,8 +29,16 @@ pub(crate) struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     published: watch::Sender<Arc<Cluster>>,
+    published_index: watch::Sender<Option<u64>>,
     snapshots: Arc<Snapshots>,
     since_snapshot: Arc<SinceSnapshot>,
+}
+
+/// What the state machine publishes.
+pub(crate) struct Replica {
+    pub(crate) cluster: watch::Receiver<Arc<Cluster>>,
+    /// The last index that is in `cluster`; known after it.
+    pub(crate) applied: watch::Receiver<Option<u64>>,
 }
 
 /// How much log there is since the last snapshot.
@@ -99,23 +107,27 @@ impl StateMachine {
         loaded: Option<Loaded>,
         snapshots: Arc<Snapshots>,
         since_snapshot: Arc<SinceSnapshot>,
-    ) -> io::Result<(StateMachine, watch::Receiver<Arc<Cluster>>)> {
+    ) -> io::Result<(StateMachine, Replica)> {
         let (cluster, meta) = match loaded {
             Some(Loaded { meta, data }) => (decode_cluster(&data).map_err(Unreadable::Snapshot)?, meta),
             None => (Cluster::default(), SnapshotMeta::default()),
         };
-        let (published, watch) = watch::channel(Arc::new(cluster.clone()));
         let SnapshotMeta { last_log_id: applied, last_membership: membership } = meta;
-        Ok((StateMachine { cluster, applied, membership, published, snapshots, since_snapshot }, watch))
+        let (published, cluster_watch) = watch::channel(Arc::new(cluster.clone()));
+        let (published_index, applied_watch) = watch::channel(applied.map(|id| id.index));
+        let replica = Replica { cluster: cluster_watch, applied: applied_watch };
+        let machine =
+            StateMachine { cluster, applied, membership, published, published_index, snapshots, since_snapshot };
+        Ok((machine, replica))
     }
 
     fn publish(&self) -> Arc<Cluster> {
-        let current = Arc::clone(&self.published.borrow());
-        if current.version == self.cluster.version {
-            return current;
+        let mut cluster = Arc::clone(&self.published.borrow());
+        if cluster.version != self.cluster.version {
+            cluster = Arc::new(self.cluster.clone());
+            self.published.send_replace(Arc::clone(&cluster));
         }
-        let cluster = Arc::new(self.cluster.clone());
-        self.published.send_replace(Arc::clone(&cluster));
+        self.published_index.send_replace(self.applied.map(|id| id.index));
         cluster
     }
 

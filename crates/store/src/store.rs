@@ -5,43 +5,46 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
-use openraft::{Raft, ReadPolicy};
 use skep_model::{Change, Cluster};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::config::{StoreConfig, raft_config};
-use crate::error::{InitializeError, ProposeError, ReadError, StoreError};
-use crate::leadership::{Leadership, follow};
+use crate::error::{InitializeError, ProposeError, StoreError};
+use crate::leadership::{Leadership, Published, follow};
 use crate::log_store::LogStore;
+use crate::members::{HandOverError, Members};
 use crate::metrics::StoreMetrics;
-use crate::network::Managers;
-use crate::raft::{Member, Proposal, Types};
+use crate::network::{Managers, Outside};
+use crate::raft::{Member, Types};
 use crate::snapshot::Snapshots;
-use crate::state_machine::{SinceSnapshot, StateMachine};
+use crate::state_machine::{Replica, SinceSnapshot, StateMachine};
 use crate::wal::WalOptions;
-
-/// The most bytes that one proposal may have, encoded.
-const PROPOSAL_BYTES_MAX: usize = 4 << 20;
 
 /// A handle to the replicated cluster. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    raft: Raft<Types, StateMachine>,
-    raft_id: u64,
+pub(crate) struct Inner {
+    pub(crate) raft: Raft<Types, StateMachine>,
+    pub(crate) raft_id: u64,
     address: String,
-    log: LogStore,
+    pub(crate) log: LogStore,
     snapshots: Arc<Snapshots>,
     since_snapshot: Arc<SinceSnapshot>,
     cluster: watch::Receiver<Arc<Cluster>>,
-    leadership: watch::Receiver<Leadership>,
+    /// The last index that is in `cluster`.
+    pub(crate) applied: watch::Receiver<Option<u64>>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) members: watch::Receiver<Members>,
+    pub(crate) outside: Arc<Outside>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -60,27 +63,32 @@ struct Opened {
     snapshots: Arc<Snapshots>,
     since_snapshot: Arc<SinceSnapshot>,
     machine: StateMachine,
-    cluster: watch::Receiver<Arc<Cluster>>,
+    replica: Replica,
 }
 
 impl Store {
     /// Opens the store in its folder and starts Raft.
     ///
     /// A manager that is alone in its cluster leads it at once. One that belongs to no cluster waits to
-    /// be initialized.
+    /// be initialized, or for a leader that adds it.
     pub async fn open(config: StoreConfig) -> Result<Store, StoreError> {
         let files = config.clone();
         let opened =
             spawn_blocking(move || open_files(&files)).await.map_err(|error| StoreError::Raft(error.to_string()))??;
-        let Opened { log, snapshots, since_snapshot, machine, cluster } = opened;
+        let Opened { log, snapshots, since_snapshot, machine, replica: Replica { cluster, applied } } = opened;
         let raft_config = raft_config(&config, log.wal().metrics().last_sync)
             .validate()
             .map_err(|error| StoreError::Raft(error.to_string()))?;
-        let raft = Raft::new(config.raft_id, Arc::new(raft_config), Managers, log.clone(), machine)
+        let patience = Duration::from_millis(2 * raft_config.election_timeout_max);
+        let outside = Arc::new(Outside::new(config.raft_id, Arc::clone(&config.peers), patience));
+        let managers = Managers(Arc::clone(&outside));
+        let raft = Raft::new(config.raft_id, Arc::new(raft_config), managers, log.clone(), machine)
             .await
             .map_err(|error| StoreError::Raft(crate::error::chain(&error)))?;
 
         let (leading, leadership) = watch::channel(Leadership::Follower { leader: None });
+        let (listing, members) = watch::channel(Members::default());
+        let published = Published { leadership: leading, members: listing };
         let snapshotting = take_snapshots(
             raft.clone(),
             cluster.clone(),
@@ -88,7 +96,8 @@ impl Store {
             Arc::clone(&snapshots),
             config.snapshot_bytes_min,
         );
-        let tasks = vec![tokio::spawn(follow(raft.clone(), leading)), tokio::spawn(snapshotting)];
+        let tasks =
+            vec![tokio::spawn(follow(raft.clone(), Arc::clone(&outside), published)), tokio::spawn(snapshotting)];
         let inner = Inner {
             raft,
             raft_id: config.raft_id,
@@ -97,7 +106,10 @@ impl Store {
             snapshots,
             since_snapshot,
             cluster,
+            applied,
             leadership,
+            members,
+            outside,
             tasks: Mutex::new(tasks),
         };
         Ok(Store { inner: Arc::new(inner) })
@@ -135,26 +147,6 @@ impl Store {
         Arc::clone(&self.inner.cluster.borrow())
     }
 
-    /// A state with everything that was confirmed to anybody before this call.
-    pub async fn linearizable(&self) -> Result<Arc<Cluster>, ReadError> {
-        self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await?;
-        Ok(self.cluster())
-    }
-
-    /// Proposes changes, to be applied together or not at all; returns when they are.
-    ///
-    /// Any number of proposals may be under way; Raft writes what is waiting in one go.
-    pub async fn propose(&self, changes: Vec<Change>) -> Result<Committed, ProposeError> {
-        let bytes = skep_api::encode_changes(&changes);
-        drop(changes);
-        if bytes.len() > PROPOSAL_BYTES_MAX {
-            return Err(ProposeError::TooLarge { bytes: bytes.len(), limit: PROPOSAL_BYTES_MAX });
-        }
-        let written = self.inner.raft.client_write(Proposal(bytes.into())).await?;
-        written.data.result?;
-        Ok(Committed { revision: written.log_id.index, cluster: written.data.cluster })
-    }
-
     /// The latest applied state, whenever it changes.
     pub fn watch(&self) -> watch::Receiver<Arc<Cluster>> {
         self.inner.cluster.clone()
@@ -185,8 +177,21 @@ impl Store {
         asked.map_err(|fatal| ProposeError::Stopped { reason: crate::error::reason(&fatal) })
     }
 
-    /// Stops Raft, writes what is left, and waits for everything. Further calls fail as stopped.
+    /// Why this manager takes no part any more, if it does not.
+    pub(crate) fn stop_reason(&self) -> Option<Arc<str>> {
+        match &*self.inner.leadership.borrow() {
+            Leadership::Stopped { reason } => Some(Arc::clone(reason)),
+            Leadership::Leader { .. } | Leadership::Follower { .. } => self.inner.outside.stopped(),
+        }
+    }
+
+    /// Stops Raft, writes what is left, and waits for everything. Further calls fail as stopped. A leader hands over
+    /// first, if another voter answers.
     pub async fn shutdown(&self) {
+        match self.hand_over(None).await {
+            Ok(()) | Err(HandOverError::NotLeader | HandOverError::Nobody | HandOverError::Stopped { .. }) => {}
+            Err(error @ HandOverError::NotTaken { .. }) => tracing::warn!(%error, "stopping while leading"),
+        }
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::error!(%error, "Raft's task ended badly");
         }
@@ -215,9 +220,9 @@ fn open_files(config: &StoreConfig) -> Result<Opened, StoreError> {
     let (snapshots, loaded) = Snapshots::open(&config.dir.join("snapshots"), &config.key, found.purged)?;
     let snapshots = Arc::new(snapshots);
     let since_snapshot = Arc::new(SinceSnapshot::new(log.wal().clone(), found.bytes));
-    let (machine, cluster) =
+    let (machine, replica) =
         StateMachine::new(loaded, Arc::clone(&snapshots), Arc::clone(&since_snapshot)).map_err(StoreError::State)?;
-    Ok(Opened { log, snapshots, since_snapshot, machine, cluster })
+    Ok(Opened { log, snapshots, since_snapshot, machine, replica })
 }
 
 pub(crate) fn wal_options(config: &StoreConfig, lock: Option<Arc<File>>) -> WalOptions {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
-use skep_identity::{HandshakeError, Peer, TlsAcceptor, addresses};
+use skep_identity::{HandshakeError, TlsAcceptor, addresses};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -18,6 +18,7 @@ use crate::ca::{Ca, CaAdapter};
 use crate::control::{Control, ControlAdapter};
 use crate::dispatcher::{Dispatcher, DispatcherAdapter};
 use crate::local::{Local, LocalAdapter};
+use crate::peer::{Peer, PeerAdapter};
 use crate::roster::{Roster, RosterAdapter};
 use crate::rpc::Caller;
 
@@ -68,6 +69,11 @@ impl Server {
 
     pub fn roster(mut self, handler: Arc<impl Roster>) -> Self {
         self.routes = self.routes.add_service(RosterAdapter::routes(handler));
+        self
+    }
+
+    pub fn peer(mut self, handler: Arc<impl Peer>) -> Self {
+        self.routes = self.routes.add_service(PeerAdapter::routes(handler));
         self
     }
 
@@ -164,9 +170,9 @@ async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, cut: CancellationToken
     let (stream, peer) = acceptor.accept(tcp).await?;
     let (_, address) = addresses(&stream).map_err(HandshakeError::Tls)?;
     let caller = match peer {
-        Peer::Node(identity) => Caller::Member { identity, address },
-        Peer::Lapsed(identity) => Caller::Lapsed { identity, address },
-        Peer::Anonymous => Caller::Anonymous { address },
+        skep_identity::Peer::Node(identity) => Caller::Member { identity, address },
+        skep_identity::Peer::Lapsed(identity) => Caller::Lapsed { identity, address },
+        skep_identity::Peer::Anonymous => Caller::Anonymous { address },
     };
     Ok(Accepted::new(caller, connection::Stream::Tls(Box::new(stream)), cut))
 }
