@@ -58,10 +58,10 @@ impl<R> ControlService<R> {
             let hostname = cluster.nodes.values().find(of).map(|node| node.hostname().to_owned()).unwrap_or_default();
             if hostname.is_empty() { address.to_owned() } else { format!("{hostname} ({address})") }
         };
-        let missing: Vec<_> = lost.missing.iter().map(|(raft_id, address, _)| name(*raft_id, address)).collect();
+        let missing: Vec<_> = lost.missing.iter().map(|missing| name(missing.raft_id, &missing.address)).collect();
         format!(
             "too few managers answer, since {} s: no word from {}; what is shown is this manager's last knowledge",
-            lost.since.elapsed().as_secs(),
+            lost.age().as_secs(),
             missing.join(", ")
         )
     }

@@ -32,7 +32,7 @@ impl Membership {
         let advertise = advertise_address.or_else(|| self.config.advertise_address.clone());
         let advertise = advertise.map(by_interface).transpose().map_err(internal)?;
         let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
-        let mut member = self.member.lock().await;
+        let mut member = self.lock().await;
         self.refuse_member(member.as_ref())?;
         let identity = self.identity();
         let key = identity.key().map_err(|error| internal(error.into()))?;

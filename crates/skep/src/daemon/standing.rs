@@ -170,7 +170,7 @@ impl Seen {
         });
         let leaderless = member.store().is_some_and(|store| {
             matches!(*store.leadership().borrow(), Leadership::Follower { leader: None })
-                && store.quorum().is_some_and(|lost| lost.since.elapsed() > LEADERLESS)
+                && store.quorum().is_some_and(|lost| lost.age() > LEADERLESS)
         });
         let others = member.others();
         Seen { is_manager: member.store().is_some(), told, own_role, leaderless, tls: member.tls.clone(), others }
