@@ -126,6 +126,7 @@ mod tests {
                 description: Some(NodeDescription { hostname: format!("n{}", number + 1), ..Default::default() }),
                 status: NodeStatus { state: *state, ..NodeStatus::default() },
                 manager: None,
+                certificate: Default::default(),
             });
             cluster.nodes.insert(node.id, Arc::clone(&node));
             all.push(node);

@@ -26,10 +26,13 @@ pub mod rebirth;
 mod refusal;
 mod reports;
 mod resolve;
+mod role_news;
 pub mod roster;
 mod roster_service;
+mod rotation;
 mod sessions;
-mod standing;
+pub mod standing;
+pub mod trust;
 
 use std::sync::Arc;
 
@@ -45,7 +48,7 @@ pub use assignments::{AssignmentSet, assignments_for, delta};
 pub use clock::wall_clock;
 pub use resolve::{ImageResolver, ResolvedImage};
 
-use ca::CaService;
+pub use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
 use fellows::Fellows;
@@ -67,6 +70,7 @@ pub struct Manager<R> {
 impl<R: ImageResolver> Manager<R> {
     /// Starts the loops over an open store. `seed` must be random.
     pub fn start(store: Store, tls: &Tls, resolver: R, seed: u128) -> Self {
+        let clock = Arc::clone(tls.clock());
         let mut seeds = IdSource::from_seed(seed);
         let mut ids = || IdSource::from_seed(seeds.next_id::<()>().as_u128());
         let stop = CancellationToken::new();
@@ -79,13 +83,19 @@ impl<R: ImageResolver> Manager<R> {
             tokio::spawn(roster::keep(store.clone(), stop.clone())),
             tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), fellows, stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
+            tokio::spawn(rotation::watch(store.clone(), Arc::clone(&clock), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
         ];
-        let control =
-            ControlService { store: store.clone(), reach: Arc::clone(&reach), resolver, ids: Mutex::new(ids()) };
-        let ca = CaService { store: store.clone(), clock: Arc::clone(tls.clock()), ids: Mutex::new(ids()) };
+        let control = ControlService {
+            store: store.clone(),
+            reach: Arc::clone(&reach),
+            resolver,
+            ids: Mutex::new(ids()),
+            clock: Arc::clone(&clock),
+        };
+        let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
         let roster = RosterService { store: store.clone(), reach };
-        let dispatcher = DispatcherService { store, sessions, reports };
+        let dispatcher = DispatcherService { store, sessions, reports, clock };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }
@@ -100,6 +110,11 @@ impl<R: ImageResolver> Manager<R> {
     /// The control service, for the socket on this machine.
     pub fn control(&self) -> Arc<ControlService<R>> {
         Arc::clone(&self.control)
+    }
+
+    /// The own certificates' issuer.
+    pub fn ca(&self) -> Arc<CaService> {
+        Arc::clone(&self.ca)
     }
 
     /// Stops the loops; the store is its owner's to shut down.

@@ -97,7 +97,7 @@ pub async fn keep(store: Store, stop: CancellationToken) {
         let current = cluster.borrow_and_update().clone();
         let step = match leads {
             true => {
-                next_step(&current, &store.members(), &store.progress(), store.metrics().last_index, store.raft_id())
+                next_step(&current, &store.members(), &store.progress(), store.metrics().last_log_index.unwrap_or(0), store.raft_id())
             }
             false => None,
         };
@@ -169,6 +169,7 @@ mod tests {
                 description: None,
                 status: NodeStatus::default(),
                 manager: Some(ManagerStatus { raft_id: *raft_id, address: format!("m{raft_id}:7377") }),
+                certificate: Default::default(),
             };
             cluster.nodes.insert(id, Arc::new(node));
         }

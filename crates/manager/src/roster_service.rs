@@ -14,6 +14,7 @@ use crate::clock::wall_clock;
 use crate::presence;
 use crate::reach::Reach;
 use crate::refusal::not_written;
+use crate::role_news::addresses;
 
 /// How long a manager that leaves waits to be out of Raft's list.
 const LEAVE_WAIT: Duration = Duration::from_secs(30);
@@ -122,14 +123,10 @@ fn known(cluster: &Cluster, id: NodeId) -> Result<&Node, Refusal> {
 }
 
 /// What the cluster takes a node for. One that is to be a worker stays a manager until Raft's list is without it.
-pub fn standing_of(cluster: &Cluster, node: &Node) -> NodeStanding {
-    let managers = cluster.nodes.values().filter_map(|node| node.manager.as_ref());
+fn standing_of(cluster: &Cluster, node: &Node) -> NodeStanding {
     let role = if node.manager.is_some() { Role::Manager } else { node.spec.role };
-    NodeStanding {
-        role,
-        raft_id: node.manager.as_ref().map(|manager| manager.raft_id),
-        managers: managers.map(|manager| manager.address.clone()).collect(),
-    }
+    let raft_id = node.manager.as_ref().map(|manager| manager.raft_id);
+    NodeStanding { role, raft_id, managers: addresses(cluster) }
 }
 
 /// `host:port` with the host that the caller was seen at, if it names none.
