@@ -52,6 +52,7 @@ use node::{Node, NodeSettings};
 use relay::Relay;
 use remembered::Remembered;
 use reporter::Reporter;
+pub use session::ManagersWord;
 use session::SessionSetup;
 use task::files::SecretStore;
 use worker::Worker;
@@ -85,6 +86,10 @@ pub struct AgentConfig {
     pub volumes: VolumeStore,
     /// Limits that this kernel cannot hold, in words.
     pub warnings: Vec<String>,
+    /// Of this machine's boot and this run folder, and of no other: a copy of the node on another machine has another.
+    pub instance: String,
+    /// Where what managers say of trust and time goes.
+    pub word: watch::Sender<ManagersWord>,
     /// Must be random.
     pub seed: u128,
 }
@@ -130,7 +135,8 @@ impl Agent {
     /// Opens what the node keeps and starts the session; a manager need not answer yet.
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, address, pool, .. } = config;
-        let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, seed, .. } = config;
+        let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, .. } = config;
+        let AgentConfig { instance, word, seed, .. } = config;
         let identity = tls.identity();
         let containers = data_dir.join("containers");
         std::fs::create_dir_all(&containers).map_err(|source| AgentError::Folder { path: containers, source })?;
@@ -171,6 +177,8 @@ impl Agent {
             reporter: reporter.clone(),
             leases: leases.clone(),
             warnings,
+            instance,
+            word,
             connected: connected_sender,
             standing: standing_sender,
             leave: leave.clone(),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use skep_api::{
     AgentMessage, Connection, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, RefusalKind,
-    Standing,
+    Standing, TrustUpdate,
 };
 use skep_identity::Tls;
-use skep_model::IdSource;
+use skep_model::{IdSource, Timestamp};
 use skep_runtime::boottime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -42,6 +42,17 @@ const LEAVING_WAIT: Duration = Duration::from_secs(1);
 /// Messages that wait for a manager that is slow to read.
 const QUEUE: usize = 256;
 
+/// A manager's clock that differs by more than this is worth a word to the operator.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
+
+/// What managers said of this node's trust and time.
+#[derive(Debug, Clone, Default)]
+pub struct ManagersWord {
+    pub trust: Option<TrustUpdate>,
+    /// In words for the node's operator; none while the clocks agree.
+    pub clock: Option<String>,
+}
+
 /// What a session is opened with.
 pub struct SessionSetup {
     pub tls: Tls,
@@ -51,6 +62,9 @@ pub struct SessionSetup {
     pub reporter: Reporter,
     pub leases: Leases,
     pub warnings: Vec<String>,
+    /// The machine's boot, for telling copies of a node apart.
+    pub instance: String,
+    pub word: watch::Sender<ManagersWord>,
     pub connected: watch::Sender<bool>,
     pub standing: watch::Sender<Option<Standing>>,
     /// Cancelled before the stop of a node that ceases to be a member.
@@ -160,9 +174,19 @@ async fn open(
     let client = DispatcherClient::new(connection);
     let (to_manager, outgoing) = mpsc::channel(QUEUE);
     let description = describe(&setup.warnings);
-    let hello = Hello { protocol: DISPATCH_PROTOCOL, description, address: setup.address.clone(), revision };
+    let hello = Hello {
+        protocol: DISPATCH_PROTOCOL,
+        description,
+        address: setup.address.clone(),
+        revision,
+        instance: setup.instance.clone(),
+    };
     to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
-    let messages = client.session(ReceiverStream::new(outgoing)).await?;
+    let messages = client.session(ReceiverStream::new(outgoing)).await.inspect_err(|refusal| {
+        if refusal.kind == RefusalKind::Lapsed {
+            setup.tls.ask_renewal();
+        }
+    })?;
     Ok((to_manager, messages))
 }
 
@@ -249,6 +273,7 @@ async fn take(
         ManagerMessage::Welcome(welcome) => {
             heart.abort_all();
             heart.spawn(beat(to_manager.clone(), welcome.heartbeat_period));
+            compare_clocks(setup, welcome.time);
             setup.managers.told(welcome.managers);
         }
         ManagerMessage::Standing(standing) => {
@@ -263,6 +288,25 @@ async fn take(
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
         ManagerMessage::LeaseGrant(grant) => setup.leases.take(&grant),
+        ManagerMessage::Trust(update) => setup.word.send_modify(|word| word.trust = Some(update)),
     }
     Ok(())
+}
+
+/// Neither clock is believed more than the other: which one is wrong, its operator sees.
+fn compare_clocks(setup: &SessionSetup, managers: Timestamp) {
+    let own = setup.tls.clock().now();
+    let (difference, side) = match own > managers {
+        true => (own.0 - managers.0, "ahead of"),
+        false => (managers.0 - own.0, "behind"),
+    };
+    let difference = Duration::from_nanos(difference);
+    let words = (difference > CLOCK_DIFFERENCE_MAX).then(|| {
+        let minutes = difference.as_secs() / 60;
+        format!("this node's clock is {minutes} min {side} its manager's: check time synchronisation (NTP) on both")
+    });
+    if let Some(words) = &words {
+        tracing::warn!("{words}");
+    }
+    setup.word.send_modify(|word| word.clock = words);
 }

@@ -37,6 +37,7 @@ pub use failure::Failure;
 pub use plan::{ExecPlan, Plan};
 pub use recovery::{Liveness, Lost, SUPERVISOR_LOST};
 pub use signal::Signal;
+pub use sys::clock::is_synchronised as clock_is_synchronised;
 pub use warden::LEASE_RAN_OUT;
 pub use wire::{Event, State};
 
