@@ -25,5 +25,12 @@ pub fn describe(warnings: &[String]) -> NodeDescription {
         engine_labels: Default::default(),
         kernel: text(uname.release()),
         missing_features: warnings.to_vec(),
+        level: own_level(),
     }
+}
+
+/// The feature level of this build. `SKEP_LEVEL` lets a debug build stand for a neighbouring version in tests.
+pub fn own_level() -> u32 {
+    let pretended = std::env::var("SKEP_LEVEL").ok().filter(|_| cfg!(debug_assertions));
+    pretended.and_then(|level| level.parse().ok()).unwrap_or(skep_model::FEATURE_LEVEL)
 }

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use describe::describe;
+pub use describe::{describe, own_level};
 pub use node::chain;
 pub use reporter::Known;
 pub use task::prepare::credentials;

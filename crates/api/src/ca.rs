@@ -14,6 +14,8 @@ pub struct IssueRequest {
     /// PKCS#10, DER.
     pub csr: Bytes,
     pub availability: Availability,
+    /// The feature level of the node's skep.
+    pub level: u32,
 }
 
 impl std::fmt::Debug for IssueRequest {
@@ -38,7 +40,7 @@ pub struct IssuedCertificate {
     pub role: Role,
 }
 
-message!(IssueRequest = IssueRequest { token, csr, availability });
+message!(IssueRequest = IssueRequest { token, csr, availability, level });
 message!(RenewRequest = RenewRequest { csr });
 message!(IssuedCertificate = IssuedCertificate { certificate, authorities, node, role });
 

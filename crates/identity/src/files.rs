@@ -1,4 +1,5 @@
-//! A node's identity on disk: `<data>/identity/key.pem` and `certificate.pem` (the certificate, then the trusted CAs).
+//! A node's identity on disk: `<data>/identity/key.pem` and `certificate.pem` (the certificate, then the trusted CAs);
+//! on managers `raft.key` too. With autolock, `locked` stands in the place of both keys.
 //!
 //! Two files, each replaced as a whole, and a renewal touches only the second: a crash at any point leaves a pair that
 //! fits together. The key is made before the node asks for its first certificate, so an interrupted join goes on with
@@ -11,9 +12,12 @@ use std::path::{Path, PathBuf};
 
 use crate::credentials::{Credentials, CredentialsError};
 use crate::key::{KeyError, NodeKey};
+use crate::lock::{LockError, LockedKeys, ManagerKeys};
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "certificate.pem";
+const DATA_KEY: &str = "raft.key";
+const LOCKED: &str = "locked";
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -36,6 +40,16 @@ pub enum FileError {
         #[source]
         source: CredentialsError,
     },
+    #[error("`{}` is not usable", path.display())]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: LockError,
+    },
+    #[error("`{}` is not a key of 32 bytes", path.display())]
+    DataKey { path: PathBuf },
+    #[error("this manager's keys are locked: run `skep unlock`")]
+    Locked,
     #[error("`{}` is missing, although `{}` exists: restore it, or run `skep leave --force` and join again", missing.display(), beside.display())]
     HalfThere { missing: PathBuf, beside: PathBuf },
 }
@@ -61,6 +75,17 @@ impl IdentityDir {
         let Some(key) = self.load_key()? else {
             return Err(FileError::HalfThere { missing: key_path, beside: chain_path });
         };
+        Self::credentials(key, chain, chain_path)
+    }
+
+    /// As [`load`](Self::load), where the node's key is not in its file: of a manager that was unlocked.
+    pub fn load_with(&self, key: NodeKey) -> Result<Option<Credentials>, FileError> {
+        let path = self.path.join(CERTIFICATE);
+        let Some(chain) = read(&path)? else { return Ok(None) };
+        Self::credentials(key, chain, path)
+    }
+
+    fn credentials(key: NodeKey, chain: String, chain_path: PathBuf) -> Result<Option<Credentials>, FileError> {
         let credentials = Credentials::from_chain(key, chain)
             .map_err(|source| FileError::Credentials { path: chain_path, source })?;
         Ok(Some(credentials))
@@ -83,7 +108,8 @@ impl IdentityDir {
         self.create()?;
         let key = self.path.join(KEY);
         let pem = credentials.key().to_pem();
-        if read(&key)?.as_deref() != Some(pem.as_str()) {
+        // A locked key stays in the locked file alone.
+        if self.locked()?.is_none() && read(&key)?.as_deref() != Some(pem.as_str()) {
             write_private(&key, pem.as_bytes())?;
         }
         write_private(&self.path.join(CERTIFICATE), credentials.chain_pem().as_bytes())
@@ -91,7 +117,7 @@ impl IdentityDir {
 
     /// Forgets the node's identity: the certificate first, so that what is left is never half of one.
     pub fn remove(&self) -> Result<(), FileError> {
-        for name in [CERTIFICATE, KEY] {
+        for name in [CERTIFICATE, KEY, DATA_KEY, LOCKED] {
             let path = self.path.join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -106,7 +132,62 @@ impl IdentityDir {
         }
     }
 
+    /// A manager's data key, or none before its first store.
+    pub fn data_key(&self) -> Result<Option<[u8; 32]>, FileError> {
+        if self.locked()?.is_some() {
+            return Err(FileError::Locked);
+        }
+        let path = self.path.join(DATA_KEY);
+        match fs::read(&path) {
+            Ok(bytes) => bytes.try_into().map(Some).map_err(|_| FileError::DataKey { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    pub fn store_data_key(&self, key: &[u8; 32]) -> Result<(), FileError> {
+        self.create()?;
+        write_private(&self.path.join(DATA_KEY), key)
+    }
+
+    /// The keys of a manager that autolock locked; none if they are in the clear.
+    pub fn locked(&self) -> Result<Option<LockedKeys>, FileError> {
+        let path = self.path.join(LOCKED);
+        match fs::read(&path) {
+            Ok(bytes) => LockedKeys::read(bytes).map(Some).map_err(|source| FileError::Lock { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Puts a locked file in the place of the keys in the clear, or of another locked file.
+    pub fn lock(&self, locked: &LockedKeys) -> Result<(), FileError> {
+        write_private(&self.path.join(LOCKED), locked.bytes())?;
+        for name in [KEY, DATA_KEY] {
+            let path = self.path.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(error)),
+                _ => {}
+            }
+        }
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.path))
+    }
+
+    /// Puts the keys back in the clear, and removes the locked file.
+    pub fn release(&self, keys: &ManagerKeys) -> Result<(), FileError> {
+        write_private(&self.path.join(KEY), keys.node_key.to_pem().as_bytes())?;
+        write_private(&self.path.join(DATA_KEY), &keys.data_key)?;
+        let path = self.path.join(LOCKED);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     fn load_key(&self) -> Result<Option<NodeKey>, FileError> {
+        if self.locked()?.is_some() {
+            return Err(FileError::Locked);
+        }
         let path = self.path.join(KEY);
         read(&path)?.map(|pem| NodeKey::from_pem(&pem).map_err(|source| FileError::Key { path, source })).transpose()
     }

@@ -20,6 +20,7 @@ mod connect;
 mod credentials;
 mod files;
 mod key;
+mod lock;
 mod pinned;
 mod tls;
 mod token;
@@ -33,6 +34,7 @@ pub use connect::{
 pub use credentials::{Credentials, CredentialsError};
 pub use files::{FileError, IdentityDir, write_private};
 pub use key::{KeyError, NodeKey};
+pub use lock::{LockError, LockedKeys, ManagerKeys, UnlockKey, UnlockKeyError};
 pub use pinned::JoinConnector;
 pub use tls::{Tls, TlsChanges};
 pub use token::{JoinToken, JoinTokenError, SecretHash};

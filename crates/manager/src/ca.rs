@@ -24,6 +24,10 @@ impl Ca for CaService {
             let message = "this version of skep runs one manager; join the node as a worker with the worker token";
             return Err(Refusal::new(RefusalKind::Unsupported, message));
         }
+        if role == Role::Manager {
+            crate::levels::refuse_older(&self.store.cluster(), request.level, "of this node")
+                .map_err(|message| Refusal::new(RefusalKind::Unsupported, message))?;
+        }
         let id: NodeId = self.ids.lock().await.next_id();
         let issued = self.sign(&config, &request.csr, id, role)?;
         let spec = NodeSpec { role, availability: request.availability, ..NodeSpec::default() };

@@ -19,6 +19,10 @@ pub struct ClusterConfig {
     pub join_tokens: JoinTokenHashes,
     /// The next Raft node number; numbers are never used twice.
     pub next_raft_id: u64,
+    /// What managers' keys are locked with; absent while `spec.autolock` is off.
+    pub unlock_key: Option<String>,
+    /// The feature level that every manager has: see [`crate::FEATURE_LEVEL`].
+    pub level: u32,
 }
 
 impl std::fmt::Debug for ClusterConfig {
@@ -44,6 +48,8 @@ pub struct ClusterSpec {
     pub address_pool: Ipv4Net,
     /// Prefix length of such a subnet.
     pub subnet_prefix: u8,
+    /// Whether a manager that starts waits for the unlock key.
+    pub autolock: bool,
 }
 
 impl Default for ClusterSpec {
@@ -54,6 +60,7 @@ impl Default for ClusterSpec {
             node_certificate_validity: Duration::from_secs(90 * 24 * 3600),
             address_pool: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 64, 0, 0), 10),
             subnet_prefix: 18,
+            autolock: false,
         }
     }
 }

@@ -14,6 +14,7 @@ mod config;
 mod constraint;
 mod content;
 mod id;
+mod level;
 mod network;
 mod node;
 mod service;
@@ -30,6 +31,7 @@ pub use config::{ClusterConfig, ClusterSpec, JoinTokenHashes};
 pub use content::{Config, ContentDigest, ContentRevision, Contents, Secret};
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId};
 pub use id::{Id, IdSource, ParseIdError};
+pub use level::{FEATURE_LEVEL, Feature};
 pub use network::Network;
 pub use node::{
     Availability, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec, NodeState, NodeStatus,

@@ -63,6 +63,8 @@ pub struct NodeDescription {
     pub kernel: String,
     /// Limits that this kernel cannot hold, in words for its operator ("memory controller is off: …").
     pub missing_features: Vec<String>,
+    /// The feature level of its skep; 0 of builds that knew none.
+    pub level: u32,
 }
 
 /// An operating system and processor in Go's names (`linux`, `amd64`, `arm64`, `arm` with `v7`).

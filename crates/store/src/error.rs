@@ -39,6 +39,12 @@ pub enum StoreError {
     /// The snapshot was read, but not understood.
     #[error("cannot restore the cluster's state")]
     State(#[source] io::Error),
+    /// A new store would replace another.
+    #[error("`{path}` holds a store already")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Raft does not start.
     #[error("cannot start Raft: {0}")]
     Raft(String),

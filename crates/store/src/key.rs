@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     Segment(u64),
     /// A snapshot file, by the random salt in its header.
     Snapshot([u8; 16]),
+    /// A backup, by the random salt in its header.
+    Backup([u8; 16]),
 }
 
 /// A derived key: seals and opens the messages of one file.
@@ -81,6 +83,7 @@ impl DataKey {
         let (label, context): (&[u8], Vec<u8>) = match purpose {
             Purpose::Segment(seq) => (b"skep log segment", seq.to_le_bytes().to_vec()),
             Purpose::Snapshot(salt) => (b"skep snapshot", salt.to_vec()),
+            Purpose::Backup(salt) => (b"skep backup", salt.to_vec()),
         };
         let mut key = [0; 32];
         self.expand(&[label, b" key ", &context], &mut key);

@@ -13,6 +13,7 @@
 //! Invariant: a proposal that was answered is on the disks of a quorum of managers.
 //! Invariant: a store where nothing happens writes nothing.
 
+mod backup;
 mod config;
 mod error;
 mod key;
@@ -22,15 +23,18 @@ mod log_store;
 mod metrics;
 mod network;
 mod raft;
+mod rebirth;
 mod snapshot;
 mod state_machine;
 mod store;
 pub mod wal;
 
+pub use backup::{BackupError, BackupHeader, read_backup, write_backup};
 pub use config::StoreConfig;
 pub use error::{InitializeError, ProposeError, ReadError, StoreError};
 pub use key::{DataKey, NoRandomness};
 pub use leadership::Leadership;
 pub use metrics::StoreMetrics;
+pub use rebirth::{LocalState, Place, create_from, read_local};
 pub use snapshot::SnapshotError;
 pub use store::{Committed, Store};

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::log_cache::{LogCache, Lookup};
 use crate::raft::{Entry, LogId, Types, Voted, ballot_of, entry_of, log_id_of, pos_of, record_of, vote_of};
-use crate::wal::{Completion, EntryRecord, PayloadKind, Record, Wal, WalError, WalHalted, WalOptions};
+use crate::wal::{Checkpoint, Completion, EntryRecord, PayloadKind, Record, Wal, WalError, WalHalted, WalOptions};
 
 /// What one read for a follower returns at most, in bytes.
 const READ_BYTES: usize = 2 << 20;
@@ -66,6 +66,19 @@ impl LogStore {
 
     pub(crate) fn wal(&self) -> &Wal {
         &self.shared.wal
+    }
+
+    /// Vote, committed, purged and last place.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        self.cache().state
+    }
+
+    /// Every entry from `from` on, read from disk. Blocking.
+    pub(crate) fn read_to_end(&self, from: u64) -> io::Result<Vec<EntryRecord>> {
+        let Lookup { on_disk, entries } = self.cache().lookup(from, u64::MAX, usize::MAX);
+        let mut records = self.read_disk(on_disk.start, on_disk.end, Limit::None)?;
+        records.extend(entries);
+        Ok(records)
     }
 
     fn cache(&self) -> MutexGuard<'_, LogCache> {

@@ -204,25 +204,8 @@ impl Snapshots {
         fill_random(&mut salt)?;
         let header = encode_header(&self.key, salt, meta);
         let key = self.key.derive(Purpose::Snapshot(salt));
-        let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(io_error("write", path));
-        put(&header)?;
-        let mut chunks = data.chunks(CHUNK).peekable();
-        let mut number = 0;
-        loop {
-            let mut chunk = chunks.next().unwrap_or_default().to_vec();
-            let last = chunks.peek().is_none();
-            let mut length = u32::try_from(chunk.len()).expect("a chunk is small");
-            if last {
-                length |= LAST;
-            }
-            key.seal(nonce(number), &context(&header, length), &mut chunk, 0);
-            put(&length.to_le_bytes())?;
-            put(&chunk)?;
-            number += 1;
-            if last {
-                return Ok(());
-            }
-        }
+        let written = out.write_all(&header).and_then(|()| write_chunks(out, &key, &header, data));
+        written.map_err(io_error("write", path))
     }
 
     fn read(&self, path: &Path) -> Result<Loaded, SnapshotError> {
@@ -284,7 +267,29 @@ fn decode_header(mut fields: &[u8]) -> Result<Header, String> {
     Ok(header)
 }
 
-fn read_chunks(key: &FileKey, header: &[u8], mut input: &[u8]) -> Result<Bytes, String> {
+/// Writes `data` in sealed chunks behind `header`, which the seals cover.
+pub(crate) fn write_chunks(out: &mut impl Write, key: &FileKey, header: &[u8], data: &[u8]) -> io::Result<()> {
+    let mut chunks = data.chunks(CHUNK).peekable();
+    let mut number = 0;
+    loop {
+        let mut chunk = chunks.next().unwrap_or_default().to_vec();
+        let last = chunks.peek().is_none();
+        let mut length = u32::try_from(chunk.len()).expect("a chunk is small");
+        if last {
+            length |= LAST;
+        }
+        key.seal(nonce(number), &context(header, length), &mut chunk, 0);
+        out.write_all(&length.to_le_bytes())?;
+        out.write_all(&chunk)?;
+        number += 1;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// What [`write_chunks`] wrote; what is wrong otherwise.
+pub(crate) fn read_chunks(key: &FileKey, header: &[u8], mut input: &[u8]) -> Result<Bytes, String> {
     let mut data = Vec::with_capacity(input.len());
     let mut number = 0;
     loop {

@@ -109,18 +109,6 @@ impl StateMachine {
         Ok((StateMachine { cluster, applied, membership, published, snapshots, since_snapshot }, watch))
     }
 
-    fn apply_proposal(&mut self, proposal: &Proposal, index: u64) -> io::Result<Result<(), Rejection>> {
-        let changes = decode_changes(&proposal.0).map_err(|source| Unreadable::Proposal { index, source })?;
-        let mut next = self.cluster.clone();
-        for change in &changes {
-            if let Err(rejection) = next.apply(change, index) {
-                return Ok(Err(rejection));
-            }
-        }
-        self.cluster = next;
-        Ok(Ok(()))
-    }
-
     fn publish(&self) -> Arc<Cluster> {
         let current = Arc::clone(&self.published.borrow());
         if current.version == self.cluster.version {
@@ -134,6 +122,23 @@ impl StateMachine {
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
     }
+}
+
+/// Applies all changes of a proposal, or none if one of them is refused.
+pub(crate) fn apply_proposal(
+    cluster: &mut Cluster,
+    proposal: &Proposal,
+    index: u64,
+) -> io::Result<Result<(), Rejection>> {
+    let changes = decode_changes(&proposal.0).map_err(|source| Unreadable::Proposal { index, source })?;
+    let mut next = cluster.clone();
+    for change in &changes {
+        if let Err(rejection) = next.apply(change, index) {
+            return Ok(Err(rejection));
+        }
+    }
+    *cluster = next;
+    Ok(Ok(()))
 }
 
 impl RaftStateMachine<Types> for StateMachine {
@@ -157,7 +162,7 @@ impl RaftStateMachine<Types> for StateMachine {
                     self.membership = StoredMembership::new(Some(entry.log_id), members.clone());
                     Ok(())
                 }
-                EntryPayload::Normal(proposal) => self.apply_proposal(proposal, entry.log_id.index)?,
+                EntryPayload::Normal(proposal) => apply_proposal(&mut self.cluster, proposal, entry.log_id.index)?,
             };
             self.applied = Some(entry.log_id);
             answers.extend(responder.map(|responder| (responder, result)));

@@ -208,16 +208,7 @@ impl Store {
 
 fn open_files(config: &StoreConfig) -> Result<Opened, StoreError> {
     let lock = lock(&config.dir)?;
-    let options = WalOptions {
-        dir: config.dir.join("log"),
-        disk: Arc::clone(&config.disk),
-        key: config.key.clone(),
-        node: config.raft_id,
-        segment_bytes: config.segment_bytes,
-        keep_bytes: config.cache_bytes,
-        lock: Some(Arc::new(lock)),
-    };
-    let (log, found) = LogStore::open(options)?;
+    let (log, found) = LogStore::open(wal_options(config, Some(Arc::new(lock))))?;
     if let Some((path, offset)) = &found.torn {
         tracing::warn!(path = %path.display(), offset, "dropped a write that was interrupted before it was confirmed");
     }
@@ -229,7 +220,19 @@ fn open_files(config: &StoreConfig) -> Result<Opened, StoreError> {
     Ok(Opened { log, snapshots, since_snapshot, machine, cluster })
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
+pub(crate) fn wal_options(config: &StoreConfig, lock: Option<Arc<File>>) -> WalOptions {
+    WalOptions {
+        dir: config.dir.join("log"),
+        disk: Arc::clone(&config.disk),
+        key: config.key.clone(),
+        node: config.raft_id,
+        segment_bytes: config.segment_bytes,
+        keep_bytes: config.cache_bytes,
+        lock,
+    }
+}
+
+pub(crate) fn lock(dir: &Path) -> Result<File, StoreError> {
     let failed = |source| StoreError::Folder { path: dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let file = File::options().create(true).append(true).open(dir.join("lock")).map_err(failed)?;

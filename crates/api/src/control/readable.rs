@@ -56,7 +56,7 @@ impl Element for Readable {
 }
 
 fn cluster(config: &ClusterConfig) -> ClusterConfig {
-    ClusterConfig { ca_key: String::new(), join_tokens: JoinTokenHashes::default(), ..config.clone() }
+    ClusterConfig { ca_key: String::new(), join_tokens: JoinTokenHashes::default(), unlock_key: None, ..config.clone() }
 }
 
 fn bare_secret(secret: &Secret) -> Secret {

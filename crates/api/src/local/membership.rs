@@ -26,6 +26,8 @@ pub struct LocalInfo {
     pub containers_running: u64,
     /// What this machine cannot do, in words for its operator.
     pub warnings: Vec<String>,
+    /// Whether this is a manager that waits for the unlock key.
+    pub locked: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,6 +42,8 @@ pub struct InitRequest {
     /// Makes a cluster of one out of what this manager has, when the others are lost for good.
     pub force_new_cluster: bool,
     pub node_labels: Labels,
+    /// Whether managers that start wait for an unlock key.
+    pub autolock: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct Initialized {
     /// The only time that the tokens are shown; later ones come from a rotation.
     pub worker_token: String,
     pub manager_token: String,
+    /// With autolock: what managers are unlocked with.
+    pub unlock_key: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -98,13 +104,21 @@ message!(
         advertise_address,
         containers_running,
         warnings,
+        locked,
     }
 );
 message!(
-    InitRequest =
-        InitRequest { advertise_address, listen_address, address_pool, subnet_prefix, force_new_cluster, node_labels }
+    InitRequest = InitRequest {
+        advertise_address,
+        listen_address,
+        address_pool,
+        subnet_prefix,
+        force_new_cluster,
+        node_labels,
+        autolock,
+    }
 );
-message!(Initialized = Initialized { node, cluster, advertise_address, worker_token, manager_token });
+message!(Initialized = Initialized { node, cluster, advertise_address, worker_token, manager_token, unlock_key });
 message!(JoinRequest = JoinRequest { token, managers, advertise_address, listen_address, availability });
 message!(Joined = Joined { node, cluster, role });
 message!(LeaveRequest = LeaveRequest { force, remove_volumes });

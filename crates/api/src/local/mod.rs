@@ -1,8 +1,12 @@
 //! What the command line asks of the daemon on its own machine.
 
+mod disaster;
 mod listing;
 mod membership;
 
+pub use disaster::{
+    BackupPart, BackupRequest, RecoverRequest, Recovered, RestoreOptions, RestorePart, Restored, UnlockRequest,
+};
 pub use listing::{
     ArchiveChunk, ContainerList, ContainerSummary, ImageList, ImageLoaded, ImageRemoved, ImageSummary, LayerProgress,
     ListContainersRequest, PullImageRequest, PullProgress, RemoveImageRequest, RemoveVolumeRequest, VolumeList,
@@ -22,6 +26,10 @@ service! {
         [Local] join(JoinRequest) -> Joined;
         /// Leaves the cluster and removes what skep put on this machine; named volumes stay unless asked for.
         [Local] leave(LeaveRequest) -> Left;
+        /// Opens the keys of a manager that autolock locked, and goes on as that manager.
+        [Local] unlock(UnlockRequest) -> ();
+        /// Makes a cluster of one out of what this manager has, when most managers are lost for good.
+        [Local] recover(RecoverRequest) -> Recovered;
         [Local] list_images(()) -> ImageList;
         [Local] remove_image(RemoveImageRequest) -> ImageRemoved;
         [Local] list_volumes(()) -> VolumeList;
@@ -29,12 +37,16 @@ service! {
         [Local] list_containers(ListContainersRequest) -> ContainerList;
     }
     down {
+        /// The whole cluster.
+        [Local] backup(BackupRequest) -> stream BackupPart as BackupStream;
         /// Progress, and `Done` as the last.
         [Local] pull_image(PullImageRequest) -> stream PullProgress as PullImageStream;
     }
     up {
         /// An image archive (`docker save` or OCI layout, as a tar), in pieces of any size.
         [Local] load_image(stream ArchiveChunk) -> ImageLoaded;
+        /// Makes this node the one manager of the cluster that a backup holds.
+        [Local] restore(stream RestorePart) -> Restored;
     }
     both {}
 }

@@ -13,8 +13,16 @@ enumeration!(Role = Role { Worker, Manager });
 enumeration!(Membership = Membership { Pending, Accepted });
 enumeration!(Availability = Availability { Active, Pause, Drain });
 message!(
-    NodeDescription =
-        NodeDescription { hostname, platforms, resources, engine_version, engine_labels, kernel, missing_features }
+    NodeDescription = NodeDescription {
+        hostname,
+        platforms,
+        resources,
+        engine_version,
+        engine_labels,
+        kernel,
+        missing_features,
+        level,
+    }
 );
 message!(Platform = Platform { os, architecture, variant });
 message!(NodeResources = NodeResources { nano_cpus, memory });

@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
-use skep_identity::{CaError, ClusterCa, Credentials, CredentialsError, FileError, IdentityDir, NodeKey};
+use skep_identity::{
+    CaError, ClusterCa, Credentials, CredentialsError, FileError, IdentityDir, ManagerKeys, NodeKey, UnlockKey,
+};
 use skep_model::{ClusterId, NodeId, Role};
 
 use crate::support::{DAY, ca, days_ago, member, now};
@@ -87,5 +89,41 @@ fn no_certificate_outlives_its_ca() -> Result<()> {
     let ca = ClusterCa::create(ClusterId::from_u128(1), days_ago(20 * 365 - 10))?;
     let credentials = member(&ca, 5, Role::Worker);
     assert!(credentials.remaining(now()) < 11 * DAY);
+    Ok(())
+}
+
+#[test]
+fn locked_keys_stand_in_the_place_of_the_open_ones_until_they_are_released() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let dir = IdentityDir::new(data.path());
+    let ca = ca(1);
+    let key = dir.key()?;
+    let certificate = ca.issue(&key.request()?, NodeId::from_u128(2), Role::Manager, now(), DAY)?;
+    let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
+    dir.store(&credentials)?;
+    dir.store_data_key(&[9; 32])?;
+    let keys = ManagerKeys { data_key: [9; 32], node_key: dir.key()? };
+    let (first, second) = (UnlockKey::generate()?, UnlockKey::generate()?);
+    for unlock in [&first, &second] {
+        dir.lock(&keys.lock(unlock, now())?)?;
+        assert!(matches!(dir.load(), Err(FileError::Locked)) && matches!(dir.key(), Err(FileError::Locked)));
+        assert!(matches!(dir.data_key(), Err(FileError::Locked)));
+        // A renewed certificate must not bring the key back in the clear.
+        dir.store(&credentials)?;
+        let mut names: Vec<_> = std::fs::read_dir(data.path().join("identity"))?
+            .map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap()))
+            .collect::<Result<_, _>>()?;
+        names.sort();
+        assert_eq!(names, ["certificate.pem", "locked"]);
+        let opened = dir.locked()?.unwrap().unlock(unlock)?;
+        assert_eq!(opened.data_key, [9; 32]);
+        assert!(dir.load_with(opened.node_key)?.is_some());
+    }
+    assert!(dir.locked()?.unwrap().unlock(&first).is_err());
+    dir.release(&keys)?;
+    assert!(dir.locked()?.is_none() && dir.load()?.is_some());
+    assert_eq!(dir.data_key()?, Some([9; 32]));
+    dir.remove()?;
+    assert!(!data.path().join("identity").exists());
     Ok(())
 }

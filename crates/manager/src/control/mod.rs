@@ -2,6 +2,7 @@
 //!
 //! Each handler decodes, asks and encodes; what a request means is decided by `admission` and `deploy`.
 
+mod autolock;
 mod read;
 mod streams;
 mod write;
@@ -9,9 +10,10 @@ mod write;
 use std::sync::Arc;
 
 use skep_api::{
-    Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
-    JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind,
-    RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    AutolockRequest, AutolockState, Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput,
+    ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable,
+    Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent,
+    WatchRequest, Written,
 };
 use skep_model::{Change, Cluster, IdSource, LookupError};
 use skep_store::{Committed, Store};
@@ -63,6 +65,10 @@ impl<R: ImageResolver> Control for ControlService<R> {
 
     async fn rotate_join_token(&self, _: Caller, request: RotateJoinTokenRequest) -> Result<JoinTokenText, Refusal> {
         self.rotate_token(request).await
+    }
+
+    async fn autolock(&self, _: Caller, request: AutolockRequest) -> Result<AutolockState, Refusal> {
+        self.change_autolock(request).await
     }
 
     async fn watch(&self, _: Caller, request: WatchRequest) -> Result<Messages<WatchEvent>, Refusal> {

@@ -1,0 +1,115 @@
+//! Feature levels: when the cluster's rises, and who is too old for it.
+//!
+//! Pure. What a level is, and which one this build has: [`skep_model::FEATURE_LEVEL`].
+
+use skep_model::{Change, Cluster, ClusterConfig};
+
+/// What the leader writes once every manager has told a level above the cluster's.
+///
+/// A manager that has not told one yet (its agent never connected) counts as one that has none.
+pub fn level_change(cluster: &Cluster) -> Option<Change> {
+    let config = cluster.config.as_ref()?;
+    let managers = cluster.nodes.values().filter(|node| node.manager.is_some());
+    let told = managers.map(|node| node.description.as_ref().map_or(0, |description| description.level));
+    let level = told.min().filter(|level| *level > config.level)?;
+    let config = ClusterConfig { level, ..(**config).clone() };
+    let expected = Some(config.meta.version);
+    Some(Change::SetClusterConfig { config: Box::new(config), expected })
+}
+
+/// Why a manager of level `own` cannot be one in this cluster; the words name the version that it needs.
+pub fn refuse_older(cluster: &Cluster, own: u32, own_version: &str) -> Result<(), String> {
+    let level = cluster.level();
+    if own >= level {
+        return Ok(());
+    }
+    let described = cluster.nodes.values().filter(|node| node.manager.is_some());
+    let described = described.filter_map(|node| node.description.as_ref());
+    let fitting = described.filter(|description| description.level >= level);
+    let version = fitting.map(|description| description.engine_version.as_str()).min_by_key(|version| numbers(version));
+    let needed = match version {
+        Some(version) => format!("install skep {version} or newer on this node"),
+        None => "install the version that the other managers run on this node".to_owned(),
+    };
+    Err(format!(
+        "this skep ({own_version}, feature level {own}) is too old to be a manager of this cluster, which uses feature \
+         level {level}; {needed}"
+    ))
+}
+
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use skep_model::{
+        ClusterSpec, Feature, Id, JoinTokenHashes, ManagerStatus, Meta, Node, NodeDescription, NodeSpec, NodeStatus,
+        Timestamp,
+    };
+
+    use super::*;
+
+    /// Managers with their levels and versions, and a worker of level 0.
+    fn cluster(level: u32, managers: &[(Option<u32>, &str)]) -> Cluster {
+        let config = ClusterConfig {
+            id: Id::from_u128(1),
+            meta: Meta::new(Timestamp(1)),
+            spec: ClusterSpec::default(),
+            ca_certificate: String::new(),
+            ca_key: String::new(),
+            join_tokens: JoinTokenHashes::default(),
+            next_raft_id: 9,
+            unlock_key: None,
+            level,
+        };
+        let mut cluster = Cluster { config: Some(Arc::new(config)), ..Cluster::default() };
+        for (number, (level, version)) in managers.iter().chain(&[(Some(0), "0.0.1")]).enumerate() {
+            let id = Id::from_u128(number as u128 + 1);
+            let status = ManagerStatus { raft_id: number as u64, address: "m:7377".to_owned() };
+            let description = level.map(|level| NodeDescription {
+                level,
+                engine_version: (*version).to_owned(),
+                ..NodeDescription::default()
+            });
+            let node = Node {
+                id,
+                meta: Meta::new(Timestamp(1)),
+                spec: NodeSpec::default(),
+                description,
+                status: NodeStatus::default(),
+                manager: (number < managers.len()).then_some(status),
+            };
+            cluster.nodes.insert(id, Arc::new(node));
+        }
+        cluster
+    }
+
+    #[test]
+    fn the_level_rises_when_the_last_manager_has_it_and_only_once() {
+        assert_eq!(level_change(&cluster(1, &[(Some(2), "0.2.0"), (Some(1), "0.1.0")])), None);
+        assert_eq!(level_change(&cluster(1, &[(Some(2), "0.2.0"), (None, "")])), None, "one has not told");
+        assert_eq!(level_change(&cluster(3, &[(Some(2), "0.2.0")])), None, "it never falls");
+        assert_eq!(level_change(&cluster(0, &[])), None);
+        let mut cluster = cluster(0, &[(Some(2), "0.2.0"), (Some(3), "0.3.0")]);
+        assert!(!cluster.has(Feature::Autolock));
+        let change = level_change(&cluster).unwrap();
+        cluster.apply(&change, 5).unwrap();
+        assert_eq!(cluster.level(), 2);
+        assert!(cluster.has(Feature::Autolock));
+        assert_eq!(level_change(&cluster), None);
+    }
+
+    #[test]
+    fn an_older_manager_is_told_which_version_it_needs() {
+        let cluster = cluster(2, &[(Some(2), "0.10.0"), (Some(2), "0.9.1"), (Some(1), "0.1.0")]);
+        assert_eq!(refuse_older(&cluster, 2, "0.9.1"), Ok(()));
+        let refused = refuse_older(&cluster, 1, "0.1.0").unwrap_err();
+        assert!(
+            refused.contains("0.1.0, feature level 1") && refused.contains("install skep 0.9.1 or newer"),
+            "{refused}"
+        );
+    }
+}

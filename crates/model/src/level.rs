@@ -1,0 +1,41 @@
+//! Feature levels: what managers of two neighbouring versions may write together.
+//!
+//! Each build has a level, each node tells its own, and the cluster's is the lowest of its managers' — raised by the
+//! leader, never lowered. A kind of change or a setting that came with a level is written only once the cluster has
+//! that level: then every manager can read it, and a manager of a lower level is refused.
+
+use crate::Cluster;
+
+/// This build's level.
+///
+/// - 0: builds that knew no levels: one manager, nothing else.
+/// - 1: several managers, autolock.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// Something that needs every manager to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// Managers' keys wrapped by an unlock key.
+    Autolock,
+}
+
+impl Feature {
+    /// The level that it came with.
+    pub fn level(self) -> u32 {
+        match self {
+            Feature::Autolock => 1,
+        }
+    }
+}
+
+impl Cluster {
+    /// The level that all managers are known to have; 0 before the first manager has written one.
+    pub fn level(&self) -> u32 {
+        self.config.as_ref().map_or(0, |config| config.level)
+    }
+
+    /// Whether `feature` may be used.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.level() >= feature.level()
+    }
+}
