@@ -65,7 +65,8 @@ mod tests {
             unlock_key: None,
             level,
         };
-        let mut cluster = Cluster { config: Some(Arc::new(config)), ..Cluster::default() };
+        let mut cluster = Cluster::default();
+        cluster.config = Some(Arc::new(config));
         for (number, (level, version)) in managers.iter().chain(&[(Some(0), "0.0.1")]).enumerate() {
             let id = Id::from_u128(number as u128 + 1);
             let status = ManagerStatus { raft_id: number as u64, address: "m:7377".to_owned() };

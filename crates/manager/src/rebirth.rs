@@ -119,7 +119,8 @@ mod tests {
             unlock_key: None,
             level: 1,
         };
-        let mut cluster = Cluster { version: Version(30), config: Some(Arc::new(config)), ..Cluster::default() };
+        let mut cluster = Cluster::default();
+        (cluster.version, cluster.config) = (Version(30), Some(Arc::new(config)));
         for node in [node(1, true), node(2, true), node(3, true), node(7, false)] {
             cluster.nodes.insert(node.id, Arc::new(node));
         }

@@ -4444,6 +4444,8 @@ pub struct Restored {
 pub struct RecoverRequest {
     #[prost(bool, tag = "1")]
     pub check: bool,
+    #[prost(bool, tag = "2")]
+    pub force: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recovered {

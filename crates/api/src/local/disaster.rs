@@ -53,6 +53,8 @@ pub struct Restored {
 pub struct RecoverRequest {
     /// Only say whether it could be done, and what would be lost.
     pub check: bool,
+    /// Also while a majority of the managers answers.
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,5 +76,5 @@ message!(
     Restored =
         Restored { node, cluster, advertise_address, worker_token, manager_token, lost_nodes, services, autolock }
 );
-message!(RecoverRequest = RecoverRequest { check });
+message!(RecoverRequest = RecoverRequest { check, force });
 message!(Recovered = Recovered { kept_in, lost_managers, unconfirmed });

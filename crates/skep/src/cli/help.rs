@@ -9,6 +9,7 @@ Start
   init                    start the daemon if none runs, and make this node a cluster
   join, leave             become a member of a cluster, or stop being one
   join-token              make a new token for workers or managers
+  unlock, swarm           a manager that waits for its key; the cluster's settings
   daemon                  run the daemon in the foreground
 Deploy
   stack deploy|rm         bring a compose file up, or take it down
@@ -24,6 +25,7 @@ Look
 Mend
   logs, service logs      what a task or a service wrote
   exec                    run a command in a running task
+  cluster backup|restore|recover    when machines are lost
 Nodes
   node ls|inspect         the machines of the cluster
   node update|rm          drain, label or remove a machine

@@ -78,6 +78,7 @@ fn summary(local: &LocalInfo, cluster: Option<&ClusterInfo>) -> String {
                 lines.extend(local.managers.iter().map(|address| format!("  {address}")));
             }
         }
+        _ if local.locked => lines.push("Cluster: locked; `skep unlock` unlocks this manager".to_owned()),
         _ => lines.push("Cluster: none; `skep init` makes one, `skep join` becomes a member of another's".to_owned()),
     }
     if let Some(cluster) = cluster {
@@ -108,7 +109,11 @@ fn as_json(local: &LocalInfo, cluster: Option<&ClusterInfo>) -> Value {
         "Swarm": {
             "NodeID": local.node.map(|id| id.to_string()).unwrap_or_default(),
             "NodeAddr": local.advertise_address,
-            "LocalNodeState": if local.node.is_some() { "active" } else { "inactive" },
+            "LocalNodeState": match local.node {
+                Some(_) => "active",
+                None if local.locked => "locked",
+                None => "inactive",
+            },
             "ControlAvailable": local.role == Some(Role::Manager),
             "RemoteManagers": local.managers.iter().map(|address| json!({ "Addr": address })).collect::<Vec<_>>(),
             "Nodes": cluster.map_or(0, |cluster| cluster.nodes),

@@ -9,10 +9,12 @@ use skep_api::{InitRequest, Initialized, JoinRequest, LeaveRequest, LocalClient,
 use skep_model::{Availability, Labels, Role};
 
 use super::Result;
+use super::cluster;
 use super::host::Host;
 use super::node::label;
 use super::output;
 use super::start::{self, DaemonLog, Started};
+use super::unlock;
 use crate::daemon::config::NodeConfig;
 
 #[derive(Debug, Args)]
@@ -32,6 +34,9 @@ pub struct InitOptions {
     /// Make a cluster of one out of what this manager has, when the others are lost for good
     #[arg(long)]
     force_new_cluster: bool,
+    /// Let managers that start wait for an unlock key
+    #[arg(long)]
+    autolock: bool,
     /// A label of this node: name=value; may be given several times
     #[arg(long = "label", value_name = "LABEL", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -87,7 +92,10 @@ pub async fn init(options: InitOptions, host: &Host) -> Result {
     let (connection, started) = start::connect_or_start(host, "init").await?;
     let local = LocalClient::new(connection);
     let info = local.info(()).await?;
-    if let (Some(node), false) = (info.node, options.force_new_cluster) {
+    if options.force_new_cluster && info.node.is_some() {
+        return cluster::recover(true, false, host).await;
+    }
+    if let Some(node) = info.node {
         return already_member(&info, &node.to_string(), started.as_ref());
     }
     let request = InitRequest {
@@ -97,6 +105,7 @@ pub async fn init(options: InitOptions, host: &Host) -> Result {
         subnet_prefix: options.default_addr_pool_mask_length,
         force_new_cluster: options.force_new_cluster,
         node_labels: options.labels.into_iter().collect::<Labels>(),
+        autolock: options.autolock,
     };
     let made = match local.init(request).await {
         Ok(made) => made,
@@ -105,6 +114,10 @@ pub async fn init(options: InitOptions, host: &Host) -> Result {
     // Asked again: the addresses are known only now.
     let info = local.info(()).await?;
     output::text(&welcome(&made, &info, started.as_ref(), host)?)?;
+    if let Some(key) = &made.unlock_key {
+        output::line("")?;
+        unlock::tell(key)?;
+    }
     tell_warnings(&info);
     Ok(())
 }
@@ -141,7 +154,7 @@ fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&Started>, host
         false => format!("`sudo groupadd --system {group}` and a restart of the daemon let that group use the socket"),
     };
     let port = info.listen_address.rsplit(':').next().unwrap_or_default();
-    let Initialized { node, cluster: _, advertise_address, worker_token, manager_token: _ } = made;
+    let Initialized { node, cluster: _, advertise_address, worker_token, manager_token: _, unlock_key: _ } = made;
     Ok(format!(
         "This node ({node}) is now a cluster of one.\n\
          \n\

@@ -4,6 +4,7 @@
 //! What they print on standard output is for programs too; what went wrong goes to standard error, as one line
 //! `skep: what is wrong; what mends it`, with an exit code of [`failure`].
 
+mod cluster;
 mod compose;
 mod containers;
 mod content;
@@ -11,6 +12,7 @@ mod daemon;
 mod exec;
 mod failure;
 mod help;
+mod hidden_input;
 mod host;
 mod image;
 mod info;
@@ -28,6 +30,7 @@ mod stack;
 mod start;
 mod tasks;
 mod terminal;
+mod unlock;
 mod volume;
 mod wait;
 
@@ -61,6 +64,14 @@ enum Command {
     Leave(membership::LeaveOptions),
     /// Make a new join token; the old one is worthless from then on
     JoinToken(join_token::Options),
+    /// Unlock this manager, which waits for the cluster's unlock key
+    Unlock,
+    /// Manage the cluster's settings
+    #[command(subcommand)]
+    Swarm(unlock::SwarmCommand),
+    /// Back up, restore or recover the cluster
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Run the daemon in the foreground
     Daemon(daemon::Options),
     /// The net helper, started by the daemon
@@ -156,6 +167,9 @@ async fn client(command: Command, host: &Host) -> Result {
         Command::Join(options) => membership::join(options, host).await,
         Command::Leave(options) => membership::leave(options, host).await,
         Command::JoinToken(options) => join_token::run(options, host).await,
+        Command::Unlock => unlock::unlock(host).await,
+        Command::Swarm(command) => unlock::run(command, host).await,
+        Command::Cluster(command) => cluster::run(command, host).await,
         Command::Stack(command) => stack::run(command, host).await,
         Command::Service(command) => service::run(command, host).await,
         Command::Secret(command) => content::run(content::Noun::Secret, command, host).await,
@@ -205,6 +219,10 @@ mod tests {
             "skep service ls --run-dir /x",
             "skep node update --availability drain --label-add a=b n1",
             "skep secret create -l a=b name -",
+            "skep swarm update --autolock",
+            "skep swarm update --autolock=false",
+            "skep swarm unlock-key -q --rotate",
+            "skep cluster backup --passphrase-file p f",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }

@@ -3,12 +3,14 @@
 use std::sync::{Arc, RwLock};
 
 use skep_api::{
-    Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
-    JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind,
-    RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    AutolockRequest, AutolockState, Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput,
+    ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable,
+    Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent,
+    WatchRequest, Written,
 };
 use skep_manager::ControlService;
 
+use super::autolock::LOCKED;
 use super::resolver::RegistryResolver;
 
 type Target = Arc<ControlService<RegistryResolver>>;
@@ -20,6 +22,8 @@ enum Behind {
     Nobody,
     /// A worker: `host:port` of the managers.
     Managers(Vec<String>),
+    /// A manager whose keys are locked.
+    Locked,
     Manager(Target),
 }
 
@@ -33,6 +37,10 @@ impl ControlGate {
 
     pub fn point_to(&self, managers: Vec<String>) {
         self.set(Behind::Managers(managers));
+    }
+
+    pub fn lock(&self) {
+        self.set(Behind::Locked);
     }
 
     pub fn close(&self) {
@@ -50,6 +58,7 @@ impl ControlGate {
                 "this node is not a manager: it cannot show or change the cluster; ask on a manager ({})",
                 managers.join(", ")
             ),
+            Behind::Locked => LOCKED.to_owned(),
             Behind::Nobody => {
                 "this node is not part of a cluster; start one with `skep init`, or join one with `skep join`"
                     .to_owned()
@@ -79,6 +88,7 @@ pass_on! {
     scale(ScaleRequest) -> Written;
     deploy_stack(DeployRequest) -> Deployed;
     rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
+    autolock(AutolockRequest) -> AutolockState;
     watch(WatchRequest) -> Messages<WatchEvent>;
     logs(LogsRequest) -> Messages<LogEntry>;
     exec(Messages<ExecRequest>) -> Messages<ExecOutput>;

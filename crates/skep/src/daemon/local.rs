@@ -7,10 +7,11 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt};
 use skep_agent::{Known, VolumeError, chain, credentials, describe};
 use skep_api::{
-    ArchiveChunk, Caller, ContainerList, ContainerSummary, ImageList, ImageLoaded, ImageRemoved, ImageSummary,
-    InitRequest, Initialized, JoinRequest, Joined, LayerProgress, LeaveRequest, Left, ListContainersRequest, Local,
-    LocalInfo, Messages, PullImageRequest, PullProgress, Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest,
-    VolumeList, VolumeSummary,
+    ArchiveChunk, BackupPart, BackupRequest, Caller, ContainerList, ContainerSummary, ImageList, ImageLoaded,
+    ImageRemoved, ImageSummary, InitRequest, Initialized, JoinRequest, Joined, LayerProgress, LeaveRequest, Left,
+    ListContainersRequest, Local, LocalInfo, Messages, PullImageRequest, PullProgress, RecoverRequest, Recovered,
+    Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest, RestorePart, Restored, UnlockRequest, VolumeList,
+    VolumeSummary,
 };
 use skep_image::{ErrorKind, ImageError, Platform, Progress, Reference, Roots};
 use skep_model::{MountKind, TaskState, Timestamp};
@@ -49,6 +50,7 @@ impl Local for LocalService {
             advertise_address: file.map(|file| file.advertise_address).unwrap_or_default(),
             containers_running: running as u64,
             warnings: warnings.clone(),
+            locked: self.0.refuse_locked().is_err(),
         })
     }
 
@@ -67,7 +69,27 @@ impl Local for LocalService {
         to_its_end(async move { membership.leave(request).await }).await
     }
 
+    async fn unlock(&self, _: Caller, request: UnlockRequest) -> Result<(), Refusal> {
+        let membership = Arc::clone(&self.0);
+        to_its_end(async move { membership.unlock(request).await }).await
+    }
+
+    async fn recover(&self, _: Caller, request: RecoverRequest) -> Result<Recovered, Refusal> {
+        let membership = Arc::clone(&self.0);
+        to_its_end(async move { membership.recover(request).await }).await
+    }
+
+    async fn backup(&self, _: Caller, BackupRequest {}: BackupRequest) -> Result<Messages<BackupPart>, Refusal> {
+        self.0.backup().await
+    }
+
+    async fn restore(&self, _: Caller, input: Messages<RestorePart>) -> Result<Restored, Refusal> {
+        let membership = Arc::clone(&self.0);
+        to_its_end(async move { membership.restore(input).await }).await
+    }
+
     async fn list_images(&self, _: Caller, (): ()) -> Result<ImageList, Refusal> {
+        self.0.refuse_locked()?;
         let mut images: Vec<ImageSummary> = Vec::new();
         let tasks = self.0.tasks().await;
         for image in self.0.images.list().map_err(refused)? {
@@ -96,6 +118,7 @@ impl Local for LocalService {
     }
 
     async fn remove_image(&self, _: Caller, request: RemoveImageRequest) -> Result<ImageRemoved, Refusal> {
+        self.0.refuse_locked()?;
         let RemoveImageRequest { wanted, force } = request;
         let reference = self.find_image(&wanted)?;
         let image = self.0.images.find(&reference).map_err(refused)?;
@@ -118,6 +141,7 @@ impl Local for LocalService {
     }
 
     async fn list_volumes(&self, _: Caller, (): ()) -> Result<VolumeList, Refusal> {
+        self.0.refuse_locked()?;
         let tasks = self.0.tasks().await;
         let volumes = self.0.volumes.list().map_err(|error| Refusal::internal(&error))?;
         let summary = |volume: skep_agent::Volume| VolumeSummary {
@@ -134,6 +158,7 @@ impl Local for LocalService {
     }
 
     async fn remove_volume(&self, _: Caller, request: RemoveVolumeRequest) -> Result<(), Refusal> {
+        self.0.refuse_locked()?;
         let RemoveVolumeRequest { name, force } = request;
         if let Some(user) = self.0.tasks().await.iter().find(|known| mounts(known, &name)) {
             let message = format!("volume {name} is in use by task {}; remove its service first", user.task.name());
@@ -149,6 +174,7 @@ impl Local for LocalService {
     }
 
     async fn list_containers(&self, _: Caller, request: ListContainersRequest) -> Result<ContainerList, Refusal> {
+        self.0.refuse_locked()?;
         let tasks = self.0.tasks().await;
         let shown = tasks.into_iter().filter(|known| request.all || !known.status.state.is_terminal());
         Ok(ContainerList { containers: shown.filter_map(container).collect() })

@@ -13,11 +13,12 @@ use skep_image::ImageStore;
 use skep_manager::Manager;
 use skep_model::{ClusterSpec, Role};
 use skep_overlay::helper::HelperConfig;
-use skep_store::{DataKey, Leadership, Store, StoreConfig};
+use skep_store::{Leadership, Store, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::autolock::{self, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
 use super::resolver::RegistryResolver;
@@ -68,8 +69,11 @@ impl MemberFile {
     }
 
     pub fn store(&self, data_dir: &Path) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self).expect("a member's file is plain data");
-        write_private(&Self::path(data_dir), &json).context("failed to write the node's membership")
+        write_private(&Self::path(data_dir), &self.to_json()).context("failed to write the node's membership")
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a member's file is plain data")
     }
 }
 
@@ -85,6 +89,7 @@ struct RunningManager {
     manager: Manager<RegistryResolver>,
     store: Store,
     port: JoinHandle<()>,
+    locking: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -95,6 +100,7 @@ pub struct MemberSetup<'a> {
     pub volumes: VolumeStore,
     pub warnings: Vec<String>,
     pub gate: &'a ControlGate,
+    pub vault: Arc<Vault>,
 }
 
 impl Member {
@@ -158,12 +164,18 @@ impl RunningManager {
         let listener = TcpListener::bind(setup.config.listen_address).await;
         let listener = listener.with_context(|| format!("failed to listen on {}", setup.config.listen_address))?;
         let seed = random_seed()?;
-        let store = open_store(setup.config, raft_id, &file.advertise_address).await?;
+        let store = open_store(setup.config, &setup.vault, raft_id, &file.advertise_address).await?;
         await_state(&store).await;
+        let (own, version) = (skep_agent::own_level(), env!("CARGO_PKG_VERSION"));
+        if let Err(message) = skep_manager::levels::refuse_older(&store.cluster(), own, version) {
+            store.shutdown().await;
+            return Err(anyhow!(message));
+        }
         let resolver = RegistryResolver(setup.images.clone());
         let manager = Manager::start(store.clone(), Arc::clone(tls.clock()), resolver, seed);
         setup.gate.open(manager.control());
         let stop = CancellationToken::new();
+        let locking = tokio::spawn(autolock::watch(Arc::clone(&setup.vault), store.watch(), stop.clone()));
         let server = manager.serve_nodes(skep_api::Server::new());
         let serving = server.serve_tls(listener, tls.acceptor(), stop.clone().cancelled_owned());
         let port = tokio::spawn(async move {
@@ -171,7 +183,7 @@ impl RunningManager {
                 tracing::error!(error = &error as &dyn std::error::Error, "the cluster's port is closed");
             }
         });
-        Ok(Self { manager, store, port, stop })
+        Ok(Self { manager, store, port, locking, stop })
     }
 
     async fn stop(self) {
@@ -180,6 +192,8 @@ impl RunningManager {
         self.store.shutdown().await;
         // It has 3 s to end, and nothing is to be said of it.
         let _ = self.port.await;
+        // One that panicked has said so.
+        let _ = self.locking.await;
     }
 }
 
@@ -194,31 +208,15 @@ async fn await_state(store: &Store) {
 }
 
 /// Opens this manager's replica of the cluster.
-pub async fn open_store(config: &NodeConfig, raft_id: u64, address: &str) -> Result<Store> {
-    let key = data_key(&config.data_dir)?;
-    let address = format!("{address}:{}", config.listen_address.port());
-    let store = Store::open(StoreConfig::new(config.data_dir.join("raft"), raft_id, address, key)).await;
+pub async fn open_store(config: &NodeConfig, vault: &Vault, raft_id: u64, address: &str) -> Result<Store> {
+    let store = Store::open(store_config(config, vault, raft_id, address)?).await;
     store.context("failed to open the cluster's state")
 }
 
-/// The key that log and snapshots are encrypted with: `identity/raft.key`, made with the first store.
-fn data_key(data_dir: &Path) -> Result<DataKey> {
-    let path = data_dir.join("identity/raft.key");
-    match std::fs::read(&path) {
-        Ok(bytes) => {
-            let bytes: [u8; 32] =
-                bytes.try_into().map_err(|_| anyhow!("{} is not a key of 32 bytes", path.display()))?;
-            Ok(DataKey::from_bytes(bytes))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = DataKey::generate()?;
-            let folder = data_dir.join("identity");
-            std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-            write_private(&path, key.as_bytes()).context("failed to write the store's key")?;
-            Ok(key)
-        }
-        Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
-    }
+/// How this manager's replica is opened.
+pub fn store_config(config: &NodeConfig, vault: &Vault, raft_id: u64, address: &str) -> Result<StoreConfig> {
+    let address = format!("{address}:{}", config.listen_address.port());
+    Ok(StoreConfig::new(config.data_dir.join("raft"), raft_id, address, vault.data_key()?))
 }
 
 fn agent_config(

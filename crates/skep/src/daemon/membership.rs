@@ -12,9 +12,11 @@ use bytes::Bytes;
 use skep_agent::{Known, VolumeStore, chain};
 use skep_api::{
     CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind,
-    connect_join,
+    UnlockRequest, connect_join,
 };
-use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock};
+use skep_identity::{
+    ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock, NodeKey, UnlockKey, UnlockKeyError,
+};
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
 use skep_model::{
@@ -23,9 +25,11 @@ use skep_model::{
 };
 use tokio::sync::Mutex;
 
+use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
 use super::member::{Member, MemberFile, MemberSetup, default_address, open_store, random_seed};
+use super::rebirth::{finish_recovery, kept_folders};
 
 /// Raft numbers count from here, and are never used twice.
 const FIRST_RAFT_ID: u64 = 1;
@@ -36,8 +40,9 @@ pub struct Membership {
     pub images: ImageStore,
     pub volumes: VolumeStore,
     pub warnings: Vec<String>,
-    gate: Arc<ControlGate>,
-    member: Mutex<Option<Member>>,
+    pub(super) vault: Arc<Vault>,
+    pub(super) gate: Arc<ControlGate>,
+    pub(super) member: Mutex<Option<Member>>,
 }
 
 impl Membership {
@@ -48,19 +53,55 @@ impl Membership {
         warnings: Vec<String>,
         gate: Arc<ControlGate>,
     ) -> Self {
-        Self { config, images, volumes, warnings, gate, member: Mutex::new(None) }
+        let vault = Arc::new(Vault::new(&config.data_dir));
+        Self { config, images, volumes, warnings, vault, gate, member: Mutex::new(None) }
     }
 
     /// Goes on as the member that this node was, if it was one.
     pub async fn resume(&self) -> Result<()> {
-        let Some(credentials) = self.identity().load().context("failed to read the node's certificate")? else {
+        let mut member = self.member.lock().await;
+        self.resume_as(&mut member).await
+    }
+
+    pub(super) async fn resume_as(&self, member: &mut Option<Member>) -> Result<()> {
+        if let Some(kept) = finish_recovery(&self.config.data_dir)? {
+            tracing::info!(kept = %kept.display(), "finished a recovery that was interrupted");
+        }
+        if self.vault.is_locked()? {
+            self.gate.lock();
+            tracing::warn!("{LOCKED}");
             return Ok(());
-        };
+        }
+        let Some(credentials) = self.vault.credentials()? else { return Ok(()) };
         let Some(file) = MemberFile::load(&self.config.data_dir)? else { return Ok(()) };
         tracing::info!(node.id = %credentials.identity().node_id, "resuming as a member");
-        let member = self.start(&credentials, file).await?;
-        *self.member.lock().await = Some(member);
+        *member = Some(self.start(&credentials, file).await?);
         Ok(())
+    }
+
+    /// Opens the keys of a locked manager, and goes on as that manager.
+    pub async fn unlock(&self, request: UnlockRequest) -> Result<(), Refusal> {
+        let mut member = self.member.lock().await;
+        if !self.vault.is_locked().map_err(internal)? {
+            return Err(Refusal::new(RefusalKind::Conflict, "this node is not locked"));
+        }
+        let invalid = |words: String| Refusal::new(RefusalKind::Invalid, words);
+        let key: UnlockKey = request.key.parse().map_err(|error: UnlockKeyError| invalid(chain(&error)))?;
+        self.vault.unlock(&key).map_err(|error| invalid(format!("{error:#}")))?;
+        let resumed = self.resume_as(&mut member).await;
+        if resumed.is_err() {
+            // The next try asks for the key again, and says the same.
+            self.vault.forget();
+            self.gate.lock();
+        }
+        resumed.map_err(internal)
+    }
+
+    pub fn refuse_locked(&self) -> Result<(), Refusal> {
+        match self.vault.is_locked().map_err(internal)? {
+            true => Err(Refusal::new(RefusalKind::Conflict, LOCKED)),
+            false => Ok(()),
+        }
     }
 
     pub async fn stop(&self) {
@@ -83,9 +124,10 @@ impl Membership {
     /// Makes this node the first of a new cluster.
     pub async fn init(&self, request: InitRequest) -> Result<Initialized, Refusal> {
         let mut member = self.member.lock().await;
-        refuse_member(member.as_ref())?;
+        self.refuse_member(member.as_ref())?;
         if request.force_new_cluster {
-            return Err(unsupported("--force-new-cluster"));
+            let message = "this node is not a manager of a cluster: there is nothing to make a new cluster of";
+            return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         if request.listen_address.is_some() {
             return Err(unsupported(
@@ -119,7 +161,9 @@ impl Membership {
             request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
         let port = self.config.listen_address.port();
         let defaults = ClusterSpec::default();
+        let unlock_key = request.autolock.then(UnlockKey::generate).transpose()?.map(|key| key.to_string());
         let spec = ClusterSpec {
+            autolock: request.autolock,
             address_pool: request.address_pool.unwrap_or(defaults.address_pool),
             subnet_prefix: request.subnet_prefix.unwrap_or(defaults.subnet_prefix),
             ..defaults
@@ -135,6 +179,8 @@ impl Membership {
             ca_key: ca.key_pem(),
             join_tokens,
             next_raft_id: FIRST_RAFT_ID,
+            unlock_key: unlock_key.clone(),
+            level: skep_agent::own_level(),
         };
         let node = Node {
             id: node_id,
@@ -144,7 +190,7 @@ impl Membership {
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
         };
-        let store = open_store(&self.config, FIRST_RAFT_ID, &advertise).await?;
+        let store = open_store(&self.config, &self.vault, FIRST_RAFT_ID, &advertise).await?;
         let first = vec![
             Change::SetClusterConfig { config: Box::new(config), expected: None },
             Change::CreateNode { node: Box::new(node) },
@@ -171,6 +217,7 @@ impl Membership {
             advertise_address: format!("{advertise}:{port}"),
             worker_token: worker.to_string(),
             manager_token: manager.to_string(),
+            unlock_key,
         };
         Ok((credentials, file, initialized))
     }
@@ -178,7 +225,7 @@ impl Membership {
     /// Joins the cluster of the token's manager.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
         let mut member = self.member.lock().await;
-        refuse_member(member.as_ref())?;
+        self.refuse_member(member.as_ref())?;
         let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
         if listen_address.is_some() {
             return Err(unsupported(
@@ -194,7 +241,12 @@ impl Membership {
             let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
             let issued = match connect_join(manager, connector).await {
                 Ok(connection) => {
-                    let request = IssueRequest { token: token.clone(), csr: csr.clone(), availability };
+                    let request = IssueRequest {
+                        token: token.clone(),
+                        csr: csr.clone(),
+                        availability,
+                        level: skep_agent::own_level(),
+                    };
                     CaClient::new(connection).issue(request).await
                 }
                 Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),
@@ -229,6 +281,9 @@ impl Membership {
     pub async fn leave(&self, request: LeaveRequest) -> Result<Left, Refusal> {
         let mut member = self.member.lock().await;
         let Some(present) = member.as_ref() else {
+            if self.vault.is_locked().map_err(internal)? {
+                return self.leave_locked(request).await;
+            }
             return Err(Refusal::new(RefusalKind::Conflict, "this node is not part of a cluster"));
         };
         let losing = present.store().map(|store| store.cluster()).filter(|cluster| loses(cluster));
@@ -246,6 +301,39 @@ impl Membership {
         };
         self.erase(request.remove_volumes).await.map_err(internal)?;
         left.map_err(internal)?;
+        self.kept_volumes()
+    }
+
+    /// A locked manager leaves without its keys: its agent starts as a stranger, and only to clear what runs here.
+    async fn leave_locked(&self, request: LeaveRequest) -> Result<Left, Refusal> {
+        if !request.force {
+            let message =
+                format!("{LOCKED}; `skep leave --force` leaves without it, and with all that this manager knows");
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        let left = async {
+            let ca = ClusterCa::create(IdSource::from_seed(random_seed()?).next_id(), wall_clock())?;
+            let key = NodeKey::generate()?;
+            let nobody = IdSource::from_seed(random_seed()?).next_id();
+            let day = std::time::Duration::from_secs(24 * 3600);
+            let certificate = ca.issue(&key.request()?, nobody, Role::Worker, wall_clock(), day)?;
+            let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
+            let file = MemberFile {
+                format: MemberFile::FORMAT,
+                managers: Vec::new(),
+                advertise_address: String::new(),
+                raft_id: None,
+            };
+            self.start(&credentials, file).await?.leave(&self.gate).await
+        };
+        let left = left.await;
+        self.gate.close();
+        self.erase(request.remove_volumes).await.map_err(internal)?;
+        left.map_err(internal)?;
+        self.kept_volumes()
+    }
+
+    fn kept_volumes(&self) -> Result<Left, Refusal> {
         let kept = self.volumes.list().map_err(|error| internal(error.into()))?;
         Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect() })
     }
@@ -255,6 +343,11 @@ impl Membership {
         // With the certificate gone the node is no member any more, whatever is still to be removed.
         for folder in ["identity", "raft", "net", "containers"] {
             remove_if_there(&data_dir.join(folder))?;
+        }
+        self.vault.forget();
+        // Without their key nobody can read them any more.
+        for folder in kept_folders(data_dir)? {
+            remove_if_there(&folder)?;
         }
         for image in self.images.list()? {
             self.images.remove(&image.reference)?;
@@ -268,29 +361,30 @@ impl Membership {
         Ok(())
     }
 
-    async fn start(&self, credentials: &Credentials, file: MemberFile) -> Result<Member> {
+    pub(super) async fn start(&self, credentials: &Credentials, file: MemberFile) -> Result<Member> {
         let setup = MemberSetup {
             config: &self.config,
             images: self.images.clone(),
             volumes: self.volumes.clone(),
             warnings: self.warnings.clone(),
             gate: &self.gate,
+            vault: Arc::clone(&self.vault),
         };
         Member::start(setup, credentials, file).await
     }
 
-    fn identity(&self) -> IdentityDir {
+    pub(super) fn identity(&self) -> IdentityDir {
         IdentityDir::new(&self.config.data_dir)
     }
-}
 
-fn refuse_member(member: Option<&Member>) -> Result<(), Refusal> {
-    match member {
-        Some(_) => {
-            let message = "this node is already part of a cluster; `skep info` shows which, `skep leave` leaves it";
-            Err(Refusal::new(RefusalKind::Conflict, message))
+    pub(super) fn refuse_member(&self, member: Option<&Member>) -> Result<(), Refusal> {
+        match member {
+            Some(_) => {
+                let message = "this node is already part of a cluster; `skep info` shows which, `skep leave` leaves it";
+                Err(Refusal::new(RefusalKind::Conflict, message))
+            }
+            None => self.refuse_locked(),
         }
-        None => Ok(()),
     }
 }
 
@@ -303,11 +397,11 @@ fn unsupported(what: &str) -> Refusal {
     Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported by this version of skep"))
 }
 
-fn internal(error: anyhow::Error) -> Refusal {
+pub(super) fn internal(error: anyhow::Error) -> Refusal {
     Refusal::new(RefusalKind::Internal, format!("{error:#}"))
 }
 
-fn remove_if_there(folder: &Path) -> Result<()> {
+pub(super) fn remove_if_there(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("failed to remove {}", folder.display()))

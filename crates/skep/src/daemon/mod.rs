@@ -3,14 +3,17 @@
 //! ```text
 //!  config ─▶ preflight ─▶ lock ─▶ images, volumes ─▶ member? manager, agent ─▶ serve the socket ─▶ signal ─▶ stop
 //! ```
-//! Before a node is a member it serves only its socket, for `init`, `join` and what is local.
+//! Before a node is a member, and while it is a locked manager, it serves only its socket, for `init`, `join`, `unlock`
+//! and what is local.
 
+mod autolock;
 pub mod config;
 mod control_gate;
 mod local;
 mod member;
 mod membership;
 mod preflight;
+mod rebirth;
 mod resolver;
 mod socket;
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod container;
 mod deploys;
+mod disaster;
 mod docker_parity;
 mod exec;
 mod faults;
