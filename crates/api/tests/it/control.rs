@@ -111,6 +111,10 @@ impl Control for Fake {
         Ok(JoinTokenText { token: format!("SKEP-1-{:?}", request.role) })
     }
 
+    async fn autolock(&self, _: Caller, request: AutolockRequest) -> Result<AutolockState, Refusal> {
+        Ok(AutolockState { unlock_key: request.change.map(|change| format!("SKEPKEY-1-{change:?}")) })
+    }
+
     async fn watch(&self, _: Caller, request: WatchRequest) -> Result<Messages<WatchEvent>, Refusal> {
         let after = request.after.0;
         let refusal = Refusal::new(RefusalKind::Unavailable, "the quorum is gone");
@@ -188,7 +192,10 @@ async fn readers_get_objects_but_no_secrets() -> Result<()> {
     assert!(client.services(filter()).await?.iter().all(|s| s.spec.task.container.registry_auth.is_none()));
     let cluster = client.get(GetRequest { kind: Kind::Cluster, wanted: String::new() }).await?.into_object();
     match cluster {
-        Object::Cluster(config) => assert_eq!((config.ca_key.as_str(), config.join_tokens.worker.as_str()), ("", "")),
+        Object::Cluster(config) => {
+            assert_eq!((config.ca_key.as_str(), config.join_tokens.worker.as_str()), ("", ""));
+            assert_eq!(config.unlock_key, None);
+        }
         other => panic!("asked for the cluster, got a {}", other.kind()),
     }
     Ok(())

@@ -21,7 +21,7 @@ use skep_identity::{ClusterCa, Credentials, Expect, JoinToken, write_private};
 use skep_manager::rebirth::{self, Survivor};
 use skep_manager::wall_clock;
 use skep_model::{Cluster, IdSource, JoinTokenHashes, Meta, Node, NodeSpec, NodeStatus, Role};
-use skep_store::{Leadership, Place, create_from, read_local};
+use skep_store::{Place, ReadError, create_from, read_local};
 
 use super::member::{Member, MemberFile, default_address, random_seed, store_config};
 use super::membership::{Membership, internal, remove_if_there};
@@ -47,7 +47,7 @@ impl Membership {
         let stale = match tokio::time::timeout(PATIENCE, store.linearizable()).await {
             Ok(Ok(_)) => None,
             // Another manager leads, and this one follows it.
-            Ok(Err(_)) if matches!(&*store.leadership().borrow(), Leadership::Follower { leader: Some(_) }) => None,
+            Ok(Err(ReadError::NotLeader { leader: Some(_), .. })) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("too few managers answer".to_owned()),
         };

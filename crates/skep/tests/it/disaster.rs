@@ -164,8 +164,11 @@ fn a_cluster_that_works_is_not_recovered_and_an_older_manager_does_not_start() {
     // Only a debug build pretends to be an older version.
     if !binary().ends_with("release/skep") {
         world.node().kill_daemon(StopSignal::Term).unwrap();
-        let refused = world.node().start_daemon_with(&[], &[("SKEP_LEVEL", "0")]).map(drop).unwrap_err();
-        let told = format!("{refused:#}");
+        let mut older = world.command(world.node(), &["daemon"]);
+        older.env("SKEP_LEVEL", "0").stdin(Stdio::null());
+        let refused = Outcome::of(&mut older, "skep daemon, of an older version").unwrap();
+        assert_eq!(refused.code, 1, "{refused}");
+        let told = &refused.stderr;
         assert!(told.contains("too old to be a manager of this cluster") && told.contains("or newer"), "{told}");
         world.start_daemon();
         world.until_running("t_b", 1);
