@@ -44,6 +44,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use admission_node::even_number;
 pub use assignments::{AssignmentSet, assignments_for, delta};
 pub use clock::wall_clock;
 pub use resolve::{ImageResolver, ResolvedImage};
@@ -55,6 +56,7 @@ use fellows::Fellows;
 use reach::Reach;
 use reports::Reports;
 use roster_service::RosterService;
+pub use roster_service::leave;
 use sessions::Sessions;
 
 /// A running manager: its loops, and the services that it answers with.

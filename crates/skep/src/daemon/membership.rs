@@ -359,7 +359,7 @@ pub(super) fn unsupported(what: &str) -> Refusal {
     Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported by this version of skep"))
 }
 
-pub(super) pub(super) fn internal(error: anyhow::Error) -> Refusal {
+pub(super) fn internal(error: anyhow::Error) -> Refusal {
     Refusal::new(RefusalKind::Internal, format!("{error:#}"))
 }
 

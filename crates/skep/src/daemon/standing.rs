@@ -18,7 +18,8 @@ use skep_model::Role;
 use skep_store::Leadership;
 use tokio_util::sync::CancellationToken;
 
-use super::member::{Member, host_port};
+use super::address::host_port;
+use super::member::Member;
 use super::membership::{Membership, remove_if_there};
 
 /// Between two looks when nothing tells.
