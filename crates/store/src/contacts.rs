@@ -39,29 +39,29 @@ impl Contacts {
         self.peers().entry(raft_id).or_default().failing_since = None;
     }
 
-    pub(crate) fn failed(&self, raft_id: u64) {
-        self.peers().entry(raft_id).or_default().failing_since.get_or_insert_with(Instant::now);
+    pub(crate) fn failed(&self, raft_id: u64, now: Instant) {
+        self.peers().entry(raft_id).or_default().failing_since.get_or_insert(now);
     }
 
-    pub(crate) fn heard_leader(&self, raft_id: u64) {
+    pub(crate) fn heard_leader(&self, raft_id: u64, now: Instant) {
         let mut peers = self.peers();
-        let led = peers.entry(raft_id).or_default().led.replace(Instant::now());
-        if led.is_none_or(|at| at.elapsed() >= self.patience) {
+        let led = peers.entry(raft_id).or_default().led.replace(now);
+        if led.is_none_or(|at| now.duration_since(at) >= self.patience) {
             // With a leader there is nobody to ask: what failed before says nothing of later.
             peers.values_mut().for_each(|contact| contact.failing_since = None);
         }
     }
 
     /// Whether this manager led, and spoke, a short while ago.
-    pub(crate) fn leads(&self, raft_id: u64) -> bool {
+    pub(crate) fn leads(&self, raft_id: u64, now: Instant) -> bool {
         let led = self.peers().get(&raft_id).and_then(|contact| contact.led);
-        led.is_some_and(|at| at.elapsed() < self.patience)
+        led.is_some_and(|at| now.duration_since(at) < self.patience)
     }
 
     /// Since when a manager does not answer, if that is long enough to count.
-    pub(crate) fn missing_since(&self, raft_id: u64) -> Option<Instant> {
+    pub(crate) fn missing_since(&self, raft_id: u64, now: Instant) -> Option<Instant> {
         let since = self.peers().get(&raft_id).and_then(|contact| contact.failing_since);
-        since.filter(|at| at.elapsed() >= self.patience)
+        since.filter(|at| now.duration_since(*at) >= self.patience)
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, Contact>> {
@@ -73,23 +73,22 @@ impl Contacts {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_counted_from_the_first_question_without_answer() {
+    #[test]
+    fn silence_is_counted_from_the_first_question_without_answer() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
         let contacts = Contacts::new(Duration::from_secs(1));
-        contacts.heard_leader(2);
-        assert!(contacts.leads(2) && !contacts.leads(3));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(!contacts.leads(2));
-        assert_eq!(contacts.missing_since(2), None, "nobody asked it");
-        let asked = Instant::now();
-        contacts.failed(2);
-        contacts.failed(3);
-        tokio::time::advance(Duration::from_millis(600)).await;
-        contacts.failed(2);
+        contacts.heard_leader(2, at(0));
+        assert!(contacts.leads(2, at(900)) && !contacts.leads(3, at(0)) && !contacts.leads(2, at(1000)));
+        assert_eq!(contacts.missing_since(2, at(2000)), None, "nobody asked it");
+        contacts.failed(2, at(2000));
+        contacts.failed(3, at(2000));
+        contacts.failed(2, at(2600));
         contacts.answered(3);
-        tokio::time::advance(Duration::from_millis(600)).await;
-        assert_eq!((contacts.missing_since(2), contacts.missing_since(3)), (Some(asked), None));
-        contacts.heard_leader(3);
-        assert_eq!(contacts.missing_since(2), None, "a new leader, a new beginning");
+        assert_eq!(contacts.missing_since(2, at(2999)), None);
+        assert_eq!(contacts.missing_since(2, at(3000)), Some(at(2000)));
+        assert_eq!(contacts.missing_since(3, at(3000)), None);
+        contacts.heard_leader(3, at(3000));
+        assert_eq!(contacts.missing_since(2, at(3000)), None, "a new leader, a new beginning");
     }
 }

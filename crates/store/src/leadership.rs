@@ -11,7 +11,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Raft, ReadPolicy, ServerState};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::error::reason;
 use crate::members::Members;
@@ -74,7 +74,7 @@ pub(crate) async fn follow(raft: Raft<Types, StateMachine>, outside: Arc<Outside
                 }
             },
             ServerState::Learner | ServerState::Follower | ServerState::Candidate | ServerState::Shutdown => {
-                Leadership::Follower { leader: leader.filter(|id| outside.contacts.leads(*id)) }
+                Leadership::Follower { leader: leader.filter(|id| outside.contacts.leads(*id, Instant::now())) }
             }
         };
         // Nothing in Raft changes when a leader falls silent, or speaks again.

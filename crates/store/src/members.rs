@@ -207,7 +207,8 @@ impl Store {
         let members = self.members();
         let own = self.inner.raft_id;
         let others = self.progress().into_iter().filter(|(id, _)| *id != own && members.voters.contains_key(id));
-        let answering = others.filter(|(id, _)| self.inner.outside.contacts.missing_since(*id).is_none());
+        let answering =
+            others.filter(|(id, _)| self.inner.outside.contacts.missing_since(*id, Instant::now()).is_none());
         answering.max_by_key(|(_, matched)| *matched).map(|(id, _)| id)
     }
 }

@@ -146,11 +146,11 @@ impl Manager {
                 Ok(answer)
             }
             Ok(Err(refusal)) => {
-                contacts.failed(self.to.raft_id);
+                contacts.failed(self.to.raft_id, Instant::now());
                 Err(Unreachable::from_string(self.words(&refusal)).into())
             }
             Err(_) => {
-                contacts.failed(self.to.raft_id);
+                contacts.failed(self.to.raft_id, Instant::now());
                 let (id, target) = (self.outside.raft_id, self.to.raft_id);
                 Err(Timeout { action: what, id, target, timeout: limit }.into())
             }

@@ -75,10 +75,10 @@ impl Store {
         }
         let server = self.inner.raft.server_metrics();
         let membership = server.borrow_watched().membership_config.clone();
-        let contacts = &self.inner.outside.contacts;
+        let (contacts, now) = (&self.inner.outside.contacts, Instant::now());
         let missing_since = |raft_id: u64| match raft_id {
             own if own == self.inner.raft_id => None,
-            other => contacts.missing_since(other),
+            other => contacts.missing_since(other, now),
         };
         // Every configuration needs its own majority while the members change.
         let lost = membership.membership().get_joint_config().iter().filter_map(|voters| {

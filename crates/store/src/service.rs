@@ -17,6 +17,7 @@ use skep_api::{
     RefusalKind, SnapshotBegin, SnapshotPart, SnapshotReply, TransferReply, TransferRequest, VoteReply, VoteRequest,
 };
 use skep_model::{Cluster, Role};
+use tokio::time::Instant;
 
 use crate::error::{ProposeError, chain};
 use crate::propose::{Missed, PROPOSAL_BYTES_MAX, Written};
@@ -57,7 +58,7 @@ impl PeerService {
     fn admit_append(&self, caller: &Caller, request: &AppendRequest) -> Result<Store, Refusal> {
         let store = self.admit(caller, &request.link)?;
         let outside = &store.inner.outside;
-        outside.contacts.heard_leader(request.link.from);
+        outside.contacts.heard_leader(request.link.from, Instant::now());
         for known in &request.acknowledged {
             outside.presence.learn(*known);
         }
@@ -189,7 +190,7 @@ impl Peer for PeerService {
             return Err(Refusal::new(RefusalKind::Invalid, "a snapshot begins with what it is"));
         };
         let store = self.admit(&caller, &begin.link)?;
-        store.inner.outside.contacts.heard_leader(begin.link.from);
+        store.inner.outside.contacts.heard_leader(begin.link.from, Instant::now());
         let data = receive(&begin, input).await?;
         let meta = snapshot_meta(&begin).map_err(unreadable)?;
         let installed =

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod backup;
+mod cluster;
 mod crash;
 mod disks;
+mod linear;
+mod managers;
 mod notes;
 mod store;
+mod switch;
 mod wal_cut;
 mod wal_files;
