@@ -29,6 +29,7 @@ Mend
 Nodes
   node ls|inspect         the machines of the cluster
   node update|rm          drain, label or remove a machine
+  swarm ca                show the cluster's CA, or rotate it
   lab up|status|down      a cluster on this machine, to try things out and to break them
 
 Global options

@@ -5,7 +5,8 @@ use std::sync::{Arc, RwLock};
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
     ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
-    Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest,
+    Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa,
+    ScaleRequest, UpdateRequest,
     WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
@@ -88,6 +89,7 @@ pass_on! {
     remove(RemoveRequest) -> Removed;
     scale(ScaleRequest) -> Written;
     deploy_stack(DeployRequest) -> Deployed;
+    rotate_ca(RotateCaRequest) -> RotatedCa;
     rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
     autolock(AutolockRequest) -> AutolockState;
     watch(WatchRequest) -> Messages<WatchEvent>;

@@ -9,12 +9,14 @@ use skep_agent::chain;
 use skep_api::{
     CaClient, IssueRequest, IssuedCertificate, JoinRequest, Joined, Refusal, RefusalKind, RosterClient, connect_join,
 };
-use skep_identity::{Credentials, JoinConnector, JoinToken, NodeClock};
+use skep_identity::{Credentials, JoinConnector, JoinToken};
 use skep_model::Role;
 
 use super::address::{address_towards, by_interface};
+use super::config::NodeConfig;
 use super::member::{Member, MemberFile};
 use super::membership::{Membership, internal, unsupported};
+use super::node_clock::node_clock;
 use super::standing::ask;
 
 /// How long a joining manager waits for its vote: a large state takes its time on a slow link.
@@ -38,7 +40,7 @@ impl Membership {
         let key = identity.key().map_err(|error| internal(error.into()))?;
         let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
         let request = IssueRequest { token, csr, availability, level: skep_agent::own_level() };
-        let (issued, manager) = first_certificate(&managers, &parsed, &request).await?;
+        let (issued, manager) = first_certificate(&self.config, &managers, &parsed, &request).await?;
         let credentials =
             Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;
         let advertise_address = match advertise {
@@ -80,13 +82,14 @@ impl Membership {
 
 /// The first certificate, from the first manager that gives one; and which that was.
 async fn first_certificate<'a>(
+    config: &NodeConfig,
     managers: &'a [String],
     token: &JoinToken,
     request: &IssueRequest,
 ) -> Result<(IssuedCertificate, &'a str), Refusal> {
     let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
     for manager in managers {
-        let connector = JoinConnector::new(token.ca(), Arc::new(NodeClock::new()));
+        let connector = JoinConnector::new(token.ca(), Arc::new(node_clock(config)));
         let issued = match connect_join(manager, connector).await {
             Ok(connection) => CaClient::new(connection).issue(request.clone()).await,
             Err(error) => Err(Refusal::new(RefusalKind::Unavailable, format!("{manager}: {}", chain(&error)))),

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
-use skep_agent::{Agent, AgentConfig, VolumeStore};
-use skep_identity::{Credentials, Expect, NodeClock, NodeKey, Tls, write_private};
+use skep_agent::{Agent, AgentConfig, ManagersWord, VolumeStore};
+use skep_identity::{Credentials, Expect, IdentityDir, NodeKey, Tls, write_private};
 use skep_image::ImageStore;
 use skep_manager::Manager;
 use skep_model::{ClusterSpec, Role};
 use skep_overlay::helper::HelperConfig;
 use skep_store::{GrpcPeers, Leadership, PeerNetwork, Store, StoreConfig};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,10 @@ use super::address::host_port;
 use super::autolock::{self, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
+use super::instance::instance;
 use super::known_managers;
+use super::node_clock::node_clock;
+use super::renewal::{OwnCa, Renewal, RenewalSetup};
 use super::resolver::RegistryResolver;
 
 /// The keeper's executable, built beside this one.
@@ -86,6 +90,8 @@ pub struct Member {
     pub file: MemberFile,
     /// `host:port` that this node's own manager is, or would be, reached at.
     pub own_address: String,
+    word: watch::Receiver<ManagersWord>,
+    renewal: Renewal,
     manager: Option<RunningManager>,
     managers: JoinHandle<()>,
 }
@@ -111,7 +117,7 @@ pub struct MemberSetup<'a> {
 impl Member {
     /// Starts the manager (if this node is one), then the agent.
     pub async fn start(setup: MemberSetup<'_>, credentials: &Credentials, file: MemberFile) -> Result<Self> {
-        let clock = Arc::new(NodeClock::new());
+        let clock = Arc::new(node_clock(setup.config));
         let tls = Tls::new(credentials, clock).context("failed to use the node's certificate")?;
         let own_address = host_port(&file.advertise_address, setup.config.listen_address.port());
         let manager = match (tls.identity().role, file.raft_id) {
@@ -125,14 +131,19 @@ impl Member {
             Some(manager) => manager.store.cluster().config.as_ref().map(|config| config.spec.address_pool),
             None => None,
         };
-        let started =
-            async { anyhow::Ok(Agent::start(agent_config(&setup, &tls, credentials.key(), &file, pool)?).await?) };
+        let (say, word) = watch::channel(ManagersWord::default());
+        let started = async {
+            // First what fails without traces.
+            let renewal = renewal_setup(&setup, &tls, &file, manager.as_ref(), word.clone())?;
+            let agent = Agent::start(agent_config(&setup, &tls, credentials.key(), &file, pool, say)?).await?;
+            anyhow::Ok((agent, Renewal::start(renewal)?))
+        };
         match started.await {
-            Ok(agent) => {
+            Ok((agent, renewal)) => {
                 let pointing = manager.is_none().then(|| Arc::clone(setup.gate));
                 let data_dir = setup.config.data_dir.clone();
                 let managers = tokio::spawn(known_managers::keep(agent.managers(), data_dir, pointing));
-                Ok(Self { agent, tls, file, own_address, manager, managers })
+                Ok(Self { agent, tls, file, own_address, word, renewal, manager, managers })
             }
             Err(error) => {
                 // Nothing goes on unseen: its port and its folder must be free for the next try.
@@ -170,9 +181,16 @@ impl Member {
         self.manager.as_ref().map(|manager| &manager.store)
     }
 
+    /// What is wrong with this node's clock, in words for its operator.
+    pub fn clock_warnings(&self) -> Vec<String> {
+        let behind = self.tls.clock().behind().map(|behind| behind.to_string());
+        behind.into_iter().chain(self.word.borrow().clock.clone()).collect()
+    }
+
     /// Stops what runs in this process; containers go on.
     pub async fn stop(self, gate: &ControlGate) {
         gate.close();
+        self.renewal.stop().await;
         self.agent.stop().await;
         // Ends with the agent.
         let _ = self.managers.await;
@@ -183,8 +201,9 @@ impl Member {
 
     /// Stops everything, containers too, and removes what the agent put on the machine.
     pub async fn leave(self, gate: &ControlGate) -> Result<()> {
-        let Self { agent, manager, managers, .. } = self;
+        let Self { agent, manager, managers, renewal, .. } = self;
         gate.close();
+        renewal.stop().await;
         let left = agent.leave().await.map_err(|error| anyhow!(error));
         // Ends with the agent.
         let _ = managers.await;
@@ -264,12 +283,30 @@ pub fn store_config(config: &NodeConfig, vault: &Vault, raft_id: u64, address: &
     Ok(StoreConfig::new(config.data_dir.join("raft"), raft_id, address, vault.data_key()?))
 }
 
+fn renewal_setup(
+    setup: &MemberSetup<'_>,
+    tls: &Tls,
+    file: &MemberFile,
+    manager: Option<&RunningManager>,
+    word: watch::Receiver<ManagersWord>,
+) -> Result<RenewalSetup> {
+    Ok(RenewalSetup {
+        identity: IdentityDir::new(&setup.config.data_dir),
+        tls: tls.clone(),
+        managers: file.managers.clone(),
+        own: manager.map(|running| OwnCa { ca: running.manager.ca(), store: running.store.clone() }),
+        word,
+        spread: (random_seed()? as u32) as f64 / f64::from(u32::MAX),
+    })
+}
+
 fn agent_config(
     setup: &MemberSetup<'_>,
     tls: &Tls,
     key: &NodeKey,
     file: &MemberFile,
     pool: Option<ipnet::Ipv4Net>,
+    word: watch::Sender<ManagersWord>,
 ) -> Result<AgentConfig> {
     let config = setup.config;
     let own_manager = file.raft_id.map(|_| format!("127.0.0.1:{}", config.listen_address.port()));
@@ -295,6 +332,8 @@ fn agent_config(
         images: setup.images.clone(),
         volumes: setup.volumes.clone(),
         warnings: setup.warnings.clone(),
+        instance: instance(&config.run_dir)?,
+        word,
         seed: random_seed()?,
     })
 }

@@ -20,16 +20,16 @@ use skep_identity::{
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
 use skep_model::{
-    Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec,
-    NodeStatus, Role,
+    CertificateRecord, Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta,
+    Node, NodeSpec, NodeStatus, Role, TrustHistory,
 };
 use skep_store::{NoPeers, Store};
 use tokio::sync::Mutex;
 
+use super::address::{by_interface, default_address};
 use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
-use super::address::{by_interface, default_address};
 use super::joining::tell_leaving;
 use super::member::{Member, MemberFile, MemberSetup, open_store, random_seed};
 use super::rebirth::{finish_recovery, kept_folders};
@@ -185,7 +185,11 @@ impl Membership {
             next_raft_id: FIRST_RAFT_ID,
             unlock_key: unlock_key.clone(),
             level: skep_agent::own_level(),
+            trust: TrustHistory::default(),
         };
+        let identity = self.identity();
+        let key = identity.key()?;
+        let certificate = CertificateRecord { issuer: ca.digest().to_string(), key: key.digest().to_string() };
         let node = Node {
             id: node_id,
             meta: Meta::new(now),
@@ -193,6 +197,7 @@ impl Membership {
             description: None,
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
+            certificate,
         };
         let store = open_store(&self.config, &self.vault, Arc::new(NoPeers), FIRST_RAFT_ID, &advertise).await?;
         let first = vec![
@@ -202,8 +207,6 @@ impl Membership {
         let initialized = store.initialize(first).await;
         store.shutdown().await;
         initialized.context("failed to write the new cluster")?;
-        let identity = self.identity();
-        let key = identity.key()?;
         let certificate = ca.issue(&key.request()?, node_id, Role::Manager, now, validity)?;
         let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
         let managers = vec![format!("{advertise}:{port}")];

@@ -23,7 +23,8 @@ use skep_manager::wall_clock;
 use skep_model::{Cluster, IdSource, JoinTokenHashes, Meta, Node, NodeSpec, NodeStatus, Role};
 use skep_store::{Place, ReadError, create_from, read_local};
 
-use super::member::{Member, MemberFile, default_address, random_seed, store_config};
+use super::address::default_address;
+use super::member::{Member, MemberFile, random_seed, store_config};
 use super::membership::{Membership, internal, remove_if_there};
 
 /// Bytes of the cluster in one message.
