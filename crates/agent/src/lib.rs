@@ -184,8 +184,7 @@ impl Agent {
             leave: leave.clone(),
             seed,
         };
-        let worker =
-            Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, last.clone());
+        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, last.clone());
         // Ends with the worker, which ends with the session.
         let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
         let remembering = tokio::spawn(keeping);

@@ -163,7 +163,7 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         networks: Vec::new(),
         log_driver: None,
         force_update: 0,
-            at_most_one: false,
+        at_most_one: false,
     };
     let spec = ServiceSpec {
         name: format!("service-{number}"),

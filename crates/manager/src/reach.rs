@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use skep_api::{AgentMessage, ExecSpec, LogOptions, ManagerMessage, Messages, Question, Refusal, RefusalKind, RosterClient};
+use skep_api::{
+    AgentMessage, ExecSpec, LogOptions, ManagerMessage, Messages, Question, Refusal, RefusalKind, RosterClient,
+};
 use skep_model::{NodeId, TaskId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

@@ -81,7 +81,8 @@ pub fn next_step(
     if let Some(raft_id) = members.learners.keys().find(|raft_id| !wanted.contains_key(raft_id)) {
         return Some(Step::Forget { raft_id: *raft_id });
     }
-    let gone = enrolled().find(|(_, manager)| !wanted.contains_key(&manager.raft_id) && known(&manager.raft_id).is_none());
+    let gone =
+        enrolled().find(|(_, manager)| !wanted.contains_key(&manager.raft_id) && known(&manager.raft_id).is_none());
     if let Some((node, _)) = gone {
         return Some(Step::Unmake { node: node.id });
     }
@@ -96,9 +97,13 @@ pub async fn keep(store: Store, stop: CancellationToken) {
         let leads = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. });
         let current = cluster.borrow_and_update().clone();
         let step = match leads {
-            true => {
-                next_step(&current, &store.members(), &store.progress(), store.metrics().last_log_index.unwrap_or(0), store.raft_id())
-            }
+            true => next_step(
+                &current,
+                &store.members(),
+                &store.progress(),
+                store.metrics().last_log_index.unwrap_or(0),
+                store.raft_id(),
+            ),
             false => None,
         };
         let pause = match step {
@@ -119,7 +124,9 @@ pub async fn keep(store: Store, stop: CancellationToken) {
 async fn perform(store: &Store, step: Step) -> Duration {
     tracing::info!(?step, "the list of managers changes");
     let done = match &step {
-        Step::Learn { raft_id, address } => store.add_learner(*raft_id, address).await.map_err(|error| error.to_string()),
+        Step::Learn { raft_id, address } => {
+            store.add_learner(*raft_id, address).await.map_err(|error| error.to_string())
+        }
         Step::Move { raft_id, address } => {
             store.update_address(*raft_id, address).await.map_err(|error| error.to_string())
         }
@@ -211,10 +218,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_is_to_go_hands_over_and_the_last_one_stays() {
-        assert_eq!(
-            step(&cluster(&[(1, Role::Worker), (2, M)]), &members(&[1, 2], &[]), &[]),
-            Some(Step::HandOver)
-        );
+        assert_eq!(step(&cluster(&[(1, Role::Worker), (2, M)]), &members(&[1, 2], &[]), &[]), Some(Step::HandOver));
         assert_eq!(step(&cluster(&[(1, Role::Worker)]), &members(&[1], &[]), &[]), None);
     }
 

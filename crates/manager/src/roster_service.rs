@@ -135,7 +135,9 @@ fn complete(address: &str, caller: Caller) -> Result<String, Refusal> {
         (None, _) if address.contains(':') => Ok(address.to_owned()),
         (Some(port), Caller::Member { address, .. }) if address.is_ipv6() => Ok(format!("[{}]:{port}", address.ip())),
         (Some(port), Caller::Member { address, .. }) => Ok(format!("{}:{port}", address.ip())),
-        _ => Err(Refusal::new(RefusalKind::Invalid, format!("`{address}` is no address of a manager: write host:port"))),
+        _ => {
+            Err(Refusal::new(RefusalKind::Invalid, format!("`{address}` is no address of a manager: write host:port")))
+        }
     }
 }
 

@@ -162,8 +162,7 @@ impl Agent {
             None => (Phase::Pulling, TaskStatus::new(TaskState::Preparing, task.meta.created_at, "preparing")),
         };
         let unsent = !ended && status.state >= TaskState::Running;
-        let driver =
-            Driver { desired: task.desired, task, forgotten: false, phase, timer: 0, status, unsent };
+        let driver = Driver { desired: task.desired, task, forgotten: false, phase, timer: 0, status, unsent };
         self.drivers.insert(id, driver);
         match phase {
             Phase::Pulling => Next::Pull,
@@ -224,8 +223,7 @@ pub fn running(started: Timestamp) -> TaskStatus {
 }
 
 pub fn exited(code: i32, started: Timestamp, at: Timestamp) -> TaskStatus {
-    let container =
-        ContainerStatus { started_at: Some(started), exit_code: Some(code), ..ContainerStatus::default() };
+    let container = ContainerStatus { started_at: Some(started), exit_code: Some(code), ..ContainerStatus::default() };
     let state = if code == 0 { TaskState::Complete } else { TaskState::Failed };
     TaskStatus { container: Some(container), ..TaskStatus::new(state, at, "exited") }
 }

@@ -203,10 +203,15 @@ impl World {
         let (phase, spec) = (driver.phase, driver.task.clone());
         match phase {
             Phase::Pulling if self.fate(&spec) == Fate::Rejected => {
-                self.report(machine, task, Phase::Ended, TaskStatus {
-                    error: Some("no such image".to_owned()),
-                    ..TaskStatus::new(TaskState::Rejected, self.wall(machine), "preparing")
-                });
+                self.report(
+                    machine,
+                    task,
+                    Phase::Ended,
+                    TaskStatus {
+                        error: Some("no such image".to_owned()),
+                        ..TaskStatus::new(TaskState::Rejected, self.wall(machine), "preparing")
+                    },
+                );
             }
             Phase::Pulling => self.set_phase(machine, task, Phase::Pulled),
             Phase::Starting => self.run_container(machine, &spec),

@@ -129,7 +129,8 @@ impl World {
         let mut changes = Vec::new();
         for node in manager.cluster.nodes.values() {
             let heard = manager.heard.get(&node.id).copied();
-            if heard.is_none() && node.manager.as_ref().is_some_and(|manager| manager.raft_id == self.managers[m].raft_id)
+            if heard.is_none()
+                && node.manager.as_ref().is_some_and(|manager| manager.raft_id == self.managers[m].raft_id)
             {
                 continue;
             }

@@ -108,9 +108,9 @@ fn live(world: &mut World) -> Result<(), Violation> {
 
 fn summary(world: &World) -> Summary {
     let bytes = skep_api::encode_cluster(world.log.state());
-    let fingerprint = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let fingerprint = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     Summary {
         events: world.steps,
         entries: world.log.committed(),

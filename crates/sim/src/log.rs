@@ -123,8 +123,7 @@ fn apply_sabotaged(cluster: &mut Cluster, change: &Change, index: u64, sabotage:
     match (sabotage, change) {
         (Sabotage::ApplySkipsVersionCheck, Change::UpdateService { service, spec, at, .. }) => {
             let expected = cluster.services.get(service).map(|service| service.meta.version).unwrap_or_default();
-            let change =
-                Change::UpdateService { service: *service, expected, spec: Arc::clone(spec), at: *at };
+            let change = Change::UpdateService { service: *service, expected, spec: Arc::clone(spec), at: *at };
             cluster.apply(&change, index)
         }
         (Sabotage::TaskGoesBack, Change::ReportTask { task, status, .. }) if index % 3 == 0 => {

@@ -24,7 +24,10 @@ pub enum ToManager {
 #[derive(Debug)]
 pub enum ToAgent {
     /// What is to be taken over, and what the agent must have afterwards.
-    Assignments { delta: Assignments, result: AssignmentSet },
+    Assignments {
+        delta: Assignments,
+        result: AssignmentSet,
+    },
     Closed,
 }
 
@@ -49,8 +52,7 @@ pub struct Sessions {
 impl Sessions {
     pub fn open(&mut self, machine: usize, manager: usize) -> SessionId {
         self.next += 1;
-        let session =
-            Session { machine, manager, up_broken: false, down_broken: false, up_last: 0, down_last: 0 };
+        let session = Session { machine, manager, up_broken: false, down_broken: false, up_last: 0, down_last: 0 };
         self.all.insert(self.next, session);
         self.next
     }

@@ -11,8 +11,16 @@ use crate::users::seconds;
 
 pub fn image(chance: &mut Chance) -> &'static str {
     const IMAGES: [&str; 10] = [
-        "app:good", "app:good1", "app:good2", "app:good3", "app:flaky", "app:flaky", "app:bad", "app:missing",
-        "app:once", "app:good4",
+        "app:good",
+        "app:good1",
+        "app:good2",
+        "app:good3",
+        "app:flaky",
+        "app:flaky",
+        "app:bad",
+        "app:missing",
+        "app:once",
+        "app:good4",
     ];
     IMAGES[chance.below(IMAGES.len() as u64) as usize]
 }

@@ -77,9 +77,7 @@ impl World {
             _ if kind >= 8 => self.look_after_a_node(asked),
             None => self.create_service(asked),
             Some(_) if services.len() < SERVICES_MAX && kind < 3 => self.create_service(asked),
-            Some(service) if kind == 7 => {
-                Some(("remove service", Change::RemoveService { service: service.id }))
-            }
+            Some(service) if kind == 7 => Some(("remove service", Change::RemoveService { service: service.id })),
             Some(service) => self.update_service(asked, &service),
         };
         if let Some((what, change)) = request {
@@ -191,4 +189,3 @@ pub fn may_rest(service: &Service) -> bool {
 pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
-

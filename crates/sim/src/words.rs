@@ -9,7 +9,13 @@ fn short<K>(id: &Id<K>) -> String {
 pub fn change(change: &Change) -> String {
     match change {
         Change::CreateTask { task } => {
-            format!("create {} {} want {} not before {:?}", short(&task.id), task.name(), task.desired.word(), task.not_before)
+            format!(
+                "create {} {} want {} not before {:?}",
+                short(&task.id),
+                task.name(),
+                task.desired.word(),
+                task.not_before
+            )
         }
         Change::SetTaskPending { task, reason, .. } => format!("pending {} {reason:?}", short(task)),
         Change::AssignTask { task, node, .. } => format!("assign {} to {}", short(task), short(node)),

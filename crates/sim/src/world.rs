@@ -24,28 +24,89 @@ use crate::trace::Trace;
 pub enum Event {
     /// The consensus looks whether its leader still leads.
     Watch,
-    Commit { proposal: u64 },
+    Commit {
+        proposal: u64,
+    },
     /// A forwarded proposal arrives at the leader of the sender's belief.
-    Forwarded { proposal: u64, to: usize },
-    Answer { manager: usize, epoch: u64, purpose: Purpose, answer: Answer },
-    Replicate { manager: usize, upto: u64 },
-    BelieveLeading { manager: usize, term: Term },
-    StepDown { manager: usize, term: Term },
-    ManagerTick { manager: usize },
-    Decide { manager: usize, epoch: u64 },
-    Rested { manager: usize, epoch: u64 },
-    Dispatch { manager: usize, epoch: u64 },
+    Forwarded {
+        proposal: u64,
+        to: usize,
+    },
+    Answer {
+        manager: usize,
+        epoch: u64,
+        purpose: Purpose,
+        answer: Answer,
+    },
+    Replicate {
+        manager: usize,
+        upto: u64,
+    },
+    BelieveLeading {
+        manager: usize,
+        term: Term,
+    },
+    StepDown {
+        manager: usize,
+        term: Term,
+    },
+    ManagerTick {
+        manager: usize,
+    },
+    Decide {
+        manager: usize,
+        epoch: u64,
+    },
+    Rested {
+        manager: usize,
+        epoch: u64,
+    },
+    Dispatch {
+        manager: usize,
+        epoch: u64,
+    },
     /// A manager knows that its replica is as new as its leader's was.
-    Confirmed { manager: usize, epoch: u64, session: SessionId, upto: u64 },
-    Gather { manager: usize, epoch: u64 },
+    Confirmed {
+        manager: usize,
+        epoch: u64,
+        session: SessionId,
+        upto: u64,
+    },
+    Gather {
+        manager: usize,
+        epoch: u64,
+    },
     /// What a manager heard, told to the leader: node, age, leaving, open.
-    Heard { to: usize, nodes: Vec<(NodeId, Nanos, bool, bool)> },
-    ToManager { session: SessionId, message: ToManager },
-    ToAgent { session: SessionId, message: ToAgent },
-    AgentTick { machine: usize },
-    Driver { machine: usize, epoch: u64, task: TaskId, timer: u64 },
-    ContainerEnds { machine: usize, power: u64, task: TaskId, code: i32 },
-    Start { machine: usize },
+    Heard {
+        to: usize,
+        nodes: Vec<(NodeId, Nanos, bool, bool)>,
+    },
+    ToManager {
+        session: SessionId,
+        message: ToManager,
+    },
+    ToAgent {
+        session: SessionId,
+        message: ToAgent,
+    },
+    AgentTick {
+        machine: usize,
+    },
+    Driver {
+        machine: usize,
+        epoch: u64,
+        task: TaskId,
+        timer: u64,
+    },
+    ContainerEnds {
+        machine: usize,
+        power: u64,
+        task: TaskId,
+        code: i32,
+    },
+    Start {
+        machine: usize,
+    },
     User,
     Fault,
     Heal,

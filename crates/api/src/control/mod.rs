@@ -10,8 +10,8 @@ mod stack;
 pub use autolock::{AutolockChange, AutolockRequest, AutolockState};
 pub use ca::{RotateCaRequest, RotatedCa};
 pub use messages::{
-    ClusterInfo, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
-    LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
+    ClusterInfo, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText,
+    ListRequest, LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
     RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent, WatchRequest,
     Written,
 };

@@ -81,10 +81,9 @@ impl Admit {
             }
             (Admit::Local, Caller::Member { .. } | Caller::Anonymous { .. })
             | (Admit::Operator, Caller::Anonymous { .. })
-            | (
-                Admit::Member | Admit::Renewer | Admit::Manager,
-                Caller::Local { .. } | Caller::Anonymous { .. },
-            ) => false,
+            | (Admit::Member | Admit::Renewer | Admit::Manager, Caller::Local { .. } | Caller::Anonymous { .. }) => {
+                false
+            }
         };
         if admitted {
             return Ok(());

@@ -14,16 +14,15 @@ use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
     ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
     Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa,
-    ScaleRequest, UpdateRequest,
-    WatchEvent, WatchRequest, Written,
+    ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, IdSource, LookupError};
 use skep_store::{Committed, Store};
 use tokio::sync::Mutex;
 
-use crate::refusal::not_written;
 use crate::reach::Reach;
+use crate::refusal::not_written;
 use crate::resolve::ImageResolver;
 use crate::standing::operator;
 

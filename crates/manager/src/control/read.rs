@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    ClusterInfo, Confirmed, Filter, GetRequest, ListRequest, Messages, Object, ObjectList, Readable, Refusal, RefusalKind,
-    WatchEvent, WatchRequest,
+    ClusterInfo, Confirmed, Filter, GetRequest, ListRequest, Messages, Object, ObjectList, Readable, Refusal,
+    RefusalKind, WatchEvent, WatchRequest,
 };
 use skep_model::{Cluster, Kind, Labels, Node, Stack, Task};
 use skep_store::Leadership;

@@ -53,8 +53,7 @@ impl<R> ControlService<R> {
         let task = cluster.find_task(&target.task).map_err(not_found)?;
         let node = running_on(task)?;
         let spec = target.spec;
-        let (request, answers) =
-            self.reach.ask(node, Wanted::Exec { task: task.id, spec }).await?;
+        let (request, answers) = self.reach.ask(node, Wanted::Exec { task: task.id, spec }).await?;
         let (output, stream) = mpsc::channel(QUEUE);
         tokio::spawn(relay_exec(request, answers, input, output));
         Ok(ReceiverStream::new(stream).boxed())

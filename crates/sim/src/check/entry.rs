@@ -90,7 +90,10 @@ fn forward(before: &Cluster, after: &Cluster) -> Result<(), Violation> {
             return Err(Violation::new("task-forward", detail));
         }
         if old.node.is_some() && new.node != old.node {
-            return Err(Violation::new("node-set-once", format!("task {id} moved from {:?} to {:?}", old.node, new.node)));
+            return Err(Violation::new(
+                "node-set-once",
+                format!("task {id} moved from {:?} to {:?}", old.node, new.node),
+            ));
         }
     }
     Ok(())

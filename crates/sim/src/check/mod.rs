@@ -93,9 +93,10 @@ fn is_right(cluster: &Cluster, task: &Task) -> bool {
     let Some(service) = cluster.services.get(&task.service) else { return false };
     let node = task.node.and_then(|node| cluster.nodes.get(&node));
     let alone = cluster.tasks_of_service(service.id).filter(|other| other.slot == task.slot && other.is_live()).count();
-    let updating = service.update_status.as_ref().is_some_and(|status| {
-        !matches!(status.state, UpdateState::Completed | UpdateState::RollbackCompleted)
-    });
+    let updating = service
+        .update_status
+        .as_ref()
+        .is_some_and(|status| !matches!(status.state, UpdateState::Completed | UpdateState::RollbackCompleted));
     task.is_live()
         && task.status.state == TaskState::Running
         && task.spec_version == service.spec_version

@@ -69,9 +69,6 @@ enum Command {
     JoinToken(join_token::Options),
     /// Unlock this manager, which waits for the cluster's unlock key
     Unlock,
-    /// Manage the cluster's settings
-    #[command(subcommand)]
-    Swarm(unlock::SwarmCommand),
     /// Back up, restore or recover the cluster
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -175,7 +172,6 @@ async fn client(command: Command, host: &Host) -> Result {
         Command::Leave(options) => membership::leave(options, host).await,
         Command::JoinToken(options) => join_token::run(options, host).await,
         Command::Unlock => unlock::unlock(host).await,
-        Command::Swarm(command) => unlock::run(command, host).await,
         Command::Cluster(command) => cluster::run(command, host).await,
         Command::Stack(command) => stack::run(command, host).await,
         Command::Service(command) => service::run(command, host).await,

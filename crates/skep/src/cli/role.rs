@@ -85,7 +85,9 @@ pub async fn await_role(control: &ControlClient, id: NodeId, wanted: &str, role:
         }
         match role {
             Role::Worker => Ok(()),
-            Role::Manager => bail!("the manager that was asked stopped answering; `skep node ls` shows what became of it"),
+            Role::Manager => {
+                bail!("the manager that was asked stopped answering; `skep node ls` shows what became of it")
+            }
         }
     };
     match tokio::time::timeout(PATIENCE, followed).await {

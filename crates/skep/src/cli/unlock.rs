@@ -1,22 +1,12 @@
 //! Autolock: `unlock` for a manager that waits for its key, `swarm unlock-key`, and `swarm update --autolock`.
 
-use clap::{ArgAction, Args, Subcommand};
+use clap::{ArgAction, Args};
 use skep_api::{AutolockChange, AutolockRequest, AutolockState, UnlockRequest};
 
 use super::Result;
 use super::hidden_input;
 use super::host::Host;
 use super::output;
-
-#[derive(Debug, Subcommand)]
-pub enum SwarmCommand {
-    /// Unlock this manager
-    Unlock,
-    /// Show the key that locked managers are unlocked with
-    UnlockKey(KeyOptions),
-    /// Change the cluster's settings
-    Update(UpdateOptions),
-}
 
 #[derive(Debug, Args)]
 pub struct KeyOptions {
@@ -35,14 +25,6 @@ pub struct UpdateOptions {
     autolock: bool,
 }
 
-pub async fn run(command: SwarmCommand, host: &Host) -> Result {
-    match command {
-        SwarmCommand::Unlock => unlock(host).await,
-        SwarmCommand::UnlockKey(options) => key(options, host).await,
-        SwarmCommand::Update(options) => update(options, host).await,
-    }
-}
-
 pub async fn unlock(host: &Host) -> Result {
     let local = host.local().await?;
     if !local.info(()).await?.locked {
@@ -54,7 +36,7 @@ pub async fn unlock(host: &Host) -> Result {
     Ok(())
 }
 
-async fn key(options: KeyOptions, host: &Host) -> Result {
+pub async fn key(options: KeyOptions, host: &Host) -> Result {
     let change = options.rotate.then_some(AutolockChange::Rotate);
     let AutolockState { unlock_key } = host.control().await?.autolock(AutolockRequest { change }).await?;
     let Some(unlock_key) = unlock_key else {
@@ -70,7 +52,7 @@ async fn key(options: KeyOptions, host: &Host) -> Result {
     tell(&unlock_key)
 }
 
-async fn update(options: UpdateOptions, host: &Host) -> Result {
+pub async fn update(options: UpdateOptions, host: &Host) -> Result {
     let change = if options.autolock { AutolockChange::On } else { AutolockChange::Off };
     let state = host.control().await?.autolock(AutolockRequest { change: Some(change) }).await?;
     match state.unlock_key {

@@ -6,8 +6,7 @@ use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
     ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
     Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa,
-    ScaleRequest, UpdateRequest,
-    WatchEvent, WatchRequest, Written,
+    ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 

@@ -109,7 +109,7 @@ pub(super) async fn tell_leaving(member: &Member) -> Result<(), Refusal> {
         Some(store) if store.members().voters.len() > 1 => skep_manager::leave(store, id).await,
         Some(_) => Ok(()),
         None => {
-            let leave = async |connection| RosterClient::new(connection).leave(()).await;
+            let leave = |connection| async { RosterClient::new(connection).leave(()).await };
             ask(&member.tls, &member.others(), leave).await
         }
     }

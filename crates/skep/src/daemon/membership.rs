@@ -6,17 +6,11 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use bytes::Bytes;
+use anyhow::{Context, Result};
 use skep_agent::{Known, VolumeStore, chain};
-use skep_api::{
-    CaClient, InitRequest, Initialized, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind, UnlockRequest,
-};
-use skep_identity::{
-    ClusterCa, Credentials, IdentityDir, JoinToken, NodeKey, UnlockKey, UnlockKeyError,
-};
+use skep_api::{InitRequest, Initialized, LeaveRequest, Left, Refusal, RefusalKind, UnlockRequest};
+use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinToken, NodeKey, UnlockKey, UnlockKeyError};
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
 use skep_model::{

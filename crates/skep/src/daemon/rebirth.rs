@@ -20,7 +20,7 @@ use skep_api::{
 use skep_identity::{ClusterCa, Credentials, Expect, JoinToken, write_private};
 use skep_manager::rebirth::{self, Survivor};
 use skep_manager::wall_clock;
-use skep_model::{Cluster, IdSource, JoinTokenHashes, Meta, Node, NodeSpec, NodeStatus, Role};
+use skep_model::{CertificateRecord, Cluster, IdSource, JoinTokenHashes, Meta, Node, NodeSpec, NodeStatus, Role};
 use skep_store::{Place, ReadError, create_from, read_local};
 
 use super::address::default_address;
@@ -122,6 +122,7 @@ impl Membership {
             description: None,
             status: NodeStatus::default(),
             manager: None,
+            certificate: CertificateRecord::default(),
         };
         let lost_nodes = cluster.nodes.values().map(|node| rebirth::name_of(node)).collect();
         let survivor = Survivor { node: node_id, raft_id, address: address.clone() };

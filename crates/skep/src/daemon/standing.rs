@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use skep_api::{CaClient, Connection, EnrollRequest, NodeStanding, Refusal, RefusalKind, RenewRequest, RosterClient, connect_tls};
+use skep_api::{
+    CaClient, Connection, EnrollRequest, NodeStanding, Refusal, RefusalKind, RenewRequest, RosterClient, connect_tls,
+};
 use skep_identity::{Credentials, Expect, Tls};
 use skep_model::Role;
 use skep_store::Leadership;
@@ -69,8 +71,12 @@ impl Membership {
                 changed = standing.changed() => if changed.is_err() { std::future::pending().await },
                 changed = cluster.changed() => if changed.is_err() { std::future::pending().await },
             },
-            Some((mut standing, None)) if standing.changed().await.is_ok() => {}
-            _ => std::future::pending().await,
+            Some((mut standing, None)) => {
+                if standing.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            }
+            None => std::future::pending().await,
         }
     }
 
@@ -83,7 +89,8 @@ impl Membership {
             false => Ok(Turn::Stay),
             true if own_role == Some(Role::Worker) || told == Some(Role::Worker) || leaderless => {
                 // Only a manager that is sure may end a replica.
-                match ask(&tls, &others, async |connection| RosterClient::new(connection).standing(()).await).await {
+                match ask(&tls, &others, |connection| async { RosterClient::new(connection).standing(()).await }).await
+                {
                     Ok(NodeStanding { role: Role::Worker, raft_id: None, .. }) => Ok(Turn::BecomeWorker),
                     Ok(_) => Ok(Turn::Stay),
                     // The others may be as much in the dark as this one.
@@ -105,7 +112,10 @@ impl Membership {
         let port = self.config.listen_address.port();
         let request = EnrollRequest { address: host_port(&member.file.advertise_address, port) };
         let managers = member.file.managers.clone();
-        let enroll = async |connection| RosterClient::new(connection).enroll(request.clone()).await;
+        let enroll = |connection| {
+            let request = request.clone();
+            async move { RosterClient::new(connection).enroll(request).await }
+        };
         let enrolled = ask(&member.tls, &managers, enroll).await;
         let NodeStanding { raft_id, managers, .. } = enrolled.map_err(|refusal| anyhow!(refusal))?;
         // Under a fresh number a replica begins empty.
@@ -136,7 +146,10 @@ impl Membership {
         let identity = self.identity();
         let key = identity.key()?;
         let csr = Bytes::from(key.request()?);
-        let renew = async |connection| CaClient::new(connection).renew(RenewRequest { csr: csr.clone() }).await;
+        let renew = |connection| {
+            let request = RenewRequest { csr: csr.clone() };
+            async move { CaClient::new(connection).renew(request).await }
+        };
         let issued = ask(&member.tls, &member.others(), renew).await.map_err(|refusal| anyhow!(refusal))?;
         let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)?;
         identity.store(&credentials)?;
@@ -179,11 +192,10 @@ impl Seen {
 }
 
 /// Asks one manager after the other; a refusal of the request itself ends it.
-pub(super) async fn ask<T>(
-    tls: &Tls,
-    managers: &[String],
-    call: impl AsyncFn(Connection) -> Result<T, Refusal>,
-) -> Result<T, Refusal> {
+pub(super) async fn ask<T, F>(tls: &Tls, managers: &[String], call: impl Fn(Connection) -> F) -> Result<T, Refusal>
+where
+    F: Future<Output = Result<T, Refusal>>,
+{
     let mut last = Refusal::new(RefusalKind::Unavailable, "no other manager is known");
     for manager in managers {
         let answer = tokio::time::timeout(PATIENCE, async {
