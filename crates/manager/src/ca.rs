@@ -26,10 +26,6 @@ impl Ca for CaService {
         let config = self.config()?;
         let role = role_of_token(&config, &request.token)?;
         if role == Role::Manager {
-            let message = "this version of skep runs one manager; join the node as a worker with the worker token";
-            return Err(Refusal::new(RefusalKind::Unsupported, message));
-        }
-        if role == Role::Manager {
             crate::levels::refuse_older(&self.store.cluster(), request.level, "of this node")
                 .map_err(|message| Refusal::new(RefusalKind::Unsupported, message))?;
         }

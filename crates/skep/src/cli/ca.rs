@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use futures::StreamExt;
 use skep_api::{
     Connection, ControlClient, Filter, ListRequest, LocalClient, Object, RotateCaRequest, RotatedCa, WatchRequest,
 };
-use skep_model::{Kind, NodeState, Version};
+use skep_model::{Kind, NodeState};
 
 use super::Result;
 use super::host::Host;
@@ -73,8 +74,8 @@ pub async fn run(options: Options, host: &Host) -> Result {
 async fn wait(connection: &Connection, rotated: &RotatedCa, quiet: bool) -> Result {
     let control = ControlClient::new(connection.clone());
     let mut said = String::new();
-    let mut seen = Version::default();
-    let mut changes = control.watch(WatchRequest { after: seen }).await?;
+    // Open before the first look: no change falls between the two.
+    let mut changes = control.watch(WatchRequest::default()).await?;
     loop {
         let request = ListRequest { kind: Kind::Node, filter: Filter::default() };
         let listed = control.list(request).await?;
@@ -103,9 +104,8 @@ async fn wait(connection: &Connection, rotated: &RotatedCa, quiet: bool) -> Resu
         if waiting.is_empty() {
             return Ok(());
         }
-        seen = seen.max(listed.version);
-        match futures::StreamExt::next(&mut changes).await {
-            Some(event) => seen = event?.version,
+        match changes.next().await.transpose()? {
+            Some(_) => {}
             None => bail!("the manager ended the watch; `skep swarm ca --rotate` has begun and goes on by itself"),
         }
     }
