@@ -1,5 +1,8 @@
 //! The cluster's certificate authority: one self-signed root, which signs node certificates itself.
 //!
+//! A rotation makes a new root, and a certificate of it that the old root signed (a *cross certificate*): who knows
+//! only the old root can follow it to the new one.
+//!
 //! Lives on managers only; its key is kept in the replicated store, never in a file of its own.
 //! Deciding *who* gets a certificate (join tokens, roles) is the manager's; this only signs.
 
@@ -24,6 +27,10 @@ use crate::clock::unix_seconds;
 /// The one name in every node certificate. TLS wants a name to check; identity is in the subject.
 pub(crate) const SERVER_NAME: &str = "skep";
 
+/// How many rotations a node may miss: so many cross certificates are kept, and may stand in a chain.
+pub const ROTATIONS_KEPT: usize = 5;
+
+const COMMON_NAME: &str = "skep-ca";
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Clocks that run behind by up to this still accept a fresh certificate.
 const BACKDATE: Duration = Duration::from_secs(3600);
@@ -50,6 +57,10 @@ pub enum CaError {
         #[source]
         source: rcgen::Error,
     },
+    #[error("the new CA belongs to another cluster")]
+    OtherCluster,
+    #[error("failed to sign the new CA's certificate")]
+    Cross(#[source] rcgen::Error),
     #[error("the system's random source failed")]
     Random,
     #[error("the time {seconds} s after 1970 cannot stand in a certificate")]
@@ -63,6 +74,13 @@ pub struct CaDigest(pub [u8; 32]);
 impl CaDigest {
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha256::digest(certificate).into())
+    }
+}
+
+/// 64 lower-case hexadecimal digits.
+impl fmt::Display for CaDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -85,16 +103,27 @@ impl ClusterCa {
     /// A new root for a new cluster: valid for 20 years from one hour before `now`.
     pub fn create(cluster_id: ClusterId, now: Timestamp) -> Result<Self, CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CaError::CreateRoot)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, cluster_id.to_string());
-        params.distinguished_name.push(DnType::CommonName, "skep-ca");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.serial_number = Some(random_serial()?);
+        // Roots of one cluster are told apart by name: a chain is looked up by the names in it.
+        let serial = random_serial()?;
+        let name = format!("{COMMON_NAME} {}", &crate::base36::encode(&random_bytes::<8>()?, 13));
+        let mut params = ca_params(cluster_id, &name, serial);
         (params.not_before, params.not_after) = validity(now, ROOT_LIFETIME)?;
         let certificate = params.self_signed(&key).map_err(CaError::CreateRoot)?;
         Self::from_pem(&certificate.pem(), &key.serialize_pem())
+    }
+
+    /// `next`'s certificate (PEM) with this CA's signature: who trusts this CA trusts `next` with it.
+    pub fn cross_sign(&self, next: &ClusterCa, now: Timestamp) -> Result<String, CaError> {
+        if next.cluster_id != self.cluster_id {
+            return Err(CaError::OtherCluster);
+        }
+        let parsed = certificate::parse(&next.certificate)?;
+        let name = certificate::common_name(parsed.subject())?;
+        let mut params = ca_params(next.cluster_id, name, random_serial()?);
+        (params.not_before, params.not_after) = validity(now, ROOT_LIFETIME)?;
+        params.not_after = params.not_after.min(date(next.not_after_seconds)?);
+        let certificate = params.signed_by(next.issuer.key(), &self.issuer).map_err(CaError::Cross)?;
+        Ok(certificate.pem())
     }
 
     /// What [`certificate_pem`](Self::certificate_pem) and [`key_pem`](Self::key_pem) gave.
@@ -182,6 +211,17 @@ impl ClusterCa {
     }
 }
 
+fn ca_params(cluster_id: ClusterId, name: &str, serial: SerialNumber) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, cluster_id.to_string());
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(ROTATIONS_KEPT as u8));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(serial);
+    params
+}
+
 impl fmt::Debug for ClusterCa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterCa")
@@ -202,8 +242,13 @@ fn date(seconds: i64) -> Result<OffsetDateTime, CaError> {
 
 /// 127 random bits: a positive number, as RFC 5280 §4.1.2.2 wants it.
 fn random_serial() -> Result<SerialNumber, CaError> {
-    let mut bytes = [0u8; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Random)?;
+    let mut bytes = random_bytes::<16>()?;
     bytes[0] &= 0x7f;
     Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn random_bytes<const N: usize>() -> Result<[u8; N], CaError> {
+    let mut bytes = [0u8; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Random)?;
+    Ok(bytes)
 }

@@ -23,6 +23,8 @@ pub struct PeerIdentity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Node(PeerIdentity),
+    /// A node whose certificate has expired, or is of a CA that was rotated away: may renew it and do nothing else.
+    Lapsed(PeerIdentity),
     /// No client certificate: may ask for one and do nothing else.
     Anonymous,
 }
@@ -80,6 +82,16 @@ pub(crate) fn cluster_of(subject: &X509Name<'_>) -> Result<ClusterId, Certificat
         value: organization.to_owned(),
         expected: "a cluster id",
     })
+}
+
+pub(crate) fn common_name<'a>(subject: &'a X509Name<'_>) -> Result<&'a str, CertificateError> {
+    attribute(subject.iter_common_name(), "CN")
+}
+
+/// Whether a CA's certificate stands for itself; a cross certificate is signed by another.
+pub(crate) fn is_root(der: &CertificateDer<'_>) -> Result<bool, CertificateError> {
+    let certificate = parse(der)?;
+    Ok(certificate.subject() == certificate.issuer())
 }
 
 pub(crate) fn unit_of(role: Role) -> &'static str {

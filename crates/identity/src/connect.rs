@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::time_provider::TimeProvider;
 use skep_model::{NodeId, Role};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::timeout;
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use crate::ca::SERVER_NAME;
 use crate::certificate::{CertificateError, NodeCertificate, Peer, PeerIdentity};
 use crate::tls::Tls;
+use crate::verify::{Good, PeerProblem};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Also bounds how long a stranger can hold a socket open without proving anything.
@@ -51,10 +53,12 @@ pub enum ConnectError {
         #[source]
         source: HandshakeError,
     },
+    #[error("{address} is not trusted: {problem}")]
+    Distrusted { address: String, problem: PeerProblem },
     #[error("{address} is {found}, expected {expected}")]
     Unexpected { address: String, found: String, expected: Expect },
     #[error(
-        "{address} does not hold the CA that the join token names: the token is of another cluster, or something between here and there answers in its place"
+        "{address} does not hold the CA that the join token names: the token is of another cluster or long outdated, or something between here and there answers in its place"
     )]
     OtherCa { address: String },
 }
@@ -97,8 +101,8 @@ impl TlsAcceptor {
         Self { tls }
     }
 
-    /// The stream and who is there. A peer without a certificate is [`Peer::Anonymous`]; one with a certificate that
-    /// is expired or of another CA is refused.
+    /// The stream and who is there. A peer without a certificate is [`Peer::Anonymous`], one whose certificate expired
+    /// or is of a retired CA [`Peer::Lapsed`]; one with a certificate of a CA that is not this cluster's is refused.
     pub async fn accept(&self, tcp: TcpStream) -> Result<(ServerStream, Peer), HandshakeError> {
         let current = self.tls.current();
         tcp.set_nodelay(true).map_err(HandshakeError::Tls)?;
@@ -109,7 +113,15 @@ impl TlsAcceptor {
             .map_err(HandshakeError::Tls)?;
         let peer = match stream.get_ref().1.peer_certificates() {
             None => Peer::Anonymous,
-            Some(chain) => Peer::Node(member(chain, current.identity)?),
+            Some(chain) => {
+                let identity = member(chain, current.identity)?;
+                let now = self.tls.clock().current_time().expect("a node's clock always reads something");
+                match current.members.judge(chain, now) {
+                    Ok(Good::ForEverything) => Peer::Node(identity),
+                    // Between handshake and here nothing but the time can have changed.
+                    Ok(Good::ForRenewal) | Err(_) => Peer::Lapsed(identity),
+                }
+            }
         };
         Ok((stream, peer))
     }
@@ -165,7 +177,10 @@ pub(crate) async fn handshake(
     timeout(HANDSHAKE_TIMEOUT, tokio_rustls::TlsConnector::from(config).connect(server_name, tcp))
         .await
         .map_err(|_| failed(HandshakeError::TimedOut))?
-        .map_err(|error| failed(HandshakeError::Tls(error)))
+        .map_err(|error| match PeerProblem::of(&error) {
+            Some(problem) => ConnectError::Distrusted { address: name.to_owned(), problem },
+            None => failed(HandshakeError::Tls(error)),
+        })
 }
 
 pub(crate) fn certificates(stream: &ClientStream) -> &[CertificateDer<'static>] {

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use skep_model::Timestamp;
 
 use crate::certificate::{self, CertificateError, NodeCertificate, PeerIdentity};
 use crate::clock::{from_unix_seconds, unix_seconds};
-use crate::key::NodeKey;
+use crate::key::{KeyError, NodeKey};
+use crate::trust::Trust;
+
+const PEM_END: &str = "-----END CERTIFICATE-----";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
@@ -21,6 +23,8 @@ pub enum CredentialsError {
     Certificate(#[from] CertificateError),
     #[error("the node's certificate was issued for another key than the node's")]
     KeyMismatch,
+    #[error("the node's key is not usable")]
+    Key(#[source] KeyError),
     #[error("the CA certificate cannot be trusted")]
     Authority(#[source] rustls::Error),
     #[error("the node's key and certificate cannot be used for TLS")]
@@ -35,15 +39,29 @@ pub struct Credentials {
     key: NodeKey,
     chain_pem: String,
     leaf: CertificateDer<'static>,
-    authorities: Vec<CertificateDer<'static>>,
+    trust: Trust,
     certificate: NodeCertificate,
 }
 
 impl Credentials {
-    /// `certificate_pem`: what the CA issued. `authorities_pem`: one or more CAs to trust, the issuer first.
+    /// `certificate_pem`: what the CA issued. `authorities_pem`: one or more CAs to trust, the issuer first; then,
+    /// from the first certificate on that is not signed by itself, what is sent along with the own certificate: those
+    /// that lead from retired CAs to the trusted ones, and the retired CAs, which are good for renewal only.
     pub fn new(key: NodeKey, certificate_pem: &str, authorities_pem: &str) -> Result<Self, CredentialsError> {
         let joiner = if certificate_pem.ends_with('\n') { "" } else { "\n" };
         Self::from_chain(key, format!("{certificate_pem}{joiner}{authorities_pem}"))
+    }
+
+    /// The same certificate with other authorities, as in [`new`](Self::new).
+    pub fn with_authorities(&self, authorities_pem: &str) -> Result<Self, CredentialsError> {
+        let key = NodeKey::from_pem(&self.key.to_pem()).map_err(CredentialsError::Key)?;
+        let own = self.chain_pem.find(PEM_END).map_or(0, |at| at + PEM_END.len());
+        Self::new(key, &self.chain_pem[..own], authorities_pem)
+    }
+
+    /// Whether these are the authorities that it has.
+    pub fn has_authorities(&self, authorities_pem: &str) -> Result<bool, CredentialsError> {
+        Ok(Trust::from_pem(authorities_pem)?.all() == self.trust.all())
     }
 
     /// `chain_pem`: the node's certificate, then the CAs.
@@ -53,14 +71,11 @@ impl Credentials {
             .map_err(|_| CredentialsError::Pem)?
             .into_iter();
         let leaf = chain.next().ok_or(CredentialsError::Missing { missing: "certificate" })?;
-        let authorities: Vec<_> = chain.collect();
-        if authorities.is_empty() {
-            return Err(CredentialsError::Missing { missing: "CA certificate" });
-        }
+        let trust = Trust::new(chain.collect())?;
         if certificate::parse(&leaf)?.public_key().raw != key.public_key_der() {
             return Err(CredentialsError::KeyMismatch);
         }
-        Ok(Self { certificate: NodeCertificate::read(&leaf)?, key, chain_pem, leaf, authorities })
+        Ok(Self { certificate: NodeCertificate::read(&leaf)?, key, chain_pem, leaf, trust })
     }
 
     pub fn identity(&self) -> PeerIdentity {
@@ -97,15 +112,11 @@ impl Credentials {
     /// The certificate, then the CAs: a joining node finds the CA that its token pins in here.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
         let mut chain = vec![self.leaf.clone()];
-        chain.extend(self.authorities.iter().cloned());
+        chain.extend(self.trust.all().iter().cloned());
         chain
     }
 
-    pub(crate) fn roots(&self) -> Result<RootCertStore, CredentialsError> {
-        let mut roots = RootCertStore::empty();
-        for authority in &self.authorities {
-            roots.add(authority.clone()).map_err(CredentialsError::Authority)?;
-        }
-        Ok(roots)
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 }

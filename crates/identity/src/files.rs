@@ -9,11 +9,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use skep_model::Timestamp;
+
+use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::credentials::{Credentials, CredentialsError};
 use crate::key::{KeyError, NodeKey};
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "certificate.pem";
+/// The latest time that is known to have passed, in seconds since 1970.
+const CLOCK: &str = "clock";
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -89,9 +94,20 @@ impl IdentityDir {
         write_private(&self.path.join(CERTIFICATE), credentials.chain_pem().as_bytes())
     }
 
+    /// The latest time that was stored; none if there is none that can be read: a clock is no reason not to start.
+    pub fn load_clock(&self) -> Option<Timestamp> {
+        let text = read(&self.path.join(CLOCK)).ok().flatten()?;
+        text.trim().parse().ok().map(from_unix_seconds)
+    }
+
+    /// Stores a time that has passed; `NodeClock::worth_storing` says which.
+    pub fn store_clock(&self, passed: Timestamp) -> Result<(), FileError> {
+        write_private(&self.path.join(CLOCK), format!("{}\n", unix_seconds(passed)).as_bytes())
+    }
+
     /// Forgets the node's identity: the certificate first, so that what is left is never half of one.
     pub fn remove(&self) -> Result<(), FileError> {
-        for name in [CERTIFICATE, KEY] {
+        for name in [CERTIFICATE, KEY, CLOCK] {
             let path = self.path.join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,7 +1,10 @@
 //! A node's private key: ECDSA P-256, made on the node, used for its whole membership.
 
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
-use rustls::pki_types::PrivateKeyDer;
+use std::fmt;
+
+use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -11,6 +14,31 @@ pub enum KeyError {
     Parse(#[source] rcgen::Error),
     #[error("failed to write a certificate request")]
     Request(#[source] rcgen::Error),
+    #[error("the certificate request is not readable, or is not signed by its own key")]
+    BadRequest(#[source] rcgen::Error),
+}
+
+/// SHA-256 over a public key (SubjectPublicKeyInfo, DER): by it the cluster knows a node's key again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    fn of(public_key: &[u8]) -> Self {
+        Self(Sha256::digest(public_key).into())
+    }
+
+    /// The key that a certificate request (PKCS#10, DER) is for, and which it is signed with.
+    pub fn of_request(request: &[u8]) -> Result<Self, KeyError> {
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request));
+        Ok(Self::of(&request.map_err(KeyError::BadRequest)?.public_key.subject_public_key_info()))
+    }
+}
+
+/// 64 lower-case hexadecimal digits.
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// A node's private key.
@@ -41,6 +69,10 @@ impl NodeKey {
         params.distinguished_name = rcgen::DistinguishedName::new();
         let request = params.serialize_request(&self.pair).map_err(KeyError::Request)?;
         Ok(request.der().to_vec())
+    }
+
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest::of(&self.public_key_der())
     }
 
     pub(crate) fn public_key_der(&self) -> Vec<u8> {

@@ -10,6 +10,7 @@
 //! Whether that node *still* has that role is not known here: whoever serves a request asks the cluster's state.
 //!
 //! Invariant: a private key never leaves the machine that made it, and never appears in a `Debug` output.
+//! Invariant: a certificate that expired, or whose CA was retired, is good for renewal and nothing else.
 //! Invariant: TLS 1.3 only, no session resumption: each connection proves its certificate anew.
 
 mod base36;
@@ -23,16 +24,19 @@ mod key;
 mod pinned;
 mod tls;
 mod token;
+mod trust;
+mod verify;
 
-pub use ca::{CaDigest, CaError, ClusterCa};
+pub use ca::{CaDigest, CaError, ClusterCa, ROTATIONS_KEPT};
 pub use certificate::{CertificateError, NodeCertificate, Peer, PeerIdentity};
-pub use clock::NodeClock;
+pub use clock::{ClockBehind, NodeClock, Synchronised};
 pub use connect::{
     ClientStream, ConnectError, Expect, HandshakeError, ServerStream, TlsAcceptor, TlsConnector, addresses,
 };
 pub use credentials::{Credentials, CredentialsError};
 pub use files::{FileError, IdentityDir, write_private};
-pub use key::{KeyError, NodeKey};
+pub use key::{KeyDigest, KeyError, NodeKey};
 pub use pinned::JoinConnector;
 pub use tls::{Tls, TlsChanges};
 pub use token::{JoinToken, JoinTokenError, SecretHash};
+pub use verify::PeerProblem;

@@ -16,10 +16,11 @@ use skep_model::Role;
 use tokio::net::ToSocketAddrs;
 
 use crate::ca::CaDigest;
-use crate::certificate::NodeCertificate;
-use crate::clock::{NodeClock, to_unix_time, unix_seconds};
+use crate::certificate::{NodeCertificate, is_root};
+use crate::clock::NodeClock;
 use crate::connect::{self, ClientStream, ConnectError, Expect, HandshakeError};
 use crate::tls::{ALPN_HTTP2, crypto};
+use crate::verify::{PeerProblem, expired, judged_at};
 
 /// Connects, without a certificate, to a manager of the cluster whose CA has a given digest.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ impl JoinConnector {
 
     fn config(&self) -> Arc<ClientConfig> {
         let provider = crypto();
-        let verifier = PinnedCa { digest: self.ca, provider: provider.clone() };
+        let verifier = PinnedCa { digest: self.ca, clock: self.clock.clone(), provider: provider.clone() };
         let mut config = ClientConfig::builder_with_details(provider, self.clock.clone())
             .with_protocol_versions(&[&TLS13])
             .expect("ring offers TLS 1.3")
@@ -77,6 +78,7 @@ fn other_ca(error: ConnectError, name: &str) -> ConnectError {
 #[derive(Debug)]
 struct PinnedCa {
     digest: CaDigest,
+    clock: Arc<NodeClock>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -89,16 +91,25 @@ impl ServerCertVerifier for PinnedCa {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let root = chain
-            .iter()
-            .find(|certificate| CaDigest::of(certificate) == self.digest)
-            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let at = chain.iter().position(|certificate| CaDigest::of(certificate) == self.digest);
+        let at = at.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
-        roots.add(root.clone().into_owned())?;
+        roots.add(chain[at].clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        verifier.verify_server_cert(leaf, chain, name, ocsp, not_before_start(leaf, now))
+        let Ok(certificate) = NodeCertificate::read(leaf) else {
+            return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+        };
+        let now = judged_at(&certificate, now, &self.clock);
+        let verified = verifier
+            .verify_server_cert(leaf, chain, name, ocsp, now)
+            .map_err(|error| expired(&certificate, now).map_or(error, PeerProblem::into_error))?;
+        // The pinned CA vouches for the present one, but is itself retired, and its tokens with it.
+        match chain[..at].iter().all(|earlier| is_root(earlier).unwrap_or(false)) {
+            true => Ok(verified),
+            false => Err(PeerProblem::CaRotated.into_error()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -121,17 +132,5 @@ impl ServerCertVerifier for PinnedCa {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A joining machine without a clock chip may live in the past. The token pins the CA, and the CA signed when this
-/// certificate begins, so "not valid yet" could only say that the own clock is behind.
-fn not_before_start(leaf: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
-    match NodeCertificate::read(leaf) {
-        Ok(certificate) => {
-            let start = to_unix_time(unix_seconds(certificate.not_before));
-            if now.as_secs() < start.as_secs() { start } else { now }
-        }
-        Err(_) => now,
     }
 }

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
@@ -18,6 +17,7 @@ use crate::certificate::PeerIdentity;
 use crate::clock::NodeClock;
 use crate::connect::{Expect, TlsAcceptor, TlsConnector};
 use crate::credentials::{Credentials, CredentialsError};
+use crate::verify::{Members, Servers};
 
 pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
 
@@ -46,6 +46,7 @@ impl TlsChanges {
 #[derive(Debug, Clone)]
 pub(crate) struct Current {
     pub identity: PeerIdentity,
+    pub members: Arc<Members>,
     pub server: Arc<ServerConfig>,
     pub client: Arc<ClientConfig>,
 }
@@ -93,41 +94,36 @@ impl Tls {
 
 impl Current {
     fn build(credentials: &Credentials, clock: &Arc<NodeClock>) -> Result<Self, CredentialsError> {
-        // The CA signed this start of validity: that moment has passed, whatever the local clock says.
+        // The CA signed this start of validity: that moment has passed, unless the clock is known to be right.
         clock.at_least(credentials.certificate().not_before);
         let provider = crypto();
         let key = credentials.key().to_rustls();
         let key = CertifiedKey::from_der(credentials.chain(), key, &provider).map_err(CredentialsError::Tls)?;
         let key = Arc::new(SingleCertAndKey::from(key));
-        let roots = Arc::new(credentials.roots()?);
-
-        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(CredentialsError::Verifier)?;
+        let trust = credentials.trust();
+        let members = Arc::new(Members::new(trust, &provider)?);
+        let servers = Servers::new(trust, credentials.identity(), clock.clone(), provider.clone())?;
         let clock: Arc<dyn TimeProvider> = clock.clone();
         let mut server = ServerConfig::builder_with_details(provider.clone(), clock.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(CredentialsError::Tls)?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(members.clone())
             .with_cert_resolver(key.clone());
         server.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         // A resumed session would not show its certificate again.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-            .build()
-            .map_err(CredentialsError::Verifier)?;
         let mut client = ClientConfig::builder_with_details(provider, clock)
             .with_protocol_versions(&[&TLS13])
             .map_err(CredentialsError::Tls)?
-            .with_webpki_verifier(servers)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(servers))
             .with_client_cert_resolver(key);
         client.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
 
-        Ok(Self { identity: credentials.identity(), server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self { identity: credentials.identity(), members, server: Arc::new(server), client: Arc::new(client) })
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use skep_identity::{CaDigest, ConnectError, JoinConnector, JoinToken, NodeClock, Peer};
+use skep_identity::{CaDigest, ConnectError, JoinConnector, JoinToken, NodeClock, Peer, PeerProblem};
 use skep_model::Role;
 
-use crate::support::{ca, days_ago, member, member_since, read_all, serve_one, tls};
+use crate::support::{Rotations, ca, days_ago, member, member_since, read_all, serve_one, tls};
 
 fn connector(digest: CaDigest) -> JoinConnector {
     JoinConnector::new(digest, Arc::new(NodeClock::new()))
@@ -59,6 +59,22 @@ async fn an_expired_server_is_refused_although_its_ca_is_pinned() -> Result<()> 
     let manager = member_since(&ca, 10, Role::Manager, days_ago(91));
     let (address, _server) = serve_one(tls(&manager).acceptor()).await?;
     let error = connector(ca.digest()).connect(address).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Handshake { .. }), "{error:?}");
+    assert!(matches!(error, ConnectError::Distrusted { problem: PeerProblem::Expired { .. }, .. }), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_from_before_a_rotation_is_said_to_be_that() -> Result<()> {
+    let rotated = Rotations::new(2);
+    let server = rotated.member(10, Role::Manager);
+    for old in &rotated.cas[..2] {
+        let (address, _server) = serve_one(tls(&server).acceptor()).await?;
+        let error = connector(old.digest()).connect(address).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Distrusted { problem: PeerProblem::CaRotated, .. }), "{error:?}");
+        assert!(error.to_string().contains("join-token worker"), "{error}");
+    }
+    let (address, server) = serve_one(tls(&server).acceptor()).await?;
+    read_all(connector(rotated.present().digest()).connect(address).await?).await?;
+    assert_eq!(server.await??, Peer::Anonymous);
     Ok(())
 }

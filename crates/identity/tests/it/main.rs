@@ -2,5 +2,6 @@
 
 mod handshake;
 mod joining;
+mod lapsed;
 mod storage;
 mod support;

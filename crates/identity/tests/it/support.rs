@@ -37,6 +37,44 @@ pub fn member(ca: &ClusterCa, node: u128, role: Role) -> Credentials {
     member_since(ca, node, role, now())
 }
 
+/// A cluster whose CA was rotated: the CAs from the first to the present one.
+pub struct Rotations {
+    pub cas: Vec<ClusterCa>,
+    /// Newest first, as they are sent.
+    crosses: Vec<String>,
+}
+
+impl Rotations {
+    pub fn new(rotations: usize) -> Self {
+        let mut cas = vec![ca(1)];
+        let mut crosses = Vec::new();
+        for _ in 0..rotations {
+            let next = ca(1);
+            crosses.insert(0, cas.last().unwrap().cross_sign(&next, days_ago(100)).unwrap());
+            cas.push(next);
+        }
+        Self { cas, crosses }
+    }
+
+    pub fn present(&self) -> &ClusterCa {
+        self.cas.last().unwrap()
+    }
+
+    /// What its members know once the rotations are over.
+    pub fn authorities(&self) -> String {
+        let retired = self.cas.iter().rev().skip(1).map(|ca| ca.certificate_pem().to_owned());
+        let kept = skep_identity::ROTATIONS_KEPT;
+        std::iter::once(self.present().certificate_pem().to_owned())
+            .chain(self.crosses.iter().take(kept).cloned())
+            .chain(retired.take(kept))
+            .collect()
+    }
+
+    pub fn member(&self, node: u128, role: Role) -> Credentials {
+        member(self.present(), node, role).with_authorities(&self.authorities()).unwrap()
+    }
+}
+
 pub fn tls(credentials: &Credentials) -> Tls {
     Tls::new(credentials, Arc::new(NodeClock::new())).unwrap()
 }
