@@ -32,7 +32,8 @@ pub struct RenewRequest {
 pub struct IssuedCertificate {
     /// PEM.
     pub certificate: String,
-    /// PEM of every CA to trust, the issuer first.
+    /// PEM of every CA to trust, the issuer first; then what is sent along with the certificate, see
+    /// `skep_identity::Credentials::new`.
     pub authorities: String,
     pub node: NodeId,
     pub role: Role,
@@ -49,7 +50,7 @@ service! {
         /// A first certificate for a joining node, against a join token.
         [Anyone] issue(IssueRequest) -> IssuedCertificate;
         /// A new certificate for the calling node, with the role that it has now.
-        [Member] renew(RenewRequest) -> IssuedCertificate;
+        [Renewer] renew(RenewRequest) -> IssuedCertificate;
     }
     down {}
     up {}

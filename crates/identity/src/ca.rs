@@ -75,6 +75,12 @@ impl CaDigest {
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha256::digest(certificate).into())
     }
+
+    /// Of the first certificate in `pem`.
+    pub fn of_pem(pem: &str) -> Result<Self, CaError> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| CaError::ParsePem)?;
+        Ok(Self::of(&certificate))
+    }
 }
 
 /// 64 lower-case hexadecimal digits.

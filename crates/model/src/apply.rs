@@ -52,6 +52,11 @@ impl Cluster {
                 (node.meta.version, node.meta.updated_at) = (version, *at);
             }
             Change::SetNodeManager { node, manager, at } => self.set_node_manager(*node, manager, *at, version)?,
+            Change::RecordCertificate { node, certificate } => {
+                let node = self.node_mut(*node)?;
+                node.certificate = certificate.clone();
+                node.meta.version = version;
+            }
             Change::RemoveNode { node } => self.remove_node(*node)?,
             Change::CreateService { service } => self.create_service(service, version)?,
             Change::UpdateService { service, expected, spec, at } => {

@@ -10,9 +10,9 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, ManagerStatus, Network, NetworkId,
-    Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId, ServiceSpec, Stack,
-    Task, TaskId, TaskStatus, Timestamp, UpdateStatus, Version,
+    CertificateRecord, ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, ManagerStatus,
+    Network, NetworkId, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId,
+    ServiceSpec, Stack, Task, TaskId, TaskStatus, Timestamp, UpdateStatus, Version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,11 @@ pub enum Change {
         node: NodeId,
         manager: Option<ManagerStatus>,
         at: Timestamp,
+    },
+    /// A certificate was issued to the node.
+    RecordCertificate {
+        node: NodeId,
+        certificate: CertificateRecord,
     },
     RemoveNode {
         node: NodeId,

@@ -19,12 +19,24 @@ pub struct ClusterConfig {
     pub join_tokens: JoinTokenHashes,
     /// The next Raft node number; numbers are never used twice.
     pub next_raft_id: u64,
+    pub trust: TrustHistory,
 }
 
 impl std::fmt::Debug for ClusterConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClusterConfig").field("id", &self.id).field("spec", &self.spec).finish_non_exhaustive()
     }
+}
+
+/// The CAs before the present one. PEM, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TrustHistory {
+    /// Older CAs that are trusted until every node that is up has a certificate of the present one.
+    pub trusted: Vec<String>,
+    /// Each CA's certificate with the signature of the one before, beginning with the present CA's.
+    pub crosses: Vec<String>,
+    /// CAs whose certificates are good for renewal only.
+    pub retired: Vec<String>,
 }
 
 /// SHA-256 of the join tokens' secrets, in hexadecimal: a token can be checked and not read back.

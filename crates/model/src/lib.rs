@@ -26,14 +26,14 @@ mod validate;
 pub use change::{Change, Kind, Rejection};
 pub use check::Violation;
 pub use cluster::{Cluster, LookupError};
-pub use config::{ClusterConfig, ClusterSpec, JoinTokenHashes};
+pub use config::{ClusterConfig, ClusterSpec, JoinTokenHashes, TrustHistory};
 pub use content::{Config, ContentDigest, ContentRevision, Contents, Secret};
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId};
 pub use id::{Id, IdSource, ParseIdError};
 pub use network::Network;
 pub use node::{
-    Availability, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec, NodeState, NodeStatus,
-    Platform, Role,
+    Availability, CertificateRecord, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec,
+    NodeState, NodeStatus, Platform, Role,
 };
 pub use service::{Endpoint, Service, ServiceRevision, UpdateState, UpdateStatus, VirtualIp};
 pub use spec::ParseConstraintError;

@@ -14,6 +14,16 @@ pub struct Node {
     pub status: NodeStatus,
     /// Present on managers.
     pub manager: Option<ManagerStatus>,
+    pub certificate: CertificateRecord,
+}
+
+/// What the cluster issued to a node last. SHA-256, 64 lower-case hexadecimal digits each; empty if not known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// The CA's certificate.
+    pub issuer: String,
+    /// The node's public key, which it keeps for its whole membership.
+    pub key: String,
 }
 
 /// What an operator wants of a node.

@@ -1,10 +1,12 @@
 //! What the command line and other managers ask of a manager.
 
+mod ca;
 mod client;
 mod messages;
 mod readable;
 mod stack;
 
+pub use ca::{RotateCaRequest, RotatedCa};
 pub use messages::{
     ClusterInfo, ConfigUpdate, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText, ListRequest,
     LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
@@ -36,6 +38,8 @@ service! {
         [Operator] deploy_stack(DeployRequest) -> Deployed;
         /// A new join token for a role; the old one is worthless from then on. A token cannot be read back.
         [Operator] rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
+        /// A new CA; nodes renew their certificates by themselves. Earlier join tokens are worthless from then on.
+        [Operator] rotate_ca(RotateCaRequest) -> RotatedCa;
     }
     down {
         /// An event for each write from now on; several writes may come as one event. The reader lists again.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, TaskId, TaskStatus};
+use skep_model::{NodeDescription, NodeId, TaskId, TaskStatus, Timestamp};
 
 use super::Assignments;
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
@@ -46,6 +46,8 @@ pub struct Hello {
     pub address: String,
     /// [`Assignments::revision`] of what the agent has; 0 for nothing.
     pub revision: u64,
+    /// The machine and its boot; empty if not known.
+    pub instance: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,16 @@ pub enum ManagerMessage {
     Cancel {
         request: u64,
     },
+    Trust(TrustUpdate),
+}
+
+/// The CAs have changed, or the node is to have another certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustUpdate {
+    /// PEM, as [`IssuedCertificate::authorities`](crate::IssuedCertificate::authorities).
+    pub authorities: String,
+    /// Renew at once: the certificate's issuer or role is not the present one.
+    pub renew: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +101,8 @@ pub struct Welcome {
     pub heartbeat_period: Duration,
     /// `host:port` of every manager, for the next session.
     pub managers: Vec<String>,
+    /// The manager's clock.
+    pub time: Timestamp,
 }
 
 choice!(AgentMessage = AgentMessage in agent_message {
@@ -100,13 +114,14 @@ choice!(AgentMessage = AgentMessage in agent_message {
     Exec(ExecReply) { request, output },
     End(RequestEnd) { request, error },
 });
-message!(Hello = Hello { protocol, description, address, revision });
+message!(Hello = Hello { protocol, description, address, revision, instance });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
-    Welcome, Assignments;
+    Welcome, Assignments, Trust;
     Log(LogCommand) { request, task, options },
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
 });
-message!(Welcome = Welcome { node, heartbeat_period, managers });
+message!(Welcome = Welcome { node, heartbeat_period, managers, time });
+message!(TrustUpdate = TrustUpdate { authorities, renew });

@@ -16,7 +16,7 @@ mod messages;
 pub use assignment::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
-pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, ManagerMessage, TaskReport, Welcome};
+pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, ManagerMessage, TaskReport, TrustUpdate, Welcome};
 
 use crate::rpc::service;
 

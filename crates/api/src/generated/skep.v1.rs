@@ -778,6 +778,18 @@ pub struct ClusterConfig {
     pub join_tokens: ::core::option::Option<JoinTokenHashes>,
     #[prost(uint64, tag = "7")]
     pub next_raft_id: u64,
+    #[prost(message, optional, tag = "20")]
+    pub trust: ::core::option::Option<TrustHistory>,
+}
+/// PEM, newest first.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustHistory {
+    #[prost(string, repeated, tag = "1")]
+    pub trusted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub crosses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub retired: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinTokenHashes {
@@ -813,6 +825,16 @@ pub struct Node {
     pub status: ::core::option::Option<NodeStatus>,
     #[prost(message, optional, tag = "6")]
     pub manager: ::core::option::Option<ManagerStatus>,
+    #[prost(message, optional, tag = "30")]
+    pub certificate: ::core::option::Option<CertificateRecord>,
+}
+/// SHA-256, 64 hexadecimal digits each.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateRecord {
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeSpec {
@@ -1755,7 +1777,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -1821,6 +1843,8 @@ pub mod change {
         RemoveStack(super::RemoveStack),
         #[prost(message, tag = "29")]
         SetNodeManager(super::SetNodeManager),
+        #[prost(message, tag = "90")]
+        RecordCertificate(super::RecordCertificate),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1856,6 +1880,13 @@ pub struct ReportNode {
     pub status: ::core::option::Option<NodeStatus>,
     #[prost(fixed64, tag = "4")]
     pub at: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordCertificate {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub certificate: ::core::option::Option<CertificateRecord>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNode {
@@ -2391,6 +2422,22 @@ pub struct JoinTokenText {
     pub token: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateCaRequest {
+    #[prost(uint64, optional, tag = "1")]
+    pub certificate_validity: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotatedCa {
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub worker_token: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub manager_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
     #[prost(uint64, tag = "1")]
     pub after: u64,
@@ -2832,6 +2879,24 @@ pub mod control_client {
                 .insert(GrpcMethod::new("skep.v1.Control", "RotateJoinToken"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn rotate_ca(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateCaRequest>,
+        ) -> std::result::Result<tonic::Response<super::RotatedCa>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/RotateCa");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "RotateCa"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -2946,6 +3011,10 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::RotateJoinTokenRequest>,
         ) -> std::result::Result<tonic::Response<super::JoinTokenText>, tonic::Status>;
+        async fn rotate_ca(
+            &self,
+            request: tonic::Request<super::RotateCaRequest>,
+        ) -> std::result::Result<tonic::Response<super::RotatedCa>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchEvent, tonic::Status>,
@@ -3442,6 +3511,49 @@ pub mod control_server {
                     };
                     Box::pin(fut)
                 }
+                "/skep.v1.Control/RotateCa" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateCaSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::RotateCaRequest>
+                    for RotateCaSvc<T> {
+                        type Response = super::RotatedCa;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateCaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rotate_ca(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateCaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/skep.v1.Control/Watch" => {
                     #[allow(non_camel_case_types)]
                     struct WatchSvc<T: Control>(pub Arc<T>);
@@ -3654,6 +3766,9 @@ pub struct Hello {
     /// The assignments that the agent has; 0 when it has none.
     #[prost(uint64, tag = "4")]
     pub revision: u64,
+    /// The machine and its boot: two of a node that are connected at once are a copy of each other.
+    #[prost(string, tag = "31")]
+    pub instance: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
@@ -3694,7 +3809,7 @@ pub struct RequestEnd {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 30")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -3713,6 +3828,8 @@ pub mod manager_message {
         Feed(super::ExecFeed),
         #[prost(message, tag = "6")]
         Cancel(super::Cancel),
+        #[prost(message, tag = "30")]
+        Trust(super::TrustUpdate),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3723,6 +3840,17 @@ pub struct Welcome {
     pub heartbeat_period: u64,
     #[prost(string, repeated, tag = "3")]
     pub managers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The manager's clock.
+    #[prost(fixed64, tag = "30")]
+    pub time: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustUpdate {
+    /// As in IssuedCertificate.
+    #[prost(string, tag = "1")]
+    pub authorities: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub renew: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignments {

@@ -165,6 +165,7 @@ async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, cut: CancellationToken
     let (_, address) = addresses(&stream).map_err(HandshakeError::Tls)?;
     let caller = match peer {
         Peer::Node(identity) => Caller::Member { identity, address },
+        Peer::Lapsed(identity) => Caller::Lapsed { identity, address },
         Peer::Anonymous => Caller::Anonymous { address },
     };
     Ok(Accepted::new(caller, connection::Stream::Tls(Box::new(stream)), cut))

@@ -34,4 +34,5 @@ choice!(Change = Change in change {;
     RemoveConfig(RemoveConfig) { config },
     PutStack(PutStack) { stack },
     RemoveStack(RemoveStack) { name },
+    RecordCertificate(RecordCertificate) { node, certificate },
 });

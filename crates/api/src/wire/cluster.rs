@@ -1,10 +1,11 @@
 //! The cluster's settings.
 
-use skep_model::{ClusterConfig, ClusterSpec, JoinTokenHashes};
+use skep_model::{ClusterConfig, ClusterSpec, JoinTokenHashes, TrustHistory};
 
 use super::message;
 
-message!(ClusterConfig = ClusterConfig { id, meta, spec, ca_certificate, ca_key, join_tokens, next_raft_id });
+message!(ClusterConfig = ClusterConfig { id, meta, spec, ca_certificate, ca_key, join_tokens, next_raft_id, trust });
+message!(TrustHistory = TrustHistory { trusted, crosses, retired });
 message!(JoinTokenHashes = JoinTokenHashes { worker, manager });
 message!(
     ClusterSpec =

@@ -1,13 +1,14 @@
 //! Nodes.
 
 use skep_model::{
-    Availability, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec, NodeState, NodeStatus,
-    Platform, Role,
+    Availability, CertificateRecord, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec,
+    NodeState, NodeStatus, Platform, Role,
 };
 
 use super::{enumeration, message};
 
-message!(Node = Node { id, meta, spec, description, status, manager });
+message!(Node = Node { id, meta, spec, description, status, manager, certificate });
+message!(CertificateRecord = CertificateRecord { issuer, key });
 message!(NodeSpec = NodeSpec { name, labels, role, membership, availability });
 enumeration!(Role = Role { Worker, Manager });
 enumeration!(Membership = Membership { Pending, Accepted });

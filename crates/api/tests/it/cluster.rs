@@ -28,9 +28,18 @@ impl Members {
     }
 
     pub fn tls(&self, node: u128, role: Role) -> Result<Tls> {
+        self.tls_since(node, role, now())
+    }
+
+    /// With a certificate that expired a day ago.
+    pub fn expired(&self, node: u128, role: Role) -> Result<Tls> {
+        self.tls_since(node, role, Timestamp(now().0 - Duration::from_secs(2 * 86_400).as_nanos() as u64))
+    }
+
+    fn tls_since(&self, node: u128, role: Role, since: Timestamp) -> Result<Tls> {
         let key = NodeKey::generate()?;
         let node_id = NodeId::from_u128(node);
-        let certificate = self.ca.issue(&key.request()?, node_id, role, now(), Duration::from_secs(86_400))?;
+        let certificate = self.ca.issue(&key.request()?, node_id, role, since, Duration::from_secs(86_400))?;
         let credentials = Credentials::new(key, &certificate, self.ca.certificate_pem())?;
         Ok(Tls::new(&credentials, Arc::new(NodeClock::new()))?)
     }

@@ -107,6 +107,12 @@ impl Control for Fake {
         Ok(Deployed { revision: 1, version: Version(9), objects, warnings: vec![] })
     }
 
+    async fn rotate_ca(&self, _: Caller, request: RotateCaRequest) -> Result<RotatedCa, Refusal> {
+        let certificate = format!("{request:?}");
+        let (issuer, worker_token, manager_token) = ("i".to_owned(), "w".to_owned(), "m".to_owned());
+        Ok(RotatedCa { certificate, issuer, worker_token, manager_token })
+    }
+
     async fn rotate_join_token(&self, _: Caller, request: RotateJoinTokenRequest) -> Result<JoinTokenText, Refusal> {
         Ok(JoinTokenText { token: format!("SKEP-1-{:?}", request.role) })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use bytes::Bytes;
 use skep_api::*;
-use skep_identity::{ConnectError as TlsError, JoinConnector, JoinToken, NodeClock, NodeKey};
+use skep_identity::{ConnectError as TlsError, Expect, JoinConnector, JoinToken, NodeClock, NodeKey};
 use skep_model::{Availability, NodeId, Role};
 
 use crate::cluster::{Daemon, Members};
@@ -28,7 +28,7 @@ impl Ca for FakeCa {
     }
 
     async fn renew(&self, caller: Caller, request: RenewRequest) -> Result<IssuedCertificate, Refusal> {
-        let identity = caller.member()?;
+        let identity = caller.renewer()?;
         Ok(IssuedCertificate {
             certificate: format!("{} bytes", request.csr.len()),
             authorities: self.authorities.clone(),
@@ -77,6 +77,20 @@ async fn a_worker_is_not_the_clusters_administrator() -> Result<()> {
 
     let manager = members.connect(3, Role::Manager, &daemon).await?;
     assert!(ControlClient::new(manager).info(()).await?.ca_certificate.contains("Member"));
+    daemon.stop().await
+}
+
+#[tokio::test]
+async fn a_lapsed_certificate_renews_and_does_nothing_else() -> Result<()> {
+    let members = Members::new(1)?;
+    let daemon = Daemon::start(server(&members), &members.tls(1, Role::Manager)?, "127.0.0.1:0").await?;
+    let connector = members.expired(5, Role::Manager)?.connector(Expect::Role(Role::Manager));
+    let lapsed = connect_tls(&daemon.address.to_string(), connector).await?;
+    let renewed = CaClient::new(lapsed.clone()).renew(RenewRequest { csr: Bytes::new() }).await?;
+    assert_eq!(renewed.node, NodeId::from_u128(5));
+    let refused = ControlClient::new(lapsed).info(()).await.unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Denied);
+    assert!(refused.message.contains("renewal only"), "{refused}");
     daemon.stop().await
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use skep_api::*;
-use skep_model::{ContentDigest, EndpointMode, NodeId, Role, TaskId};
+use skep_model::{ContentDigest, EndpointMode, NodeId, Role, TaskId, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::arbitrary::draw;
@@ -34,8 +34,12 @@ impl Dispatcher for FakeDispatcher {
                 }
             }
         });
-        let welcome =
-            Welcome { node, heartbeat_period: Duration::from_secs(1), managers: vec!["10.0.0.1:7377".into()] };
+        let welcome = Welcome {
+            node,
+            heartbeat_period: Duration::from_secs(1),
+            managers: vec!["10.0.0.1:7377".into()],
+            time: Timestamp(7),
+        };
         let says = [ManagerMessage::Welcome(welcome)].into_iter().chain(self.says.clone());
         Ok(stream::iter(says.map(Ok)).chain(stream::pending()).boxed())
     }
@@ -105,7 +109,13 @@ fn said() -> Vec<ManagerMessage> {
 
 fn heard() -> Vec<AgentMessage> {
     let request = 9;
-    let hello = Hello { protocol: DISPATCH_PROTOCOL, description: draw(4), address: "10.0.0.2".into(), revision: 77 };
+    let hello = Hello {
+        protocol: DISPATCH_PROTOCOL,
+        description: draw(4),
+        address: "10.0.0.2".into(),
+        revision: 77,
+        instance: "machine-boot".into(),
+    };
     let entry =
         |stream| LogEntry { task: draw(1), node: draw(2), stream, at: draw(3), data: Bytes::from_static(b"x\n") };
     let entries = vec![entry(OutputStream::Stdout), entry(OutputStream::Stderr)];
