@@ -1,14 +1,19 @@
 //! Certificates for nodes: the first against a join token, later ones against the node's own.
+//!
+//! A certificate that has lapsed (expired, or of a retired CA) is good for another one, for the same key: the cluster
+//! keeps each node's. So neither a leaked key of an old CA nor a token can take over a node's identity.
 
 use std::sync::Arc;
 
 use skep_api::{Ca, Caller, IssueRequest, IssuedCertificate, Refusal, RefusalKind, RenewRequest};
-use skep_identity::{ClusterCa, JoinToken, NodeClock, SecretHash};
-use skep_model::{Change, ClusterConfig, IdSource, Meta, Node, NodeId, NodeSpec, NodeStatus, Role};
+use skep_identity::{ClusterCa, JoinToken, KeyDigest, NodeClock, PeerIdentity, SecretHash};
+use skep_model::{CertificateRecord, Change, ClusterConfig, IdSource, Meta, Node, NodeId, NodeSpec, NodeStatus, Role};
 use skep_store::Store;
 use tokio::sync::Mutex;
 
 use crate::refusal::not_written;
+use crate::standing::standing;
+use crate::trust;
 
 pub struct CaService {
     pub store: Store,
@@ -25,42 +30,90 @@ impl Ca for CaService {
             return Err(Refusal::new(RefusalKind::Unsupported, message));
         }
         let id: NodeId = self.ids.lock().await.next_id();
-        let issued = self.sign(&config, &request.csr, id, role)?;
+        let (issued, certificate) = self.sign(&config, &request.csr, id, role)?;
         let spec = NodeSpec { role, availability: request.availability, ..NodeSpec::default() };
         let meta = Meta::new(self.clock.now());
-        let node = Node { id, meta, spec, description: None, status: NodeStatus::default(), manager: None };
+        let node =
+            Node { id, meta, spec, description: None, status: NodeStatus::default(), manager: None, certificate };
         self.store.propose(vec![Change::CreateNode { node: Box::new(node) }]).await.map_err(not_written)?;
         tracing::info!(node.id = %id, "node joined");
         Ok(issued)
     }
 
     async fn renew(&self, caller: Caller, request: RenewRequest) -> Result<IssuedCertificate, Refusal> {
-        let identity = caller.member()?;
-        let cluster = self.store.cluster();
-        let node = cluster.nodes.get(&identity.node_id).ok_or_else(|| {
-            Refusal::new(
-                RefusalKind::Denied,
-                format!("node {} is no longer a member of this cluster", identity.node_id),
-            )
-        })?;
-        let config = self.config()?;
-        self.sign(&config, &request.csr, node.id, node.spec.role)
+        let (issued, record) = self.signed_again(caller.renewer()?, &request.csr)?;
+        if let Some(change) = record {
+            self.store.propose(vec![change]).await.map_err(not_written)?;
+        }
+        Ok(issued)
     }
 }
 
 impl CaService {
+    /// A manager's own certificate from its own replica of the CA, so that managers whose certificates have all
+    /// expired need nobody. Noting it in the cluster can wait until there is a quorum.
+    pub async fn renew_own(&self, own: PeerIdentity, csr: &[u8]) -> Result<IssuedCertificate, Refusal> {
+        let (issued, record) = self.signed_again(own, csr)?;
+        if let Some(change) = record
+            && let Err(error) = self.store.propose(vec![change]).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the own new certificate is not noted yet");
+        }
+        Ok(issued)
+    }
+
+    /// The certificate, and what there is to note of it.
+    fn signed_again(&self, identity: PeerIdentity, csr: &[u8]) -> Result<(IssuedCertificate, Option<Change>), Refusal> {
+        let cluster = self.store.cluster();
+        let node = standing(&cluster, identity)?;
+        let config = self.config()?;
+        let (issued, certificate) = self.sign(&config, csr, node.id, node.spec.role)?;
+        if !node.certificate.key.is_empty() && node.certificate.key != certificate.key {
+            let message = format!(
+                "node {} asks with another key than it joined with: it may be a copy, or not what it says it is; run \
+                 `skep leave --force` on it and join it again",
+                node.id
+            );
+            return Err(Refusal::new(RefusalKind::Denied, message));
+        }
+        let record =
+            (node.certificate != certificate).then_some(Change::RecordCertificate { node: node.id, certificate });
+        Ok((issued, record))
+    }
+
     fn config(&self) -> Result<Arc<ClusterConfig>, Refusal> {
         let config = self.store.cluster().config.clone();
         config.ok_or_else(|| Refusal::new(RefusalKind::Unavailable, "the cluster is not initialised yet"))
     }
 
-    fn sign(&self, config: &ClusterConfig, csr: &[u8], node: NodeId, role: Role) -> Result<IssuedCertificate, Refusal> {
+    fn sign(
+        &self,
+        config: &ClusterConfig,
+        csr: &[u8],
+        node: NodeId,
+        role: Role,
+    ) -> Result<(IssuedCertificate, CertificateRecord), Refusal> {
+        self.refuse_wrong_clock()?;
         let ca =
             ClusterCa::from_pem(&config.ca_certificate, &config.ca_key).map_err(|error| Refusal::internal(&error))?;
+        let invalid = |error: &dyn std::fmt::Display| Refusal::new(RefusalKind::Invalid, error.to_string());
+        let key = KeyDigest::of_request(csr).map_err(|error| invalid(&error))?.to_string();
         let certificate = ca
             .issue(csr, node, role, self.clock.now(), config.spec.node_certificate_validity)
-            .map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
-        Ok(IssuedCertificate { certificate, authorities: config.ca_certificate.clone(), node, role })
+            .map_err(|error| invalid(&error))?;
+        let record = CertificateRecord { issuer: ca.digest().to_string(), key };
+        Ok((IssuedCertificate { certificate, authorities: trust::authorities(config), node, role }, record))
+    }
+
+    /// What is signed now would begin in the past: other nodes would take it for expired.
+    fn refuse_wrong_clock(&self) -> Result<(), Refusal> {
+        match self.clock.behind() {
+            None => Ok(()),
+            Some(behind) => {
+                let message = format!("this manager issues no certificates now: {behind}");
+                Err(Refusal::new(RefusalKind::Unavailable, message))
+            }
+        }
     }
 }
 
@@ -75,6 +128,11 @@ fn role_of_token(config: &ClusterConfig, text: &str) -> Result<Role, Refusal> {
     }
     if is(&config.join_tokens.manager) {
         return Ok(Role::Manager);
+    }
+    let present = skep_identity::CaDigest::of_pem(&config.ca_certificate);
+    if present.is_ok_and(|present| present != token.ca()) {
+        let message = "the cluster's CA was rotated after this token was made; `skep join-token worker` on a manager makes a new one";
+        return Err(Refusal::new(RefusalKind::Denied, message));
     }
     let message = "the join token is not, or no longer, valid for this cluster; `skep join-token worker` on a manager makes a new one";
     Err(Refusal::new(RefusalKind::Denied, message))

@@ -11,7 +11,8 @@ use skep_api::{
     AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, ManagerMessage, Messages, Refusal,
     RefusalKind, TaskReport, Welcome,
 };
-use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus};
+use skep_identity::NodeClock;
+use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role};
 use skep_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,7 +21,9 @@ use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
 use crate::refusal::not_written;
 use crate::reports::Reports;
-use crate::sessions::{OpenSession, Sessions};
+use crate::sessions::{OpenSession, Origin, Sessions};
+use crate::standing::standing;
+use crate::trust::TrustTold;
 
 /// Messages that wait for an agent that is slow to read.
 const QUEUE: usize = 256;
@@ -30,6 +33,7 @@ pub struct DispatcherService {
     pub store: Store,
     pub sessions: Arc<Sessions>,
     pub reports: Reports,
+    pub clock: Arc<NodeClock>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -39,7 +43,7 @@ impl Dispatcher for DispatcherService {
         mut input: Messages<AgentMessage>,
     ) -> Result<Messages<ManagerMessage>, Refusal> {
         let identity = caller.member()?;
-        let node = known_node(&self.store.cluster(), identity.node_id)?;
+        let node = Arc::clone(standing(&self.store.cluster(), identity)?);
         let hello = match tokio::time::timeout(HELLO_WAIT, input.next()).await {
             Ok(Some(Ok(AgentMessage::Hello(hello)))) => hello,
             Ok(Some(Err(refusal))) => return Err(refusal),
@@ -50,8 +54,9 @@ impl Dispatcher for DispatcherService {
         let address = match (&hello.address, caller) {
             (told, _) if !told.is_empty() => told.clone(),
             (_, Caller::Member { address, .. }) => address.ip().to_string(),
-            (_, Caller::Local { .. } | Caller::Anonymous { .. }) => String::new(),
+            (_, Caller::Local { .. } | Caller::Lapsed { .. } | Caller::Anonymous { .. }) => String::new(),
         };
+        self.sessions.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() })?;
         self.report_ready(&node, &hello, address).await?;
         let (to_agent, from_manager) = mpsc::channel(QUEUE);
         let session = self.sessions.open(node.id, to_agent.clone());
@@ -62,6 +67,9 @@ impl Dispatcher for DispatcherService {
             cluster: self.store.watch(),
             reports: self.reports.clone(),
             to_agent,
+            certificate_role: identity.role,
+            clock: Arc::clone(&self.clock),
+            trust: TrustTold::default(),
             sent: AssignmentSet::new(),
             revision: 0,
         };
@@ -84,15 +92,6 @@ impl DispatcherService {
     }
 }
 
-fn known_node(cluster: &Cluster, id: NodeId) -> Result<Arc<Node>, Refusal> {
-    cluster.nodes.get(&id).cloned().ok_or_else(|| {
-        let message = format!(
-            "node {id} is not (or no longer) a member of this cluster; run `skep leave` on it and join it again"
-        );
-        Refusal::new(RefusalKind::Denied, message)
-    })
-}
-
 fn check_protocol(hello: &Hello) -> Result<(), Refusal> {
     if hello.protocol == DISPATCH_PROTOCOL {
         return Ok(());
@@ -111,6 +110,10 @@ struct Driver {
     cluster: watch::Receiver<Arc<Cluster>>,
     reports: Reports,
     to_agent: mpsc::Sender<ManagerMessage>,
+    /// The role in the certificate that the session was opened with.
+    certificate_role: Role,
+    clock: Arc<NodeClock>,
+    trust: TrustTold,
     sent: AssignmentSet,
     revision: u64,
 }
@@ -157,8 +160,12 @@ impl Driver {
             node: self.session.node,
             heartbeat_period: period.unwrap_or(Duration::from_secs(1)),
             managers: managers.map(|manager| manager.address.clone()).collect(),
+            time: self.clock.now(),
         };
         self.to_agent.send(ManagerMessage::Welcome(welcome)).await?;
+        if let Some(update) = self.trust.news(&cluster, self.session.node, self.certificate_role) {
+            self.to_agent.send(ManagerMessage::Trust(update)).await?;
+        }
         self.sent = assignments_for(&cluster, self.session.node);
         self.revision = 1;
         let set = self.sent.values().cloned().collect();
@@ -170,6 +177,11 @@ impl Driver {
     async fn send_changes(&mut self) -> bool {
         let cluster = self.cluster.borrow_and_update().clone();
         if !cluster.nodes.contains_key(&self.session.node) {
+            return false;
+        }
+        if let Some(update) = self.trust.news(&cluster, self.session.node, self.certificate_role)
+            && self.to_agent.send(ManagerMessage::Trust(update)).await.is_err()
+        {
             return false;
         }
         let wanted = assignments_for(&cluster, self.session.node);

@@ -19,7 +19,10 @@ mod liveness;
 mod refusal;
 mod reports;
 mod resolve;
+mod rotation;
 mod sessions;
+pub mod standing;
+pub mod trust;
 
 use std::sync::Arc;
 
@@ -35,7 +38,7 @@ pub use assignments::{AssignmentSet, assignments_for, delta};
 pub use clock::wall_clock;
 pub use resolve::{ImageResolver, ResolvedImage};
 
-use ca::CaService;
+pub use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
 use reports::Reports;
@@ -61,12 +64,19 @@ impl<R: ImageResolver> Manager<R> {
         let loops = vec![
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
+            tokio::spawn(rotation::watch(store.clone(), Arc::clone(&clock), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
         ];
-        let control =
-            ControlService { store: store.clone(), sessions: Arc::clone(&sessions), resolver, ids: Mutex::new(ids()) };
+        let control = ControlService {
+            store: store.clone(),
+            sessions: Arc::clone(&sessions),
+            resolver,
+            ids: Mutex::new(ids()),
+            clock: Arc::clone(&clock),
+        };
+        let dispatcher_clock = Arc::clone(&clock);
         let ca = CaService { store: store.clone(), clock, ids: Mutex::new(ids()) };
-        let dispatcher = DispatcherService { store, sessions, reports };
+        let dispatcher = DispatcherService { store, sessions, reports, clock: dispatcher_clock };
         Self { control: Arc::new(control), dispatcher: Arc::new(dispatcher), ca: Arc::new(ca), loops, stop }
     }
 
@@ -79,6 +89,11 @@ impl<R: ImageResolver> Manager<R> {
     /// The control service, for the socket on this machine.
     pub fn control(&self) -> Arc<ControlService<R>> {
         Arc::clone(&self.control)
+    }
+
+    /// The own certificates' issuer.
+    pub fn ca(&self) -> Arc<CaService> {
+        Arc::clone(&self.ca)
     }
 
     /// Stops the loops; the store is its owner's to shut down.

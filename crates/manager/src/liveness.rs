@@ -88,6 +88,7 @@ mod tests {
             description: None,
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: raft_id.map(|raft_id| ManagerStatus { raft_id, address: "m:7377".into() }),
+            certificate: Default::default(),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use skep_api::{AgentMessage, ExecOutput, LogEntry, ManagerMessage, Refusal, RefusalKind};
 use skep_model::{NodeId, TaskId, TaskStatus};
@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 /// What waits in memory for a reader of logs or exec output; a reader that lags further is cut off.
 const UNREAD_MAX: usize = 4096;
+
+/// A node that was heard within this time is there.
+const ALIVE: Duration = Duration::from_secs(4);
 
 /// A part of the answer to a request.
 #[derive(Debug)]
@@ -35,9 +38,19 @@ struct Inner {
     by_node: HashMap<NodeId, Session>,
     /// When each node was last heard, also after its session ended.
     heard: HashMap<NodeId, Heard>,
+    /// Where each node's last session came from.
+    origins: HashMap<NodeId, Origin>,
     waiting: HashMap<u64, Waiting>,
     /// States between assignment and the first that is replicated.
     progress: HashMap<TaskId, TaskStatus>,
+}
+
+/// The machine and boot that a node's agent runs in, and where from it connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Empty if the agent did not say.
+    pub instance: String,
+    pub address: String,
 }
 
 #[derive(Debug)]
@@ -70,6 +83,12 @@ pub struct OpenSession {
     pub ended: CancellationToken,
 }
 
+impl Origin {
+    fn is_another_than(&self, other: &Origin) -> bool {
+        !self.instance.is_empty() && !other.instance.is_empty() && self.instance != other.instance
+    }
+}
+
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
@@ -86,6 +105,24 @@ impl Sessions {
         }
         inner.heard.insert(node, Heard { at: Instant::now(), leaving: false });
         OpenSession { sessions: Arc::clone(self), node, id, ended }
+    }
+
+    /// Notes where a session that is about to open comes from. A refusal means that the node is connected from
+    /// another machine at this moment: one of the two is a copy.
+    pub fn claim(&self, node: NodeId, origin: Origin) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        let alive = inner.heard.get(&node).is_some_and(|heard| !heard.leaving && heard.at.elapsed() < ALIVE);
+        if let Some(other) = inner.origins.get(&node).filter(|other| alive && other.is_another_than(&origin)) {
+            let message = format!(
+                "this node's identity is in use by another machine at {}: this one is probably a copy of its disk; run \
+                 `skep leave --force` here and join again with a token",
+                other.address
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        inner.origins.insert(node, origin);
+        inner.heard.insert(node, Heard { at: Instant::now(), leaving: false });
+        Ok(())
     }
 
     pub fn is_open(&self, node: NodeId) -> bool {
@@ -187,5 +224,41 @@ impl Drop for Request {
             // A session whose queue is full is about to end, and its requests with it.
             let _ = self.to_agent.try_send(ManagerMessage::Cancel { request: self.id });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(instance: &str, address: &str) -> Origin {
+        Origin { instance: instance.to_owned(), address: address.to_owned() }
+    }
+
+    #[test]
+    fn a_copy_of_a_living_node_is_refused_and_told_where_the_other_is() {
+        let sessions = Arc::new(Sessions::default());
+        let node = NodeId::from_u128(1);
+        sessions.claim(node, origin("a", "10.0.0.1")).unwrap();
+        // However slow this machine is, the node was heard just now.
+        let soon = Instant::now() + ALIVE;
+        sessions.lock().heard.insert(node, Heard { at: soon, leaving: false });
+        let refused = sessions.claim(node, origin("b", "10.0.0.2")).unwrap_err();
+        assert!(refused.message.contains("10.0.0.1") && refused.message.contains("leave --force"), "{refused}");
+        // Its own daemon after a restart is no other machine, nor is one that cannot say what it is.
+        sessions.claim(node, origin("a", "10.0.0.3")).unwrap();
+        sessions.claim(node, origin("", "10.0.0.2")).unwrap();
+    }
+
+    #[test]
+    fn a_machine_that_said_good_bye_or_fell_silent_can_be_replaced() {
+        let sessions = Arc::new(Sessions::default());
+        let node = NodeId::from_u128(1);
+        sessions.claim(node, origin("a", "10.0.0.1")).unwrap();
+        sessions.note_heard(node, true);
+        sessions.claim(node, origin("b", "10.0.0.2")).unwrap();
+        let long_ago = Instant::now().checked_sub(ALIVE * 2).expect("this machine has been up for 8 s");
+        sessions.lock().heard.insert(node, Heard { at: long_ago, leaving: false });
+        sessions.claim(node, origin("c", "10.0.0.3")).unwrap();
     }
 }

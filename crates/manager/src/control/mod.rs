@@ -2,6 +2,7 @@
 //!
 //! Each handler decodes, asks and encodes; what a request means is decided by `admission` and `deploy`.
 
+mod ca;
 mod read;
 mod streams;
 mod write;
@@ -11,8 +12,10 @@ use std::sync::Arc;
 use skep_api::{
     Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
     JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind,
-    RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest,
+    WatchEvent, WatchRequest, Written,
 };
+use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, IdSource, LookupError};
 use skep_store::{Committed, Store};
 use tokio::sync::Mutex;
@@ -20,65 +23,93 @@ use tokio::sync::Mutex;
 use crate::refusal::not_written;
 use crate::resolve::ImageResolver;
 use crate::sessions::Sessions;
+use crate::standing::operator;
 
 pub struct ControlService<R> {
     pub store: Store,
     pub sessions: Arc<Sessions>,
     pub resolver: R,
     pub ids: Mutex<IdSource>,
+    pub clock: Arc<NodeClock>,
 }
 
 impl<R: ImageResolver> Control for ControlService<R> {
-    async fn info(&self, _: Caller, (): ()) -> Result<ClusterInfo, Refusal> {
+    async fn info(&self, caller: Caller, (): ()) -> Result<ClusterInfo, Refusal> {
+        self.admit(&caller)?;
         self.cluster_info()
     }
 
-    async fn list(&self, _: Caller, request: ListRequest) -> Result<ObjectList, Refusal> {
+    async fn list(&self, caller: Caller, request: ListRequest) -> Result<ObjectList, Refusal> {
+        self.admit(&caller)?;
         self.list_objects(request)
     }
 
-    async fn get(&self, _: Caller, request: GetRequest) -> Result<Readable, Refusal> {
+    async fn get(&self, caller: Caller, request: GetRequest) -> Result<Readable, Refusal> {
+        self.admit(&caller)?;
         self.get_object(request)
     }
 
-    async fn create(&self, _: Caller, request: CreateRequest) -> Result<Written, Refusal> {
+    async fn create(&self, caller: Caller, request: CreateRequest) -> Result<Written, Refusal> {
+        self.admit(&caller)?;
         self.create_object(request).await
     }
 
-    async fn update(&self, _: Caller, request: UpdateRequest) -> Result<Written, Refusal> {
+    async fn update(&self, caller: Caller, request: UpdateRequest) -> Result<Written, Refusal> {
+        self.admit(&caller)?;
         self.update_object(request).await
     }
 
-    async fn remove(&self, _: Caller, request: RemoveRequest) -> Result<Removed, Refusal> {
+    async fn remove(&self, caller: Caller, request: RemoveRequest) -> Result<Removed, Refusal> {
+        self.admit(&caller)?;
         self.remove_object(request).await
     }
 
-    async fn scale(&self, _: Caller, request: ScaleRequest) -> Result<Written, Refusal> {
+    async fn scale(&self, caller: Caller, request: ScaleRequest) -> Result<Written, Refusal> {
+        self.admit(&caller)?;
         self.scale_service(request).await
     }
 
     async fn deploy_stack(&self, caller: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {
+        self.admit(&caller)?;
         self.deploy(caller, request).await
     }
 
-    async fn rotate_join_token(&self, _: Caller, request: RotateJoinTokenRequest) -> Result<JoinTokenText, Refusal> {
+    async fn rotate_join_token(
+        &self,
+        caller: Caller,
+        request: RotateJoinTokenRequest,
+    ) -> Result<JoinTokenText, Refusal> {
+        self.admit(&caller)?;
         self.rotate_token(request).await
     }
 
-    async fn watch(&self, _: Caller, request: WatchRequest) -> Result<Messages<WatchEvent>, Refusal> {
+    async fn rotate_ca(&self, caller: Caller, request: RotateCaRequest) -> Result<RotatedCa, Refusal> {
+        self.admit(&caller)?;
+        self.rotate_authority(request).await
+    }
+
+    async fn watch(&self, caller: Caller, request: WatchRequest) -> Result<Messages<WatchEvent>, Refusal> {
+        self.admit(&caller)?;
         Ok(self.watch_cluster(request))
     }
 
-    async fn logs(&self, _: Caller, request: LogsRequest) -> Result<Messages<LogEntry>, Refusal> {
+    async fn logs(&self, caller: Caller, request: LogsRequest) -> Result<Messages<LogEntry>, Refusal> {
+        self.admit(&caller)?;
         self.read_logs(request).await
     }
 
-    async fn exec(&self, _: Caller, input: Messages<ExecRequest>) -> Result<Messages<ExecOutput>, Refusal> {
+    async fn exec(&self, caller: Caller, input: Messages<ExecRequest>) -> Result<Messages<ExecOutput>, Refusal> {
+        self.admit(&caller)?;
         self.run_exec(input).await
     }
 }
 
 impl<R> ControlService<R> {
+    /// A manager that was demoted or removed operates nothing any more.
+    fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
+        operator(&self.cluster(), caller)
+    }
+
     fn cluster(&self) -> Arc<Cluster> {
         self.store.cluster()
     }

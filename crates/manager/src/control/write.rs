@@ -333,7 +333,7 @@ fn author(caller: Caller) -> String {
     match caller {
         Caller::Local { uid: 0, .. } => "root".to_owned(),
         Caller::Local { uid, .. } => format!("uid {uid}"),
-        Caller::Member { identity, .. } => format!("node {}", identity.node_id),
+        Caller::Member { identity, .. } | Caller::Lapsed { identity, .. } => format!("node {}", identity.node_id),
         Caller::Anonymous { .. } => "unknown".to_owned(),
     }
 }

@@ -1,0 +1,4 @@
+//! A manager of one, over real TLS on loopback and a real store.
+
+mod trust;
+mod world;
