@@ -44,6 +44,7 @@ use network::{NetworkHandle, NetworkSetup};
 use node::{Node, NodeSettings};
 use relay::Relay;
 use reporter::Reporter;
+pub use session::ManagersWord;
 use session::SessionSetup;
 use task::files::SecretStore;
 use worker::Worker;
@@ -73,6 +74,10 @@ pub struct AgentConfig {
     pub volumes: VolumeStore,
     /// Limits that this kernel cannot hold, in words.
     pub warnings: Vec<String>,
+    /// Of this machine's boot and this run folder, and of no other: a copy of the node on another machine has another.
+    pub instance: String,
+    /// Where what managers say of trust and time goes.
+    pub word: watch::Sender<ManagersWord>,
     /// Must be random.
     pub seed: u128,
 }
@@ -115,7 +120,7 @@ impl Agent {
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, managers, address, pool, .. } =
             config;
-        let AgentConfig { upstreams, images, volumes, warnings, seed, .. } = config;
+        let AgentConfig { upstreams, images, volumes, warnings, instance, word, seed, .. } = config;
         let identity = tls.identity();
         let containers = data_dir.join("containers");
         std::fs::create_dir_all(&containers).map_err(|source| AgentError::Folder { path: containers, source })?;
@@ -146,6 +151,8 @@ impl Agent {
             address,
             reporter: reporter.clone(),
             warnings,
+            instance,
+            word,
             connected: connected_sender,
             leave: leave.clone(),
             seed,

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, connect_tls};
+use skep_api::{
+    AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, RefusalKind, TrustUpdate,
+    connect_tls,
+};
 use skep_identity::{Expect, Tls};
-use skep_model::{IdSource, Role};
+use skep_model::{IdSource, Role, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -26,6 +29,17 @@ const LEAVING_WAIT: Duration = Duration::from_secs(1);
 /// Messages that wait for a manager that is slow to read.
 const QUEUE: usize = 256;
 
+/// A manager's clock that differs by more than this is worth a word to the operator.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
+
+/// What managers said of this node's trust and time.
+#[derive(Debug, Clone, Default)]
+pub struct ManagersWord {
+    pub trust: Option<TrustUpdate>,
+    /// In words for the node's operator; none while the clocks agree.
+    pub clock: Option<String>,
+}
+
 /// What a session is opened with.
 pub struct SessionSetup {
     pub tls: Tls,
@@ -35,6 +49,9 @@ pub struct SessionSetup {
     pub address: String,
     pub reporter: Reporter,
     pub warnings: Vec<String>,
+    /// The machine's boot, for telling copies of a node apart.
+    pub instance: String,
+    pub word: watch::Sender<ManagersWord>,
     pub connected: watch::Sender<bool>,
     /// Cancelled before the stop of a node that ceases to be a member.
     pub leave: CancellationToken,
@@ -86,9 +103,20 @@ async fn open(
     let client = DispatcherClient::new(connection);
     let (to_manager, outgoing) = mpsc::channel(QUEUE);
     let description = describe(&setup.warnings);
-    let hello = Hello { protocol: DISPATCH_PROTOCOL, description, address: setup.address.clone(), revision };
+    let hello = Hello {
+        protocol: DISPATCH_PROTOCOL,
+        description,
+        address: setup.address.clone(),
+        revision,
+        instance: setup.instance.clone(),
+    };
     to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
-    let messages = client.session(ReceiverStream::new(outgoing)).await.map_err(|refusal| refusal.message)?;
+    let messages = client.session(ReceiverStream::new(outgoing)).await.map_err(|refusal| {
+        if refusal.kind == RefusalKind::Lapsed {
+            setup.tls.ask_renewal();
+        }
+        refusal.message
+    })?;
     Ok((to_manager, messages))
 }
 
@@ -173,6 +201,7 @@ async fn take(
         ManagerMessage::Welcome(welcome) => {
             heart.abort_all();
             heart.spawn(beat(to_manager.clone(), welcome.heartbeat_period));
+            compare_clocks(setup, welcome.time);
             // Those that it began with stay: the machine's own manager is there whatever address it had once.
             let news = welcome.managers.into_iter().filter(|manager| !setup.managers.contains(manager));
             let news: Vec<String> = news.collect();
@@ -185,6 +214,25 @@ async fn take(
         ManagerMessage::Exec { request, task, spec } => relay.exec(request, task, spec, to_manager.clone()),
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
+        ManagerMessage::Trust(update) => setup.word.send_modify(|word| word.trust = Some(update)),
     }
     Ok(())
+}
+
+/// Neither clock is believed more than the other: which one is wrong, its operator sees.
+fn compare_clocks(setup: &SessionSetup, managers: Timestamp) {
+    let own = setup.tls.clock().now();
+    let (difference, side) = match own > managers {
+        true => (own.0 - managers.0, "ahead of"),
+        false => (managers.0 - own.0, "behind"),
+    };
+    let difference = Duration::from_nanos(difference);
+    let words = (difference > CLOCK_DIFFERENCE_MAX).then(|| {
+        let minutes = difference.as_secs() / 60;
+        format!("this node's clock is {minutes} min {side} its manager's: check time synchronisation (NTP) on both")
+    });
+    if let Some(words) = &words {
+        tracing::warn!("{words}");
+    }
+    setup.word.send_modify(|word| word.clock = words);
 }

@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::certificate::PeerIdentity;
 use crate::clock::NodeClock;
@@ -25,6 +25,7 @@ pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
 #[derive(Debug, Clone)]
 pub struct Tls {
     current: Arc<watch::Sender<Current>>,
+    renewal: Arc<Notify>,
     clock: Arc<NodeClock>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Current {
 impl Tls {
     pub fn new(credentials: &Credentials, clock: Arc<NodeClock>) -> Result<Self, CredentialsError> {
         let (current, _) = watch::channel(Current::build(credentials, &clock)?);
-        Ok(Self { current: Arc::new(current), clock })
+        Ok(Self { current: Arc::new(current), renewal: Arc::default(), clock })
     }
 
     /// New credentials for every connection from now on; those that are open stay as they are.
@@ -62,6 +63,16 @@ impl Tls {
         let next = Current::build(credentials, &self.clock)?;
         self.current.send_replace(next);
         Ok(())
+    }
+
+    /// Asks for new credentials at once: a manager refused the certificate as lapsed, or the node's role has changed.
+    pub fn ask_renewal(&self) {
+        self.renewal.notify_one();
+    }
+
+    /// Returns when renewal was asked for since the last call. For the one task that renews.
+    pub async fn renewal_asked(&self) {
+        self.renewal.notified().await;
     }
 
     pub fn identity(&self) -> PeerIdentity {

@@ -36,6 +36,7 @@ pub use failure::Failure;
 pub use plan::{ExecPlan, Plan};
 pub use recovery::{Liveness, Lost, SUPERVISOR_LOST};
 pub use signal::Signal;
+pub use sys::clock::is_synchronised as clock_is_synchronised;
 pub use wire::{Event, State};
 
 /// Every container of this run folder, and whether its warden lives.

@@ -48,7 +48,7 @@ impl Caller {
 fn lapsed() -> Refusal {
     let message = "the node's certificate has expired, or is of a CA that was rotated away: it is good for renewal only, and \
                    the node renews it by itself";
-    Refusal::new(RefusalKind::Denied, message)
+    Refusal::new(RefusalKind::Lapsed, message)
 }
 
 /// Who may make a call.

@@ -20,6 +20,8 @@ pub enum RefusalKind {
     Invalid,
     /// The caller may not do this.
     Denied,
+    /// The caller's certificate has expired or its CA was rotated away: the node is to renew it, which it may.
+    Lapsed,
     /// No leader, no quorum, or the connection is gone: the same request may succeed later.
     Unavailable,
     TimedOut,
@@ -108,6 +110,7 @@ impl From<Refusal> for Status {
             RefusalKind::OutOfSequence => Code::Aborted,
             RefusalKind::Conflict => Code::FailedPrecondition,
             RefusalKind::Invalid => Code::InvalidArgument,
+            RefusalKind::Lapsed => Code::Unauthenticated,
             RefusalKind::Denied => Code::PermissionDenied,
             RefusalKind::Unavailable => Code::Unavailable,
             RefusalKind::TimedOut => Code::DeadlineExceeded,
@@ -130,7 +133,8 @@ impl From<Status> for Refusal {
             Code::Aborted => RefusalKind::OutOfSequence,
             Code::FailedPrecondition => RefusalKind::Conflict,
             Code::InvalidArgument | Code::OutOfRange => RefusalKind::Invalid,
-            Code::PermissionDenied | Code::Unauthenticated => RefusalKind::Denied,
+            Code::PermissionDenied => RefusalKind::Denied,
+            Code::Unauthenticated => RefusalKind::Lapsed,
             Code::Unavailable | Code::Cancelled => RefusalKind::Unavailable,
             Code::DeadlineExceeded => RefusalKind::TimedOut,
             Code::Unimplemented => RefusalKind::Unsupported,

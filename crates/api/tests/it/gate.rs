@@ -89,7 +89,7 @@ async fn a_lapsed_certificate_renews_and_does_nothing_else() -> Result<()> {
     let renewed = CaClient::new(lapsed.clone()).renew(RenewRequest { csr: Bytes::new() }).await?;
     assert_eq!(renewed.node, NodeId::from_u128(5));
     let refused = ControlClient::new(lapsed).info(()).await.unwrap_err();
-    assert_eq!(refused.kind, RefusalKind::Denied);
+    assert_eq!(refused.kind, RefusalKind::Lapsed);
     assert!(refused.message.contains("renewal only"), "{refused}");
     daemon.stop().await
 }

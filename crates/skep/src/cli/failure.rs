@@ -71,6 +71,7 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
             | RefusalKind::Conflict
             | RefusalKind::Invalid
             | RefusalKind::Denied
+            | RefusalKind::Lapsed
             | RefusalKind::Unsupported
             | RefusalKind::Internal,
         )
