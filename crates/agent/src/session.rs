@@ -36,6 +36,8 @@ const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Default)]
 pub struct ManagersWord {
     pub trust: Option<TrustUpdate>,
+    /// How often something was said of trust: the same again is said for a reason.
+    pub times_told: u64,
     /// In words for the node's operator; none while the clocks agree.
     pub clock: Option<String>,
 }
@@ -214,7 +216,10 @@ async fn take(
         ManagerMessage::Exec { request, task, spec } => relay.exec(request, task, spec, to_manager.clone()),
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
-        ManagerMessage::Trust(update) => setup.word.send_modify(|word| word.trust = Some(update)),
+        ManagerMessage::Trust(update) => setup.word.send_modify(|word| {
+            word.trust = Some(update);
+            word.times_told += 1;
+        }),
     }
     Ok(())
 }

@@ -47,6 +47,7 @@ fn node(ids: &mut IdSource) -> Node {
         description: None,
         status: NodeStatus::default(),
         manager: None,
+        certificate: Default::default(),
     }
 }
 

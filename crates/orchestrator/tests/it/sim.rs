@@ -61,6 +61,7 @@ impl Sim {
                 description: Some(NodeDescription { hostname: format!("n{number}"), ..NodeDescription::default() }),
                 status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
                 manager: None,
+                certificate: Default::default(),
             };
             sim.apply(Change::CreateNode { node: Box::new(node) });
         }

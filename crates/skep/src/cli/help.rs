@@ -27,6 +27,7 @@ Mend
 Nodes
   node ls|inspect         the machines of the cluster
   node update|rm          drain, label or remove a machine
+  swarm ca                show the cluster's CA, or rotate it
   lab up|down|ls|enter    nodes to try things out, on this machine
 
 Global options

@@ -4,6 +4,7 @@
 //! What they print on standard output is for programs too; what went wrong goes to standard error, as one line
 //! `skep: what is wrong; what mends it`, with an exit code of [`failure`].
 
+mod ca;
 mod compose;
 mod containers;
 mod content;
@@ -26,6 +27,7 @@ mod output;
 mod service;
 mod stack;
 mod start;
+mod swarm;
 mod tasks;
 mod terminal;
 mod volume;
@@ -96,6 +98,9 @@ enum Command {
     /// Manage nodes
     #[command(subcommand)]
     Node(node::Command),
+    /// Manage the cluster as a whole
+    #[command(subcommand)]
+    Swarm(swarm::Command),
     /// Show this node and its cluster
     Info(info::Options),
     /// Show the versions of this program and of the daemon
@@ -167,6 +172,7 @@ async fn client(command: Command, host: &Host) -> Result {
         Command::Logs(options) => logs::run(options, host).await,
         Command::Exec(options) => exec::run(options, host).await,
         Command::Node(command) => node::run(command, host).await,
+        Command::Swarm(command) => swarm::run(command, host).await,
         Command::Info(options) => info::run(options, host).await,
         Command::Version(options) => info::version(options, host).await,
         Command::Daemon(_) | Command::Net | Command::Lab(_) => unreachable!("dispatch runs them without a client"),

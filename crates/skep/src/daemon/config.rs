@@ -37,6 +37,8 @@ pub struct FileConfig {
     pub registry_ca_dirs: Vec<PathBuf>,
     /// Resolvers for names outside the cluster; those of /etc/resolv.conf by default.
     pub dns_servers: Vec<std::net::IpAddr>,
+    /// Seconds that the node's idea of the time is off: to try out wrong clocks.
+    pub clock_shift_seconds: i64,
 }
 
 /// Where flags and environment point.
@@ -60,6 +62,7 @@ pub struct NodeConfig {
     pub mirrors: Vec<String>,
     pub registry_ca_dirs: Vec<PathBuf>,
     pub dns_servers: Vec<std::net::IpAddr>,
+    pub clock_shift_seconds: i64,
 }
 
 impl NodeConfig {
@@ -78,6 +81,7 @@ impl NodeConfig {
             mirrors: file.mirrors,
             registry_ca_dirs: file.registry_ca_dirs,
             dns_servers: file.dns_servers,
+            clock_shift_seconds: file.clock_shift_seconds,
         };
         if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
             bail!(

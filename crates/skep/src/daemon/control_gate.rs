@@ -5,7 +5,8 @@ use std::sync::{Arc, RwLock};
 use skep_api::{
     Caller, ClusterInfo, Control, CreateRequest, DeployRequest, Deployed, ExecOutput, ExecRequest, GetRequest,
     JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind,
-    RemoveRequest, Removed, RotateJoinTokenRequest, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest,
+    WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 
@@ -78,6 +79,7 @@ pass_on! {
     remove(RemoveRequest) -> Removed;
     scale(ScaleRequest) -> Written;
     deploy_stack(DeployRequest) -> Deployed;
+    rotate_ca(RotateCaRequest) -> RotatedCa;
     rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
     watch(WatchRequest) -> Messages<WatchEvent>;
     logs(LogsRequest) -> Messages<LogEntry>;

@@ -30,6 +30,7 @@ impl Local for LocalService {
         let running = self.0.tasks().await.iter().filter(|known| known.status.state == TaskState::Running).count();
         let member =
             self.0.look(|member| (member.tls.identity(), member.file.clone(), member.agent.is_connected())).await;
+        let clock_warnings = self.0.look(|member| member.clock_warnings()).await.unwrap_or_default();
         let (identity, file, connected) = match member {
             Some((identity, file, connected)) => (Some(identity), Some(file), connected),
             None => (None, None, false),
@@ -48,7 +49,7 @@ impl Local for LocalService {
             listen_address: config.listen_address.to_string(),
             advertise_address: file.map(|file| file.advertise_address).unwrap_or_default(),
             containers_running: running as u64,
-            warnings: warnings.clone(),
+            warnings: warnings.iter().cloned().chain(clock_warnings).collect(),
         })
     }
 

@@ -7,19 +7,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
-use skep_agent::{Agent, AgentConfig, VolumeStore};
-use skep_identity::{Credentials, NodeClock, Tls, write_private};
+use skep_agent::{Agent, AgentConfig, ManagersWord, VolumeStore};
+use skep_identity::{Credentials, IdentityDir, Tls, write_private};
 use skep_image::ImageStore;
 use skep_manager::Manager;
 use skep_model::{ClusterSpec, Role};
 use skep_overlay::helper::HelperConfig;
 use skep_store::{DataKey, Leadership, Store, StoreConfig};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
+use super::instance::instance;
+use super::node_clock::node_clock;
+use super::renewal::{OwnCa, Renewal, RenewalSetup};
 use super::resolver::RegistryResolver;
 
 /// The keeper's executable, built beside this one.
@@ -78,6 +82,8 @@ pub struct Member {
     pub agent: Agent,
     pub tls: Tls,
     pub file: MemberFile,
+    word: watch::Receiver<ManagersWord>,
+    renewal: Renewal,
     manager: Option<RunningManager>,
 }
 
@@ -100,7 +106,7 @@ pub struct MemberSetup<'a> {
 impl Member {
     /// Starts the manager (if this node is one), then the agent.
     pub async fn start(setup: MemberSetup<'_>, credentials: &Credentials, file: MemberFile) -> Result<Self> {
-        let clock = Arc::new(NodeClock::new());
+        let clock = Arc::new(node_clock(setup.config));
         let tls = Tls::new(credentials, clock).context("failed to use the node's certificate")?;
         let manager = match (tls.identity().role, file.raft_id) {
             (Role::Manager, Some(raft_id)) => Some(RunningManager::start(&setup, &tls, raft_id, &file).await?),
@@ -113,9 +119,15 @@ impl Member {
             Some(manager) => manager.store.cluster().config.as_ref().map(|config| config.spec.address_pool),
             None => None,
         };
-        let started = async { anyhow::Ok(Agent::start(agent_config(&setup, &tls, &file, pool)?).await?) };
+        let (say, word) = watch::channel(ManagersWord::default());
+        let started = async {
+            // First what fails without traces.
+            let renewal = renewal_setup(&setup, &tls, &file, manager.as_ref(), word.clone())?;
+            let agent = Agent::start(agent_config(&setup, &tls, &file, pool, say)?).await?;
+            anyhow::Ok((agent, Renewal::start(renewal)?))
+        };
         match started.await {
-            Ok(agent) => Ok(Self { agent, tls, file, manager }),
+            Ok((agent, renewal)) => Ok(Self { agent, tls, file, word, renewal, manager }),
             Err(error) => {
                 // Nothing goes on unseen: its port and its folder must be free for the next try.
                 setup.gate.close();
@@ -131,9 +143,16 @@ impl Member {
         self.manager.as_ref().map(|manager| &manager.store)
     }
 
+    /// What is wrong with this node's clock, in words for its operator.
+    pub fn clock_warnings(&self) -> Vec<String> {
+        let behind = self.tls.clock().behind().map(|behind| behind.to_string());
+        behind.into_iter().chain(self.word.borrow().clock.clone()).collect()
+    }
+
     /// Stops what runs in this process; containers go on.
     pub async fn stop(self, gate: &ControlGate) {
         gate.close();
+        self.renewal.stop().await;
         self.agent.stop().await;
         if let Some(manager) = self.manager {
             manager.stop().await;
@@ -142,8 +161,9 @@ impl Member {
 
     /// Stops everything, containers too, and removes what the agent put on the machine.
     pub async fn leave(self, gate: &ControlGate) -> Result<()> {
-        let Self { agent, manager, .. } = self;
+        let Self { agent, manager, renewal, .. } = self;
         gate.close();
+        renewal.stop().await;
         let left = agent.leave().await.map_err(|error| anyhow!(error));
         if let Some(manager) = manager {
             manager.stop().await;
@@ -221,11 +241,29 @@ fn data_key(data_dir: &Path) -> Result<DataKey> {
     }
 }
 
+fn renewal_setup(
+    setup: &MemberSetup<'_>,
+    tls: &Tls,
+    file: &MemberFile,
+    manager: Option<&RunningManager>,
+    word: watch::Receiver<ManagersWord>,
+) -> Result<RenewalSetup> {
+    Ok(RenewalSetup {
+        identity: IdentityDir::new(&setup.config.data_dir),
+        tls: tls.clone(),
+        managers: file.managers.clone(),
+        own: manager.map(|running| OwnCa { ca: running.manager.ca(), store: running.store.clone() }),
+        word,
+        spread: (random_seed()? as u32) as f64 / f64::from(u32::MAX),
+    })
+}
+
 fn agent_config(
     setup: &MemberSetup<'_>,
     tls: &Tls,
     file: &MemberFile,
     pool: Option<ipnet::Ipv4Net>,
+    word: watch::Sender<ManagersWord>,
 ) -> Result<AgentConfig> {
     let config = setup.config;
     let own_port = format!("127.0.0.1:{}", config.listen_address.port());
@@ -250,6 +288,8 @@ fn agent_config(
         images: setup.images.clone(),
         volumes: setup.volumes.clone(),
         warnings: setup.warnings.clone(),
+        instance: instance(&config.run_dir)?,
+        word,
         seed: random_seed()?,
     })
 }

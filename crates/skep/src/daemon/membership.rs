@@ -14,18 +14,19 @@ use skep_api::{
     CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind,
     connect_join,
 };
-use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock};
+use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken};
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
 use skep_model::{
-    Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta, Node, NodeSpec,
-    NodeStatus, Role,
+    CertificateRecord, Change, Cluster, ClusterConfig, ClusterSpec, IdSource, JoinTokenHashes, ManagerStatus, Meta,
+    Node, NodeSpec, NodeStatus, Role, TrustHistory,
 };
 use tokio::sync::Mutex;
 
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
 use super::member::{Member, MemberFile, MemberSetup, default_address, open_store, random_seed};
+use super::node_clock::node_clock;
 
 /// Raft numbers count from here, and are never used twice.
 const FIRST_RAFT_ID: u64 = 1;
@@ -135,7 +136,11 @@ impl Membership {
             ca_key: ca.key_pem(),
             join_tokens,
             next_raft_id: FIRST_RAFT_ID,
+            trust: TrustHistory::default(),
         };
+        let identity = self.identity();
+        let key = identity.key()?;
+        let certificate = CertificateRecord { issuer: ca.digest().to_string(), key: key.digest().to_string() };
         let node = Node {
             id: node_id,
             meta: Meta::new(now),
@@ -143,6 +148,7 @@ impl Membership {
             description: None,
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
+            certificate,
         };
         let store = open_store(&self.config, FIRST_RAFT_ID, &advertise).await?;
         let first = vec![
@@ -152,8 +158,6 @@ impl Membership {
         let initialized = store.initialize(first).await;
         store.shutdown().await;
         initialized.context("failed to write the new cluster")?;
-        let identity = self.identity();
-        let key = identity.key()?;
         let certificate = ca.issue(&key.request()?, node_id, Role::Manager, now, validity)?;
         let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
         let managers = vec![format!("{advertise}:{port}")];
@@ -191,7 +195,7 @@ impl Membership {
         let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
         let mut refused = Refusal::new(RefusalKind::Invalid, "no manager's address was given");
         for manager in &managers {
-            let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
+            let connector = JoinConnector::new(parsed.ca(), Arc::new(node_clock(&self.config)));
             let issued = match connect_join(manager, connector).await {
                 Ok(connection) => {
                     let request = IssueRequest { token: token.clone(), csr: csr.clone(), availability };

@@ -7,10 +7,13 @@
 
 pub mod config;
 mod control_gate;
+mod instance;
 mod local;
 mod member;
 mod membership;
+mod node_clock;
 mod preflight;
+mod renewal;
 mod resolver;
 mod socket;
 

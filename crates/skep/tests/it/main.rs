@@ -21,6 +21,7 @@ mod qemu;
 mod restarts;
 mod storage;
 mod traces;
+mod trust;
 mod two_nodes;
 mod walk;
 mod world;
