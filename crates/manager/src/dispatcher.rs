@@ -118,6 +118,7 @@ struct Driver {
     revision: u64,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, on the loop's stack")]
 enum Event {
     Message(Option<Result<AgentMessage, Refusal>>),
     ClusterChanged,
