@@ -167,17 +167,13 @@ async fn pause(time: Duration, stop: &CancellationToken) -> bool {
     tokio::time::timeout(time, stop.cancelled()).await.is_err()
 }
 
-/// As a manager would send it. A task that has ended keeps its end, whether or not a manager heard of it: it must not
-/// run again.
+/// As a manager would send it.
 fn assignments(picture: &Picture, ends: &BTreeMap<TaskId, TaskStatus>) -> Assignments {
     let Picture { tasks, secrets, configs, cluster } = picture;
     let ClusterView { networks, endpoints, unconfirmed: _ } = cluster;
     let tasks = tasks.iter().map(|task| {
-        let mut task = Task::clone(task);
-        if let Some(end) = ends.get(&task.id).filter(|_| !task.status.state.is_terminal()) {
-            task.status = end.clone();
-        }
-        Assignment::Task(Box::new(task))
+        let status = status_of(task.id, &task.status, ends);
+        Assignment::Task(Box::new(Task { status, ..Task::clone(task) }))
     });
     let secrets = secrets.iter().cloned().map(Assignment::Secret);
     let configs = configs.iter().cloned().map(Assignment::Config);
@@ -186,6 +182,11 @@ fn assignments(picture: &Picture, ends: &BTreeMap<TaskId, TaskStatus>) -> Assign
     let set = tasks.chain(secrets).chain(configs).chain(networks).chain(endpoints).collect();
     // Revisions count within one session, and mean nothing on disk.
     Assignments { base: None, revision: 0, set, removed: Vec::new() }
+}
+
+/// A task that has ended keeps its end, whether or not a manager heard of it: it must not run again.
+fn status_of(task: TaskId, told: &TaskStatus, ends: &BTreeMap<TaskId, TaskStatus>) -> TaskStatus {
+    ends.get(&task).filter(|_| !told.state.is_terminal()).unwrap_or(told).clone()
 }
 
 fn digest(encoded: &[u8]) -> u64 {
@@ -200,7 +201,7 @@ mod tests {
 
     use bytes::Bytes;
     use skep_identity::NodeKey;
-    use skep_model::{ContentDigest, DesiredState, IdSource, Meta, Slot, TaskState, Timestamp, Version};
+    use skep_model::{ContentDigest, IdSource, TaskState, Timestamp};
 
     use super::*;
 
@@ -260,36 +261,15 @@ mod tests {
         assert_ne!(fs::read(dir.path().join("agent/assignments")).unwrap(), written);
     }
 
-    fn assigned() -> Task {
-        let mut ids = IdSource::from_seed(1);
-        Task {
-            id: ids.next_id(),
-            meta: Meta::new(Timestamp(1)),
-            service: ids.next_id(),
-            service_name: "s_web".to_owned(),
-            slot: Slot::Replica(1),
-            spec: Arc::default(),
-            spec_version: Version(1),
-            networks: Vec::new(),
-            host_ports: Vec::new(),
-            node: Some(ids.next_id()),
-            desired: DesiredState::Running,
-            status: TaskStatus::new(TaskState::Assigned, Timestamp(1), ""),
-            not_before: None,
-            failures_before: 0,
-        }
-    }
-
     #[test]
     fn an_end_that_no_manager_has_heard_of_is_kept_with_the_task() {
-        let task = Arc::new(assigned());
-        let end = TaskStatus::new(TaskState::Complete, Timestamp(5), "finished");
-        let picture = Picture { tasks: vec![Arc::clone(&task)], ..Picture::default() };
-        let kept = |ends| match &assignments(&picture, &ends).set[..] {
-            [Assignment::Task(task)] => task.status.state,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(kept(BTreeMap::new()), task.status.state);
-        assert_eq!(kept(BTreeMap::from([(task.id, end)])), TaskState::Complete);
+        let task = IdSource::from_seed(1).next_id();
+        let assigned = TaskStatus::new(TaskState::Assigned, Timestamp(1), "");
+        let (complete, failed) = (TaskState::Complete, TaskState::Failed);
+        let ended = |state| TaskStatus::new(state, Timestamp(5), "");
+        let ends = BTreeMap::from([(task, ended(complete))]);
+        assert_eq!(status_of(task, &assigned, &BTreeMap::new()), assigned);
+        assert_eq!(status_of(task, &assigned, &ends), ended(complete));
+        assert_eq!(status_of(task, &ended(failed), &ends), ended(failed), "a manager's word is the last");
     }
 }

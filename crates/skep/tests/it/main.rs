@@ -26,4 +26,5 @@ mod traces;
 mod trust;
 mod two_nodes;
 mod walk;
+mod workers_first;
 mod world;
