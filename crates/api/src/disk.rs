@@ -1,8 +1,8 @@
-//! What the store writes: proposals for its log, whole clusters for its snapshots.
+//! What is written to disk: proposals for the store's log, whole clusters for its snapshots, an agent's assignments.
 //!
-//! Both begin with a format number (two bytes, most significant first). A snapshot is then a header and one record for
+//! All begin with a format number (two bytes, most significant first). A snapshot is then a header and one record for
 //! each object, each with its length before it, so that neither side ever holds the cluster twice as one message.
-//! Encryption, checksums and files are the store's.
+//! Encryption, checksums and files are the writer's.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use bytes::Buf;
 use prost::Message;
 use skep_model::{Change, Cluster, Version};
 
+use crate::dispatcher::Assignments;
 use crate::pb;
 use crate::wire::{DecodeError, Element, Object};
 
@@ -17,6 +18,8 @@ use crate::wire::{DecodeError, Element, Object};
 pub const CHANGES_FORMAT: u16 = 1;
 /// The format of [`encode_cluster`].
 pub const CLUSTER_FORMAT: u16 = 1;
+/// The format of [`encode_assignments`].
+pub const ASSIGNMENTS_FORMAT: u16 = 1;
 
 /// A proposal as bytes. The same changes are always the same bytes.
 pub fn encode_changes(changes: &[Change]) -> Vec<u8> {
@@ -64,6 +67,21 @@ pub fn decode_cluster(bytes: &[u8]) -> Result<Cluster, DecodeError> {
         tables.add(Object::from_element(record, "Object")?);
     }
     Ok(tables.into_cluster(Version(header.version)))
+}
+
+/// A node's assignments as bytes, secrets in clear: whoever writes them to a disk encrypts them.
+pub fn encode_assignments(assignments: &Assignments) -> Vec<u8> {
+    let assignments = assignments.to_element();
+    let mut bytes = Vec::with_capacity(2 + assignments.encoded_len());
+    bytes.extend_from_slice(&ASSIGNMENTS_FORMAT.to_be_bytes());
+    assignments.encode(&mut bytes).expect("a Vec grows as needed");
+    bytes
+}
+
+/// What [`encode_assignments`] wrote.
+pub fn decode_assignments(bytes: &[u8]) -> Result<Assignments, DecodeError> {
+    let assignments = pb::Assignments::decode(format(bytes, ASSIGNMENTS_FORMAT)?)?;
+    Element::from_element(assignments, "Assignments")
 }
 
 fn format(bytes: &[u8], known: u16) -> Result<&[u8], DecodeError> {

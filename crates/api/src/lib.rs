@@ -5,7 +5,8 @@
 //! - [`Dispatcher`]: an agent's session with a manager. [`Ca`]: certificates. [`Roster`]: who is a member.
 //! - [`Server`] serves any of them on the port and on the socket; [`connect_unix`], [`connect_tls`] and
 //!   [`connect_join`] reach them.
-//! - [`encode_changes`] and [`encode_cluster`] are the bytes of the log and of snapshots.
+//! - [`encode_changes`] and [`encode_cluster`] are the bytes of the log and of snapshots, [`encode_assignments`] those that
+//!   an agent keeps.
 //!
 //! Invariant: no generated type is visible outside.
 //! Invariant: every call passes a gate that knows who calls, before anything of it is read.
@@ -27,7 +28,10 @@ mod wire;
 
 pub use ca::{Ca, CaClient, IssueRequest, IssuedCertificate, RenewRequest};
 pub use control::*;
-pub use disk::{CHANGES_FORMAT, CLUSTER_FORMAT, decode_changes, decode_cluster, encode_changes, encode_cluster};
+pub use disk::{
+    ASSIGNMENTS_FORMAT, CHANGES_FORMAT, CLUSTER_FORMAT, decode_assignments, decode_changes, decode_cluster,
+    encode_assignments, encode_changes, encode_cluster,
+};
 pub use dispatcher::*;
 pub use local::*;
 pub use roster::{
@@ -35,5 +39,7 @@ pub use roster::{
 };
 pub use rpc::{Caller, Messages, Refusal, RefusalKind};
 pub use streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions, OutputStream, TerminalSize};
-pub use transport::{ConnectError, Connection, ServeError, Server, connect_join, connect_tls, connect_unix};
+pub use transport::{
+    ConnectError, Connection, ServeError, Server, connect_join, connect_tls, connect_unix, connect_watched,
+};
 pub use wire::{DecodeError, Object};

@@ -3,6 +3,8 @@
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::PrivateKeyDer;
 
+use crate::seal::SealingKey;
+
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("failed to make a private key")]
@@ -43,12 +45,21 @@ impl NodeKey {
         Ok(request.der().to_vec())
     }
 
+    /// A key for files of this node, a different one for each `purpose`.
+    pub fn sealing_key(&self, purpose: &'static str) -> SealingKey {
+        SealingKey::new(self, purpose)
+    }
+
+    pub(crate) fn pkcs8(&self) -> Vec<u8> {
+        self.pair.serialize_der()
+    }
+
     pub(crate) fn public_key_der(&self) -> Vec<u8> {
         self.pair.subject_public_key_info()
     }
 
     pub(crate) fn to_rustls(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.pair.serialize_der().into())
+        PrivateKeyDer::Pkcs8(self.pkcs8().into())
     }
 }
 

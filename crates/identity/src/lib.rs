@@ -21,6 +21,7 @@ mod credentials;
 mod files;
 mod key;
 mod pinned;
+mod seal;
 mod tls;
 mod token;
 
@@ -34,5 +35,6 @@ pub use credentials::{Credentials, CredentialsError};
 pub use files::{FileError, IdentityDir, write_private};
 pub use key::{KeyError, NodeKey};
 pub use pinned::JoinConnector;
+pub use seal::{SealError, SealingKey};
 pub use tls::{Tls, TlsChanges};
 pub use token::{JoinToken, JoinTokenError, SecretHash};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, TaskId, TaskStatus};
+use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus};
 
 use super::Assignments;
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
@@ -58,6 +58,7 @@ pub struct TaskReport {
 pub enum ManagerMessage {
     Welcome(Welcome),
     Assignments(Assignments),
+    Standing(Standing),
     /// Send the output of a task.
     Log {
         /// Chosen by the manager, unique in the session.
@@ -91,6 +92,18 @@ pub struct Welcome {
     pub managers: Vec<String>,
 }
 
+/// What the cluster holds of the node itself: sent at the start, and whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The role that the node is to have.
+    pub role: Role,
+    /// Its Raft id while it is a manager; absent with [`Role::Manager`] means that it is about to become one, present
+    /// with [`Role::Worker`] that it is about to cease to be one.
+    pub raft_id: Option<u64>,
+    /// `host:port` of every manager.
+    pub managers: Vec<String>,
+}
+
 choice!(AgentMessage = AgentMessage in agent_message {
     Hello;
     Heartbeat(Heartbeat) {},
@@ -103,10 +116,11 @@ choice!(AgentMessage = AgentMessage in agent_message {
 message!(Hello = Hello { protocol, description, address, revision });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
-    Welcome, Assignments;
+    Welcome, Assignments, Standing;
     Log(LogCommand) { request, task, options },
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
 });
 message!(Welcome = Welcome { node, heartbeat_period, managers });
+message!(Standing = Standing { role, raft_id, managers });

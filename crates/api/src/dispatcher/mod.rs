@@ -3,7 +3,7 @@
 //! ```text
 //! agent                                   manager
 //!   Hello ───────────────────────────────▶
-//!         ◀─────────────────────────────── Welcome, then Assignments (full), then deltas
+//!         ◀─────────────────────────────── Welcome, Standing, Assignments (full), then deltas
 //!   Heartbeat, Report ───────────────────▶
 //!         ◀─────────────────────────────── Log / Exec, Feed, Cancel
 //!   Log / Exec …, End ───────────────────▶
@@ -16,7 +16,7 @@ mod messages;
 pub use assignment::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
-pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, ManagerMessage, TaskReport, Welcome};
+pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, ManagerMessage, Standing, TaskReport, Welcome};
 
 use crate::rpc::service;
 

@@ -3694,7 +3694,7 @@ pub struct RequestEnd {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 40")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -3713,6 +3713,8 @@ pub mod manager_message {
         Feed(super::ExecFeed),
         #[prost(message, tag = "6")]
         Cancel(super::Cancel),
+        #[prost(message, tag = "40")]
+        Standing(super::Standing),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3721,6 +3723,15 @@ pub struct Welcome {
     pub node: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub heartbeat_period: u64,
+    #[prost(string, repeated, tag = "3")]
+    pub managers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Standing {
+    #[prost(enumeration = "Role", tag = "1")]
+    pub role: i32,
+    #[prost(uint64, optional, tag = "2")]
+    pub raft_id: ::core::option::Option<u64>,
     #[prost(string, repeated, tag = "3")]
     pub managers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

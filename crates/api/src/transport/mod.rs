@@ -4,5 +4,5 @@ mod client;
 mod server;
 mod stream;
 
-pub use client::{ConnectError, Connection, connect_join, connect_tls, connect_unix};
+pub use client::{ConnectError, Connection, connect_join, connect_tls, connect_unix, connect_watched};
 pub use server::{ServeError, Server};

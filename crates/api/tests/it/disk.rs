@@ -2,11 +2,14 @@
 
 use proptest::prelude::*;
 use skep_api::{
-    CHANGES_FORMAT, CLUSTER_FORMAT, DecodeError, decode_changes, decode_cluster, encode_changes, encode_cluster,
+    ASSIGNMENTS_FORMAT, AssignedContent, Assignment, AssignmentKey, Assignments, CHANGES_FORMAT, CLUSTER_FORMAT,
+    DecodeError, decode_assignments, decode_changes, decode_cluster, encode_assignments, encode_changes,
+    encode_cluster,
 };
-use skep_model::{Change, Cluster, Task, TaskId, Version};
+use skep_model::{Change, Cluster, ContentDigest, Task, TaskId, Version};
 
 use crate::arbitrary::draw;
+use crate::session::assignments;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
@@ -44,6 +47,16 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_set_of_assignments_survives(seed in 0..u64::MAX - 1) {
+        let set = assignments(seed);
+        prop_assert_eq!(decode_assignments(&encode_assignments(&set)).unwrap(), set);
+    }
+}
+
 fn cluster(seed: u64) -> Cluster {
     // Indexes cannot hold two stacks or services of one name: names are drawn as ids, so they do not meet.
     let tables = (draw(seed), draw(seed + 1), draw(seed + 2), draw::<Vec<Task>>(seed + 3), draw(seed + 4));
@@ -60,6 +73,7 @@ fn an_unknown_format_is_refused_with_both_numbers() {
     assert_eq!(refused, DecodeError::Format { found: 9, known: CHANGES_FORMAT });
     assert!(decode_cluster(&[]).is_err());
     assert_eq!(decode_cluster(&[0, 7]).unwrap_err(), DecodeError::Format { found: 7, known: CLUSTER_FORMAT });
+    assert_eq!(decode_assignments(&[0, 7]).unwrap_err(), DecodeError::Format { found: 7, known: ASSIGNMENTS_FORMAT });
 }
 
 #[test]
@@ -90,6 +104,21 @@ fn the_first_format_is_written_as_ever() {
     ];
     let golden = "00010a158201120a100102030405060708090a0b0c0d0e0f100a0ce201090a07636f756e7465720a26622\
                   40a100102030405060708090a0b0c0d0e0f1012076e6f206e6f6465190500000000000000";
-    let hex: String = encode_changes(&changes).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, golden);
+    assert_eq!(hex(&encode_changes(&changes)), golden);
+
+    let digest = ContentDigest("d".to_owned());
+    let content =
+        AssignedContent { digest: digest.clone(), name: "n".to_owned(), data: bytes::Bytes::from_static(b"x") };
+    let assignments = Assignments {
+        base: None,
+        revision: 3,
+        set: vec![Assignment::Secret(content)],
+        removed: vec![AssignmentKey::Task(task), AssignmentKey::Config(digest)],
+    };
+    let golden = "000110031a0b12090a016412016e1a017822120a100102030405060708090a0b0c0d0e0f1022031a0164";
+    assert_eq!(hex(&encode_assignments(&assignments)), golden);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -54,7 +54,7 @@ fn exec_spec() -> ExecSpec {
     }
 }
 
-fn assignments(seed: u64) -> Assignments {
+pub fn assignments(seed: u64) -> Assignments {
     let content = AssignedContent { digest: draw(seed), name: draw(seed), data: Bytes::from_static(b"\x00secret\xff") };
     let network = AssignedNetwork {
         id: draw(seed),
@@ -98,6 +98,8 @@ fn said() -> Vec<ManagerMessage> {
         ManagerMessage::Feed { request, input: ExecInput::Stdin(Bytes::new()) },
         ManagerMessage::Feed { request, input: ExecInput::End },
         ManagerMessage::Cancel { request },
+        ManagerMessage::Standing(Standing { role: Role::Manager, raft_id: None, managers: vec![] }),
+        ManagerMessage::Standing(Standing { role: Role::Worker, raft_id: Some(7), managers: vec!["a:1".into()] }),
     ];
     said.extend((0..30).map(|seed| ManagerMessage::Assignments(assignments(seed))));
     said
