@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use skep_api::{
     AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, ManagerMessage, Messages, Refusal,
-    RefusalKind, TaskReport, Welcome,
+    RefusalKind, Standing, TaskReport, Welcome,
 };
 use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus};
 use skep_store::Store;
@@ -21,6 +21,7 @@ use crate::clock::wall_clock;
 use crate::refusal::not_written;
 use crate::reports::Reports;
 use crate::sessions::{OpenSession, Sessions};
+use crate::standing::{addresses, standing_of};
 
 /// Messages that wait for an agent that is slow to read.
 const QUEUE: usize = 256;
@@ -62,6 +63,7 @@ impl Dispatcher for DispatcherService {
             cluster: self.store.watch(),
             reports: self.reports.clone(),
             to_agent,
+            standing: None,
             sent: AssignmentSet::new(),
             revision: 0,
         };
@@ -111,6 +113,8 @@ struct Driver {
     cluster: watch::Receiver<Arc<Cluster>>,
     reports: Reports,
     to_agent: mpsc::Sender<ManagerMessage>,
+    /// As the agent was told last.
+    standing: Option<Standing>,
     sent: AssignmentSet,
     revision: u64,
 }
@@ -152,13 +156,13 @@ impl Driver {
     async fn welcome(&mut self) -> Result<(), mpsc::error::SendError<ManagerMessage>> {
         let cluster = self.cluster.borrow_and_update().clone();
         let period = cluster.config.as_ref().map(|config| config.spec.heartbeat_period);
-        let managers = cluster.nodes.values().filter_map(|node| node.manager.as_ref());
         let welcome = Welcome {
             node: self.session.node,
             heartbeat_period: period.unwrap_or(Duration::from_secs(1)),
-            managers: managers.map(|manager| manager.address.clone()).collect(),
+            managers: addresses(&cluster),
         };
         self.to_agent.send(ManagerMessage::Welcome(welcome)).await?;
+        self.send_standing(&cluster).await?;
         self.sent = assignments_for(&cluster, self.session.node);
         self.revision = 1;
         let set = self.sent.values().cloned().collect();
@@ -166,10 +170,23 @@ impl Driver {
         self.to_agent.send(ManagerMessage::Assignments(full)).await
     }
 
+    /// Tells the node of itself when there is something new.
+    async fn send_standing(&mut self, cluster: &Cluster) -> Result<(), mpsc::error::SendError<ManagerMessage>> {
+        let standing = standing_of(cluster, self.session.node);
+        if standing == self.standing {
+            return Ok(());
+        }
+        self.standing = standing.clone();
+        match standing {
+            Some(standing) => self.to_agent.send(ManagerMessage::Standing(standing)).await,
+            None => Ok(()),
+        }
+    }
+
     /// False when the agent is gone or the node is no longer a member.
     async fn send_changes(&mut self) -> bool {
         let cluster = self.cluster.borrow_and_update().clone();
-        if !cluster.nodes.contains_key(&self.session.node) {
+        if !cluster.nodes.contains_key(&self.session.node) || self.send_standing(&cluster).await.is_err() {
             return false;
         }
         let wanted = assignments_for(&cluster, self.session.node);

@@ -14,12 +14,14 @@ mod clock;
 mod control;
 pub mod deploy;
 mod dispatcher;
+mod judgement;
 pub mod leader;
 mod liveness;
 mod refusal;
 mod reports;
 mod resolve;
 mod sessions;
+mod standing;
 
 use std::sync::Arc;
 

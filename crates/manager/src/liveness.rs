@@ -1,20 +1,16 @@
-//! Which nodes are there: the leader's watch over heartbeats.
-//!
-//! A node is down after four seconds of silence, counted from this leader's own election at the earliest.
-//! One that announced that its daemon stops keeps its tasks for a minute.
+//! Which nodes are there: the leader's watch over heartbeats. What follows from them is decided in `judgement`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skep_model::{Change, Node, NodeState, NodeStatus};
+use skep_model::Change;
 use skep_store::{Leadership, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_clock;
+use crate::judgement::{Judgement, Moment, judge_all};
 use crate::sessions::Sessions;
 
-const SILENCE_MAX: Duration = Duration::from_secs(4);
-const RESTART_GRACE: Duration = Duration::from_secs(60);
 const ROUND: Duration = Duration::from_millis(500);
 /// A round that is this late tells of this manager, not of its nodes.
 const AWAY_MIN: Duration = Duration::from_secs(1);
@@ -22,6 +18,7 @@ const AWAY_MIN: Duration = Duration::from_secs(1);
 pub async fn watch(store: Store, sessions: Arc<Sessions>, stop: CancellationToken) {
     let leadership = store.leadership();
     let mut leading_since: Option<Instant> = None;
+    let mut sparing = false;
     let mut last_round = Instant::now();
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -36,12 +33,14 @@ pub async fn watch(store: Store, sessions: Arc<Sessions>, stop: CancellationToke
         last_round = Instant::now();
         leading_since = if leads { leading_since.filter(|_| !was_away).or(Some(Instant::now())) } else { None };
         let Some(since) = leading_since else { continue };
-        let (cluster, own) = (store.cluster(), store.raft_id());
-        let changes: Vec<Change> =
-            cluster.nodes.values().filter_map(|node| judge(node, &sessions, since, own)).collect();
+        let moment = Moment { leading_since: since, now: Instant::now(), at: wall_clock() };
+        let judgement = judge_all(&store.cluster(), &|node| sessions.heard(node), moment, store.raft_id());
+        let Judgement { changes, spared } = judgement;
+        tell_of_spared(&mut sparing, spared.len());
         if changes.is_empty() {
             continue;
         }
+        changes.iter().for_each(tell);
         if let Err(error) = store.propose(changes).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -51,63 +50,35 @@ pub async fn watch(store: Store, sessions: Arc<Sessions>, stop: CancellationToke
     }
 }
 
-/// `own` is this manager's Raft id.
-fn judge(node: &Node, sessions: &Sessions, leading_since: Instant, own: u64) -> Option<Change> {
-    let heard = sessions.heard(node.id);
-    if heard.is_none() && node.manager.as_ref().is_some_and(|manager| manager.raft_id == own) {
-        // This very process: its agent is about to open its first session, however slow the machine.
-        return None;
+fn tell(change: &Change) {
+    if let Change::ReportNode { node, status, .. } = change {
+        tracing::info!(node.id = %node, state.to = ?status.state, "node changed state");
     }
-    let last = heard.map_or(leading_since, |heard| heard.at.max(leading_since));
-    let patience = if heard.is_some_and(|heard| heard.leaving) { RESTART_GRACE } else { SILENCE_MAX };
-    let silent = last.elapsed() > patience;
-    let (state, message) = match (node.status.state, silent) {
-        (NodeState::Ready | NodeState::Unknown | NodeState::Disconnected, true) => {
-            (NodeState::Down, "heartbeat failure")
-        }
-        (NodeState::Down, false) if sessions.is_open(node.id) => (NodeState::Ready, ""),
-        _ => return None,
-    };
-    tracing::info!(node.id = %node.id, state.from = ?node.status.state, state.to = ?state, "node changed state");
-    let status = NodeStatus { state, message: message.to_owned(), address: node.status.address.clone() };
-    Some(Change::ReportNode { node: node.id, description: None, status, at: wall_clock() })
+}
+
+/// Once when it begins and once when it ends: an operator must know that lost nodes keep their tasks.
+fn tell_of_spared(sparing: &mut bool, spared: usize) {
+    match (std::mem::replace(sparing, spared > 0), spared > 0) {
+        (false, true) => tracing::warn!(
+            silent = spared,
+            "more than half of the nodes fell silent together: their tasks are not moved; look at this manager's network"
+        ),
+        (true, false) => tracing::info!("nodes are counted as lost again when they are silent"),
+        (false, false) | (true, true) => {}
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use skep_model::{IdSource, ManagerStatus, Meta, NodeId, NodeSpec, Timestamp};
+    use skep_model::NodeId;
     use tokio::sync::mpsc;
 
     use super::*;
 
-    fn node(raft_id: Option<u64>) -> Node {
-        Node {
-            id: IdSource::from_seed(u128::from(raft_id.unwrap_or(0))).next_id(),
-            meta: Meta::new(Timestamp(0)),
-            spec: NodeSpec::default(),
-            description: None,
-            status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
-            manager: raft_id.map(|raft_id| ManagerStatus { raft_id, address: "m:7377".into() }),
-        }
-    }
-
-    fn long_ago() -> Instant {
-        Instant::now().checked_sub(SILENCE_MAX * 2).expect("this machine has been up for 8 s")
-    }
-
-    #[test]
-    fn a_silent_node_is_down_but_never_the_manager_itself_before_its_agent_has_started() {
-        let sessions = Sessions::default();
-        assert!(judge(&node(None), &sessions, long_ago(), 1).is_some());
-        assert!(judge(&node(Some(2)), &sessions, long_ago(), 1).is_some());
-        assert!(judge(&node(Some(1)), &sessions, long_ago(), 1).is_none());
-        assert!(judge(&node(None), &sessions, Instant::now(), 1).is_none(), "silence counts from the election");
-    }
-
     #[tokio::test]
     async fn a_good_bye_holds_until_the_next_session() {
         let sessions = Arc::new(Sessions::default());
-        let id: NodeId = node(None).id;
+        let id = NodeId::from_u128(1);
         let session = sessions.open(id, mpsc::channel(1).0);
         sessions.note_heard(id, true);
         // The rest of a log that was being followed.
