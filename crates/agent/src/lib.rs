@@ -8,10 +8,13 @@
 //! It never forks: the keeper does.
 
 mod describe;
+mod managers;
 mod network;
 mod network_view;
 mod node;
+mod race;
 mod relay;
+mod remembered;
 mod reporter;
 mod session;
 mod task;
@@ -24,7 +27,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use skep_identity::Tls;
+use skep_api::Standing;
+use skep_identity::{SealingKey, Tls};
 use skep_image::ImageStore;
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
 use skep_overlay::{Overlay, RealizeError};
@@ -40,9 +44,11 @@ pub use task::prepare::credentials;
 pub use task::template::NodeFacts;
 pub use volumes::{Volume, VolumeError, VolumeStore};
 
+use managers::Managers;
 use network::{NetworkHandle, NetworkSetup};
 use node::{Node, NodeSettings};
 use relay::Relay;
+use remembered::Remembered;
 use reporter::Reporter;
 use session::SessionSetup;
 use task::files::SecretStore;
@@ -61,8 +67,12 @@ pub struct AgentConfig {
     /// How to start the net helper.
     pub helper: HelperConfig,
     pub tls: Tls,
-    /// `host:port` of managers.
+    /// Encrypts what the agent keeps on disk.
+    pub sealing_key: SealingKey,
+    /// `host:port` of managers, as far as they are known.
     pub managers: Vec<String>,
+    /// `host:port` of the manager in this process, which is preferred to all others.
+    pub own_manager: Option<String>,
     /// The address that others reach this node under; empty leaves it to the connection.
     pub address: String,
     /// The range of the cluster's networks.
@@ -103,25 +113,33 @@ pub struct Agent {
     network: NetworkHandle,
     node: Arc<Node>,
     connected: watch::Receiver<bool>,
+    managers: watch::Receiver<Vec<String>>,
+    standing: watch::Receiver<Option<Standing>>,
+    remembered: Remembered,
     stop: CancellationToken,
     /// Cancelled before `stop` when the node ceases to be a member.
     leave: CancellationToken,
     session: JoinHandle<()>,
     keeper: JoinHandle<()>,
+    remembering: JoinHandle<()>,
 }
 
 impl Agent {
     /// Opens what the node keeps and starts the session; a manager need not answer yet.
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
-        let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, managers, address, pool, .. } =
-            config;
-        let AgentConfig { upstreams, images, volumes, warnings, seed, .. } = config;
+        let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, address, pool, .. } = config;
+        let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, seed, .. } = config;
         let identity = tls.identity();
         let containers = data_dir.join("containers");
         std::fs::create_dir_all(&containers).map_err(|source| AgentError::Folder { path: containers, source })?;
         let secrets_dir = run_dir.join("secrets");
         let secrets = SecretStore::open(secrets_dir.clone())
             .map_err(|source| AgentError::Secrets { path: secrets_dir, source })?;
+        let remembered = Remembered::new(&data_dir, sealing_key);
+        let last = remembered.load().unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the last assignments are lost: this node waits for a manager");
+            None
+        });
         let description = describe(&[]);
         let platform = description.platforms.first().cloned().unwrap_or_default();
         let facts = NodeFacts {
@@ -139,7 +157,10 @@ impl Agent {
         let reporter = Reporter::default();
         let stop = CancellationToken::new();
         let (connected_sender, connected) = watch::channel(false);
+        let (standing_sender, standing) = watch::channel(None);
         let leave = CancellationToken::new();
+        let managers = Managers::new(own_manager, managers);
+        let known_managers = managers.watch();
         let setup = SessionSetup {
             tls,
             managers,
@@ -147,14 +168,42 @@ impl Agent {
             reporter: reporter.clone(),
             warnings,
             connected: connected_sender,
+            standing: standing_sender,
             leave: leave.clone(),
             seed,
         };
-        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone());
+        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), last.clone());
+        // Ends with the worker, which ends with the session.
+        let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
+        let remembering = tokio::spawn(keeping);
         let relay = Relay::new(Arc::clone(&node), identity.node_id);
         let session = tokio::spawn(run(setup, worker, relay, stop.clone()));
         let keeper = tokio::spawn(Arc::clone(&node).mind_keeper(stop.clone()));
-        Ok(Self { reporter, network, node, connected, stop, leave, session, keeper })
+        let managers = known_managers;
+        Ok(Self {
+            reporter,
+            network,
+            node,
+            connected,
+            managers,
+            standing,
+            remembered,
+            stop,
+            leave,
+            session,
+            keeper,
+            remembering,
+        })
+    }
+
+    /// `host:port` of the managers that this node knows, whenever that changes: to be kept for the next start.
+    pub fn managers(&self) -> watch::Receiver<Vec<String>> {
+        self.managers.clone()
+    }
+
+    /// What the cluster holds of this node, whenever that changes; `None` until a manager has told it.
+    pub fn standing(&self) -> watch::Receiver<Option<Standing>> {
+        self.standing.clone()
     }
 
     /// Whether a session with a manager is open.
@@ -173,6 +222,7 @@ impl Agent {
         // A part that panicked has said so.
         let _ = self.session.await;
         let _ = self.keeper.await;
+        let _ = self.remembering.await;
     }
 
     /// Stops every task and removes what the agent put on this machine; named volumes and images stay.
@@ -181,6 +231,9 @@ impl Agent {
         self.stop.cancel();
         let _ = self.session.await;
         let _ = self.keeper.await;
+        let _ = self.remembering.await;
+        let forgotten = self.remembered.remove();
+        let forgotten = forgotten.map_err(|error| format!("the last assignments were not removed: {error}"));
         // Each part goes whatever becomes of the others: nobody comes back for the rest.
         let network = self.network.teardown().await;
         let node = Arc::clone(&self.node);
@@ -192,7 +245,7 @@ impl Agent {
         })
         .await
         .expect("leaving does not panic");
-        network.and(keeper).and(secrets)
+        network.and(keeper).and(secrets).and(forgotten)
     }
 }
 

@@ -68,8 +68,15 @@ enum Command {
     Expect(BTreeSet<TaskId>),
     Attach(Attach, oneshot::Sender<Result<Attached, String>>),
     SetServing { task: TaskId, serving: bool, done: oneshot::Sender<()> },
-    Detach { task: TaskId, done: oneshot::Sender<()> },
+    Detach { task: TaskId, keep: KeepAddresses, done: oneshot::Sender<()> },
     Teardown(oneshot::Sender<Result<(), String>>),
+}
+
+/// Whether a task's addresses stay its own when its sandbox goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeepAddresses {
+    Yes,
+    No,
 }
 
 /// An answer that is given once the change is realized.
@@ -106,8 +113,19 @@ impl NetworkHandle {
     }
 
     pub async fn detach(&self, task: TaskId) {
+        self.detach_with(task, KeepAddresses::No).await;
+    }
+
+    /// Takes away what is left of the place of a container that is gone, and is to be made again: it will have the
+    /// same addresses, which other nodes know already.
+    pub async fn vacate(&self, task: TaskId) {
+        self.detach_with(task, KeepAddresses::Yes).await;
+    }
+
+    async fn detach_with(&self, task: TaskId, keep: KeepAddresses) {
         let (done, answer) = oneshot::channel();
-        self.send(Command::Detach { task, done }).await;
+        self.send(Command::Detach { task, keep, done }).await;
+        // As above.
         let _ = answer.await;
     }
 
@@ -236,9 +254,9 @@ impl Owner {
                     let _ = done.send(());
                 }));
             }
-            Command::Detach { task, done } => {
+            Command::Detach { task, keep, done } => {
                 self.awaited.remove(&task);
-                self.detach(task).await;
+                self.detach(task, keep).await;
                 // Whoever asked may have been dropped with its task.
                 replies.push(Box::new(move |_| {
                     let _ = done.send(());
@@ -301,7 +319,8 @@ impl Owner {
         // An adopted one that the cluster counts as running serves on, also until its next health check.
         let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
         let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
-        let endpoint = LocalEndpoint { addresses: addresses.clone(), names, serving, host_ports: host_ports.clone() };
+        let (service, ports) = (attach.service, host_ports.clone());
+        let endpoint = LocalEndpoint { service, addresses: addresses.clone(), names, serving, host_ports: ports };
         self.local.insert(attach.task, endpoint);
         Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
     }
@@ -319,12 +338,12 @@ impl Owner {
         }
     }
 
-    async fn detach(&mut self, task: TaskId) {
+    async fn detach(&mut self, task: TaskId, keep: KeepAddresses) {
         self.local.remove(&task);
         let (overlay, id, now_s) = (Arc::clone(&self.overlay), task.to_string(), now().0 / 1_000_000_000);
         let removed = blocking(move || {
             overlay.remove_sandbox(&id)?;
-            overlay.release(&id, now_s)
+            if keep == KeepAddresses::No { overlay.release(&id, now_s) } else { Ok(()) }
         });
         if let Err(error) = removed.await {
             tracing::warn!(task.id = %task, error = chain(&error), "a task's network namespace was not removed");

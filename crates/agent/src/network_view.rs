@@ -2,11 +2,11 @@
 //!
 //! Pure: the whole picture is made anew each time and handed to the overlay, which changes the difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use skep_api::{AssignedNetwork, Backend, ServiceEndpoint};
+use skep_api::{AssignedNetwork, EndpointNetwork, ServiceEndpoint};
 use skep_model::{NetworkId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
 use skep_overlay::plan::{self, NodeNetwork, Protocol, Published};
 
@@ -15,11 +15,15 @@ use skep_overlay::plan::{self, NodeNetwork, Protocol, Published};
 pub struct ClusterView {
     pub networks: BTreeMap<NetworkId, AssignedNetwork>,
     pub endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
+    /// The node's own tasks, as long as no manager has said anything since the daemon's start: then the node itself says
+    /// which of them take requests.
+    pub unconfirmed: Option<BTreeSet<TaskId>>,
 }
 
 /// One container of this node on the network.
 #[derive(Debug, Clone)]
 pub struct LocalEndpoint {
+    pub service: ServiceId,
     /// In the order of the task's networks.
     pub addresses: Vec<(NetworkId, Ipv4Addr)>,
     /// Names on each network, best first.
@@ -40,7 +44,7 @@ pub fn node_network(
     NodeNetwork {
         networks: cluster.networks.values().map(overlay_network).collect(),
         endpoints: endpoints(local),
-        services: cluster.endpoints.values().flat_map(|endpoint| services(cluster, endpoint)).collect(),
+        services: cluster.endpoints.values().flat_map(|endpoint| services(cluster, local, endpoint)).collect(),
         published: published(cluster, local),
         pool,
         upstreams: upstreams.to_vec(),
@@ -95,33 +99,53 @@ fn endpoints(local: &BTreeMap<TaskId, LocalEndpoint>) -> Vec<plan::Endpoint> {
     each.collect()
 }
 
-fn services<'a>(cluster: &'a ClusterView, endpoint: &'a ServiceEndpoint) -> impl Iterator<Item = plan::Service> + 'a {
+fn services(
+    cluster: &ClusterView,
+    local: &BTreeMap<TaskId, LocalEndpoint>,
+    endpoint: &ServiceEndpoint,
+) -> Vec<plan::Service> {
+    let serving = serving(cluster, local, endpoint);
     let here = endpoint.networks.iter().filter(|on| cluster.networks.contains_key(&on.network));
-    here.map(|on| {
+    let service = |on: &EndpointNetwork| {
         let mut names = vec![endpoint.name.clone()];
         names.extend(on.aliases.iter().filter(|alias| **alias != endpoint.name).cloned());
+        let addresses = serving.iter().flatten().filter(|(network, _)| *network == on.network);
         plan::Service {
             network: on.network.to_string(),
             vip: on.virtual_ip,
             names,
-            backends: addresses_on(&endpoint.backends, on.network)
-                .map(|address| plan::Backend { address, serving: true })
-                .collect(),
+            backends: addresses.map(|(_, address)| plan::Backend { address: *address, serving: true }).collect(),
         }
-    })
+    };
+    here.map(service).collect()
 }
 
-fn addresses_on(backends: &[Backend], network: NetworkId) -> impl Iterator<Item = Ipv4Addr> + '_ {
-    let addresses = backends.iter().flat_map(|backend| backend.addresses.iter());
-    addresses.filter(move |address| address.network == network).map(|address| address.address)
+/// The addresses of each task of a service that takes requests.
+///
+/// Of its own containers the node knows best where they are: after a power cut a task may have come back under another
+/// address, which the managers have not heard of yet.
+fn serving(
+    cluster: &ClusterView,
+    local: &BTreeMap<TaskId, LocalEndpoint>,
+    endpoint: &ServiceEndpoint,
+) -> Vec<Vec<(NetworkId, Ipv4Addr)>> {
+    let own = |task: &TaskId| cluster.unconfirmed.as_ref().is_some_and(|own| own.contains(task));
+    let told = endpoint.backends.iter().filter(|backend| !own(&backend.task));
+    let told = told.map(|backend| match local.get(&backend.task) {
+        Some(here) => here.addresses.clone(),
+        None => backend.addresses.iter().map(|address| (address.network, address.address)).collect(),
+    });
+    let here = local.iter().filter(|(task, here)| own(task) && here.serving && here.service == endpoint.service);
+    told.chain(here.map(|(_, here)| here.addresses.clone())).collect()
 }
 
 /// Ingress ports of every service, then the ports of this node's own containers.
 fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> Vec<Published> {
     let mut published = Vec::new();
     for endpoint in cluster.endpoints.values() {
+        let serving = serving(cluster, local, endpoint);
         for port in endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
-            let backends = endpoint.backends.iter().filter_map(|backend| reachable(cluster, backend)).collect();
+            let backends = serving.iter().filter_map(|addresses| reachable(cluster, addresses)).collect();
             published.push(publish(port, backends, plan::PublishMode::Ingress));
         }
     }
@@ -135,12 +159,11 @@ fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> 
     published
 }
 
-/// A backend's address on a network that this node is on, one with a way out first.
-fn reachable(cluster: &ClusterView, backend: &Backend) -> Option<Ipv4Addr> {
-    let known = |network: &NetworkId| cluster.networks.get(network);
-    let on = || backend.addresses.iter().filter(|address| known(&address.network).is_some());
-    let outward = on().find(|address| known(&address.network).is_some_and(|network| !network.spec.internal));
-    outward.or_else(|| on().next()).map(|address| address.address)
+/// A task's address on a network that this node is on, one with a way out first.
+fn reachable(cluster: &ClusterView, addresses: &[(NetworkId, Ipv4Addr)]) -> Option<Ipv4Addr> {
+    let on = || addresses.iter().filter_map(|(network, address)| Some((cluster.networks.get(network)?, *address)));
+    let outward = on().find(|(network, _)| !network.spec.internal);
+    outward.or_else(|| on().next()).map(|(_, address)| address)
 }
 
 fn publish(port: &PortSpec, backends: Vec<Ipv4Addr>, mode: plan::PublishMode) -> Published {
@@ -154,5 +177,52 @@ fn publish(port: &PortSpec, backends: Vec<Ipv4Addr>, mode: plan::PublishMode) ->
         target: port.target,
         backends,
         mode,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_api::Backend;
+    use skep_model::{EndpointMode, IdSource, NetworkAddress};
+
+    use super::*;
+
+    #[test]
+    fn until_a_manager_speaks_the_node_says_which_of_its_own_tasks_serve_and_always_where() {
+        let mut ids = IdSource::from_seed(1);
+        let (service, network) = (ids.next_id(), ids.next_id());
+        let (here, starting, elsewhere) = (ids.next_id(), ids.next_id(), ids.next_id());
+        let at = |last| Ipv4Addr::new(10, 0, 0, last);
+        let backend = |task, last| Backend {
+            task,
+            slot: Slot::Replica(1),
+            node: IdSource::from_seed(2).next_id(),
+            addresses: vec![NetworkAddress { network, address: at(last) }],
+            hostname: None,
+        };
+        let local = |last, serving| LocalEndpoint {
+            service,
+            addresses: vec![(network, at(last))],
+            names: BTreeMap::new(),
+            serving,
+            host_ports: Vec::new(),
+        };
+        let endpoint = ServiceEndpoint {
+            service,
+            name: "s_web".to_owned(),
+            mode: EndpointMode::Vip,
+            networks: Vec::new(),
+            ports: Vec::new(),
+            backends: vec![backend(here, 2), backend(starting, 3), backend(elsewhere, 4)],
+        };
+        let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
+        let found = |unconfirmed| {
+            let cluster = ClusterView { unconfirmed, ..ClusterView::default() };
+            serving(&cluster, &containers, &endpoint).into_iter().flatten().map(|(_, address)| address)
+        };
+        let confirmed: Vec<_> = found(None).collect();
+        assert_eq!(confirmed, [at(12), at(13), at(4)]);
+        let alone: Vec<_> = found(Some(BTreeSet::from([here, starting]))).collect();
+        assert_eq!(alone, [at(4), at(12)]);
     }
 }

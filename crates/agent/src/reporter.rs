@@ -17,6 +17,7 @@ pub struct Reporter {
 struct Inner {
     tasks: Mutex<BTreeMap<TaskId, Known>>,
     news: Notify,
+    ended: Notify,
 }
 
 /// A task as this node sees it.
@@ -39,6 +40,21 @@ impl Reporter {
         let known = Known { task: Arc::clone(task), status: status.clone(), healthy, unsent: true };
         self.tasks().insert(task.id, known);
         self.inner.news.notify_one();
+        if status.state.is_terminal() {
+            self.inner.ended.notify_one();
+        }
+    }
+
+    /// Waits for the end of a task; one waits at a time, and may be dropped and call again.
+    pub async fn ended(&self) {
+        self.inner.ended.notified().await;
+    }
+
+    /// How each task ended that has.
+    pub fn ends(&self) -> BTreeMap<TaskId, TaskStatus> {
+        let tasks = self.tasks();
+        let ended = tasks.iter().filter(|(_, known)| known.status.state.is_terminal());
+        ended.map(|(task, known)| (*task, known.status.clone())).collect()
     }
 
     pub fn forget(&self, task: TaskId) {

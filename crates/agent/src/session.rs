@@ -1,26 +1,40 @@
 //! The agent's session with a manager: kept open, opened again, and fed.
+//!
+//! Rounds over the known managers follow each other until one opens a session. When the first round after the daemon's
+//! start fails, or takes long, the worker starts what the disk remembers.
 
 use std::time::Duration;
 
 use futures::StreamExt;
-use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, connect_tls};
-use skep_identity::{Expect, Tls};
-use skep_model::{IdSource, Role};
+use skep_api::{
+    AgentMessage, Connection, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, RefusalKind,
+    Standing,
+};
+use skep_identity::Tls;
+use skep_model::IdSource;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::describe::describe;
-use crate::node::chain;
+use crate::managers::Managers;
+use crate::race::Race;
 use crate::relay::Relay;
 use crate::reporter::Reporter;
 use crate::worker::Worker;
 
-/// Between two tries to reach a manager: the first pause, and the longest.
+/// Between two rounds: the first pause, and the longest; up to as much again is added at random.
+/// A manager that is back waits four seconds for its nodes before it counts them as lost: they must have tried by then.
 const RETRY: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// A session that lasted was no failure: the next is opened within [`RETRY`].
+const SETTLED: Duration = Duration::from_secs(5);
+/// How long a manager has to answer a hello, which it may have to write down first.
+const HELLO_MAX: Duration = Duration::from_secs(5);
+/// After which a worker that has heard of no manager starts what it remembers, whatever connections are still tried.
+const ALONE: Duration = Duration::from_secs(3);
 /// How long a stopping daemon waits for its manager to take note.
 const LEAVING_WAIT: Duration = Duration::from_secs(1);
 /// Messages that wait for a manager that is slow to read.
@@ -29,13 +43,13 @@ const QUEUE: usize = 256;
 /// What a session is opened with.
 pub struct SessionSetup {
     pub tls: Tls,
-    /// `host:port` of the managers to begin with.
-    pub managers: Vec<String>,
+    pub managers: Managers,
     /// The address that others reach this node under; empty leaves it to the connection.
     pub address: String,
     pub reporter: Reporter,
     pub warnings: Vec<String>,
     pub connected: watch::Sender<bool>,
+    pub standing: watch::Sender<Option<Standing>>,
     /// Cancelled before the stop of a node that ceases to be a member.
     pub leave: CancellationToken,
     /// Spreads retries of many nodes; must be random.
@@ -44,31 +58,49 @@ pub struct SessionSetup {
 
 /// Runs sessions until `stop`, one after the other; says good-bye at the end.
 pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, stop: CancellationToken) {
-    let mut jitter = IdSource::from_seed(setup.seed);
+    let mut random = IdSource::from_seed(setup.seed);
+    let alone_at = Instant::now() + ALONE;
     let mut pause = RETRY;
-    let mut number = 0;
+    let mut failed_rounds = 0u32;
     while !stop.is_cancelled() {
-        let manager = setup.managers[number % setup.managers.len()].clone();
-        number += 1;
-        let opened = tokio::select! {
-            opened = open(&setup, &manager, worker.revision()) => opened,
-            () = stop.cancelled() => return,
+        let opened = {
+            let race = Race::new(setup.tls.clone(), setup.managers.round(&mut random));
+            let mut opening = std::pin::pin!(open_first(&setup, race, worker.revision(), failed_rounds));
+            loop {
+                tokio::select! {
+                    opened = &mut opening => break opened,
+                    () = tokio::time::sleep_until(alone_at), if worker.remembers() => worker.restore().await,
+                    () = stop.cancelled() => return,
+                }
+            }
         };
         match opened {
-            Ok((to_manager, messages)) => {
-                pause = RETRY;
+            Ok(Opened { manager, to_manager, messages }) => {
+                let since = Instant::now();
+                failed_rounds = 0;
+                setup.managers.opened(&manager);
                 setup.connected.send_replace(true);
                 tracing::info!(manager, "session opened");
                 let end = converse(&mut setup, worker, relay, to_manager, messages, &stop).await;
                 setup.connected.send_replace(false);
                 relay.cancel_all();
                 tracing::info!(manager, reason = end, "session ended");
+                if since.elapsed() > SETTLED {
+                    pause = Duration::ZERO;
+                }
             }
-            Err(error) => tracing::warn!(manager, error, retry_in = ?pause, "no session with this manager"),
+            Err(failure) => {
+                failed_rounds = failed_rounds.saturating_add(1);
+                match failure {
+                    Failure::Unreachable => worker.restore().await,
+                    // A manager lives, and says that this node has no business here.
+                    Failure::Denied => worker.forget_last(),
+                }
+            }
         }
-        let spread = Duration::from_millis(jitter.below(pause.as_millis() as u64 + 1));
+        let spread = Duration::from_millis(random.below(pause.max(RETRY).as_millis() as u64 + 1));
         tokio::select! {
-            () = tokio::time::sleep(pause + spread) => pause = (pause * 2).min(RETRY_MAX),
+            () = tokio::time::sleep(pause + spread) => pause = (pause * 2).clamp(RETRY, RETRY_MAX),
             () = stop.cancelled() => {}
         }
     }
@@ -76,19 +108,58 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
 
 type Incoming = skep_api::Messages<ManagerMessage>;
 
+struct Opened {
+    manager: String,
+    to_manager: mpsc::Sender<AgentMessage>,
+    messages: Incoming,
+}
+
+/// Why no manager of a round opened a session.
+enum Failure {
+    Unreachable,
+    /// One answered and knows this node not, or no longer.
+    Denied,
+}
+
+/// A session with the first manager that opens one.
+async fn open_first(setup: &SessionSetup, mut race: Race, revision: u64, round: u32) -> Result<Opened, Failure> {
+    let mut failure = Failure::Unreachable;
+    while let Some((manager, connected)) = race.next().await {
+        let opened = match connected {
+            Ok(connection) => match tokio::time::timeout(HELLO_MAX, open(setup, connection, revision)).await {
+                Ok(opened) => opened,
+                Err(_) => Err(Refusal::new(RefusalKind::TimedOut, "no answer to the hello")),
+            },
+            Err(error) => Err(Refusal::new(RefusalKind::Unavailable, error)),
+        };
+        match opened {
+            Ok((to_manager, messages)) => return Ok(Opened { manager, to_manager, messages }),
+            Err(Refusal { kind, message, .. }) => {
+                if kind == RefusalKind::Denied {
+                    failure = Failure::Denied;
+                }
+                // Said once: it may go on for days.
+                match round {
+                    0 => tracing::warn!(manager, error = message, "no session with this manager"),
+                    _ => tracing::debug!(manager, error = message, round, "no session with this manager"),
+                }
+            }
+        }
+    }
+    Err(failure)
+}
+
 async fn open(
     setup: &SessionSetup,
-    manager: &str,
+    connection: Connection,
     revision: u64,
-) -> Result<(mpsc::Sender<AgentMessage>, Incoming), String> {
-    let connection =
-        connect_tls(manager, setup.tls.connector(Expect::Role(Role::Manager))).await.map_err(|error| chain(&error))?;
+) -> Result<(mpsc::Sender<AgentMessage>, Incoming), Refusal> {
     let client = DispatcherClient::new(connection);
     let (to_manager, outgoing) = mpsc::channel(QUEUE);
     let description = describe(&setup.warnings);
     let hello = Hello { protocol: DISPATCH_PROTOCOL, description, address: setup.address.clone(), revision };
     to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
-    let messages = client.session(ReceiverStream::new(outgoing)).await.map_err(|refusal| refusal.message)?;
+    let messages = client.session(ReceiverStream::new(outgoing)).await?;
     Ok((to_manager, messages))
 }
 
@@ -173,10 +244,11 @@ async fn take(
         ManagerMessage::Welcome(welcome) => {
             heart.abort_all();
             heart.spawn(beat(to_manager.clone(), welcome.heartbeat_period));
-            // Those that it began with stay: the machine's own manager is there whatever address it had once.
-            let news = welcome.managers.into_iter().filter(|manager| !setup.managers.contains(manager));
-            let news: Vec<String> = news.collect();
-            setup.managers.extend(news);
+            setup.managers.told(welcome.managers);
+        }
+        ManagerMessage::Standing(standing) => {
+            setup.managers.told(standing.managers.clone());
+            setup.standing.send_if_modified(|known| known.replace(standing.clone()).as_ref() != Some(&standing));
         }
         ManagerMessage::Assignments(assignments) => {
             worker.assign(assignments).await.map_err(|error| error.to_string())?

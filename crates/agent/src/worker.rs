@@ -1,13 +1,12 @@
 //! The worker: holds the node's assignments and keeps one driver running for each task among them.
 //!
 //! Assignments come as a full set and then as deltas; while no manager answers, the worker goes on with
-//! what it has.
+//! what it has, and after a start with what the disk remembers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use skep_api::{Assignment, AssignmentKey, Assignments};
+use skep_api::{AssignedContent, Assignment, AssignmentKey, Assignments};
 use skep_model::{ContentDigest, Task, TaskId};
 use skep_runtime::{Container, Liveness, Signal};
 use tokio::sync::watch;
@@ -16,8 +15,10 @@ use tokio::task::JoinSet;
 use crate::network::NetworkHandle;
 use crate::network_view::ClusterView;
 use crate::node::{Node, chain};
+use crate::remembered::Picture;
 use crate::reporter::Reporter;
 use crate::task::driver::{self, DriverSetup, Wish};
+use crate::task::prepare::Contents;
 
 pub struct Worker {
     node: Arc<Node>,
@@ -25,10 +26,21 @@ pub struct Worker {
     reporter: Reporter,
     revision: u64,
     cluster: ClusterView,
-    secrets: BTreeMap<ContentDigest, Bytes>,
-    configs: BTreeMap<ContentDigest, Bytes>,
-    tasks: BTreeMap<TaskId, watch::Sender<Wish>>,
+    secrets: BTreeMap<ContentDigest, AssignedContent>,
+    configs: BTreeMap<ContentDigest, AssignedContent>,
+    tasks: BTreeMap<TaskId, Driven>,
     drivers: JoinSet<()>,
+    /// What the disk remembers, until it is used or a manager speaks.
+    last: Option<Assignments>,
+    /// The network's owner has been told of containers that may live.
+    expected: bool,
+    /// Told after every change.
+    pictures: watch::Sender<Option<Arc<Picture>>>,
+}
+
+struct Driven {
+    task: Arc<Task>,
+    wish: watch::Sender<Wish>,
 }
 
 /// A delta that does not continue what the agent has: the session must begin again.
@@ -40,7 +52,8 @@ pub struct OutOfStep {
 }
 
 impl Worker {
-    pub fn new(node: Arc<Node>, network: NetworkHandle, reporter: Reporter) -> Self {
+    /// `last` is what the disk remembers.
+    pub fn new(node: Arc<Node>, network: NetworkHandle, reporter: Reporter, last: Option<Assignments>) -> Self {
         Self {
             node,
             network,
@@ -51,50 +64,117 @@ impl Worker {
             configs: BTreeMap::new(),
             tasks: BTreeMap::new(),
             drivers: JoinSet::new(),
+            last,
+            expected: false,
+            pictures: watch::Sender::new(None),
         }
+    }
+
+    /// What the node has, whenever it changes; `None` until it is known.
+    pub fn pictures(&self) -> watch::Receiver<Option<Arc<Picture>>> {
+        self.pictures.subscribe()
+    }
+
+    /// Whether [`Worker::restore`] has something to start from.
+    pub fn remembers(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// A manager knows better than the disk.
+    pub fn forget_last(&mut self) {
+        self.last = None;
+    }
+
+    /// Starts what the node had when its daemon ended: no manager tells what it is to have now. The next full set
+    /// confirms or corrects it.
+    pub async fn restore(&mut self) {
+        let Some(last) = self.last.take() else { return };
+        let mut assigned: Vec<Arc<Task>> =
+            last.set.into_iter().filter_map(|assignment| self.take(assignment)).collect();
+        let known: BTreeSet<String> = assigned.iter().map(|task| task.id.to_string()).collect();
+        let unknown = self.living().await.into_iter().filter(|id| !known.contains(id)).count();
+        if unknown > 0 {
+            // The daemon ended before it wrote these down. Nothing has to be started after a mere crash, and a network
+            // without them would cut them off.
+            tracing::warn!(unknown, "containers of unknown tasks live: waiting for a manager");
+            return self.reset();
+        }
+        assigned.sort_by_key(|task| task.id);
+        tracing::info!(tasks = assigned.len(), "no manager answers: starting the last assignments");
+        let ids: BTreeSet<TaskId> = assigned.iter().map(|task| task.id).collect();
+        self.expected = true;
+        self.network.expect(ids.clone()).await;
+        self.cluster.unconfirmed = Some(ids);
+        self.network.set_cluster(self.cluster.clone()).await;
+        for task in assigned {
+            if task.status.state.is_terminal() {
+                // Perhaps no manager has heard of this end.
+                self.reporter.report(&task, &task.status, None);
+            }
+            self.drive(task);
+        }
+        self.tell();
     }
 
     /// Takes a set or a delta; the drivers do the rest.
     pub async fn assign(&mut self, assignments: Assignments) -> Result<(), OutOfStep> {
         let Assignments { base, revision, set, removed } = assignments;
-        let mut assigned: Vec<Arc<Task>> = Vec::new();
         let full = base.is_none();
         match base {
-            None => {
-                self.cluster = ClusterView::default();
-                (self.secrets, self.configs) = (BTreeMap::new(), BTreeMap::new());
-            }
+            None => self.reset(),
             Some(base) if base == self.revision => {}
             Some(base) => return Err(OutOfStep { base, have: self.revision }),
         }
-        let before = self.revision;
+        let first = self.revision == 0;
+        self.last = None;
         self.revision = revision;
-        for assignment in set {
-            match assignment {
-                Assignment::Task(task) => assigned.push(Arc::from(task)),
-                Assignment::Secret(secret) => drop(self.secrets.insert(secret.digest, secret.data)),
-                Assignment::Config(config) => drop(self.configs.insert(config.digest, config.data)),
-                Assignment::Network(network) => drop(self.cluster.networks.insert(network.id, network)),
-                Assignment::Endpoint(endpoint) => drop(self.cluster.endpoints.insert(endpoint.service, endpoint)),
-            }
-        }
+        let assigned: Vec<Arc<Task>> = set.into_iter().filter_map(|assignment| self.take(assignment)).collect();
         if full {
-            let kept: Vec<TaskId> = assigned.iter().map(|task| task.id).collect();
-            let gone: Vec<TaskId> = self.tasks.keys().copied().filter(|task| !kept.contains(task)).collect();
-            gone.into_iter().for_each(|task| self.forget(task));
-            if before == 0 {
-                self.clear_leftovers(&kept).await;
+            let kept: BTreeSet<TaskId> = assigned.iter().map(|task| task.id).collect();
+            // Those that have a driver are its to clear.
+            let driven: Vec<TaskId> = self.tasks.keys().copied().collect();
+            driven.iter().filter(|task| !kept.contains(task)).for_each(|task| self.forget(*task));
+            if first {
+                self.clear_leftovers(kept.iter().chain(&driven)).await;
+            }
+            // The first picture of the network is realized with every container that lives: adopt before.
+            if !std::mem::replace(&mut self.expected, true) {
+                self.network.expect(kept).await;
             }
         }
         removed.into_iter().for_each(|key| self.remove(key));
-        // The first picture of the network is realized with every container that lives: adopt before.
-        if full && before == 0 {
-            self.network.expect(assigned.iter().map(|task| task.id).collect()).await;
-        }
         self.network.set_cluster(self.cluster.clone()).await;
         assigned.into_iter().for_each(|task| self.drive(task));
         while self.drivers.try_join_next().is_some() {}
+        self.tell();
         Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.cluster = ClusterView::default();
+        (self.secrets, self.configs) = (BTreeMap::new(), BTreeMap::new());
+    }
+
+    /// Keeps what is not a task, and hands that on.
+    fn take(&mut self, assignment: Assignment) -> Option<Arc<Task>> {
+        match assignment {
+            Assignment::Task(task) => return Some(Arc::from(task)),
+            Assignment::Secret(secret) => drop(self.secrets.insert(secret.digest.clone(), secret)),
+            Assignment::Config(config) => drop(self.configs.insert(config.digest.clone(), config)),
+            Assignment::Network(network) => drop(self.cluster.networks.insert(network.id, network)),
+            Assignment::Endpoint(endpoint) => drop(self.cluster.endpoints.insert(endpoint.service, endpoint)),
+        }
+        None
+    }
+
+    fn tell(&self) {
+        let picture = Picture {
+            tasks: self.tasks.values().map(|driven| Arc::clone(&driven.task)).collect(),
+            secrets: self.secrets.values().cloned().collect(),
+            configs: self.configs.values().cloned().collect(),
+            cluster: self.cluster.clone(),
+        };
+        self.pictures.send_replace(Some(Arc::new(picture)));
     }
 
     pub fn revision(&self) -> u64 {
@@ -103,12 +183,13 @@ impl Worker {
 
     fn drive(&mut self, task: Arc<Task>) {
         let wish = Wish::Be(task.desired);
-        if let Some(driver) = self.tasks.get(&task.id) {
-            driver.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+        if let Some(driven) = self.tasks.get_mut(&task.id) {
+            driven.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+            driven.task = task;
             return;
         }
         let (sender, receiver) = watch::channel(wish);
-        self.tasks.insert(task.id, sender);
+        self.tasks.insert(task.id, Driven { task: Arc::clone(&task), wish: sender });
         let setup = DriverSetup {
             node: Arc::clone(&self.node),
             network: self.network.clone(),
@@ -121,11 +202,11 @@ impl Worker {
     }
 
     /// Only what the task refers to: a driver keeps its own copy for as long as it may need it.
-    fn contents_of(&self, task: &Task, known: &BTreeMap<ContentDigest, Bytes>) -> BTreeMap<ContentDigest, Bytes> {
+    fn contents_of(&self, task: &Task, known: &BTreeMap<ContentDigest, AssignedContent>) -> Contents {
         let container = &task.spec.container;
         let secrets = container.secrets.iter().filter_map(|reference| reference.digest.as_ref());
         let configs = container.configs.iter().filter_map(|reference| reference.digest.as_ref());
-        secrets.chain(configs).filter_map(|digest| Some((digest.clone(), known.get(digest)?.clone()))).collect()
+        secrets.chain(configs).filter_map(|digest| Some((digest.clone(), known.get(digest)?.data.clone()))).collect()
     }
 
     fn remove(&mut self, key: AssignmentKey) {
@@ -139,17 +220,17 @@ impl Worker {
     }
 
     fn forget(&mut self, task: TaskId) {
-        if let Some(driver) = self.tasks.remove(&task) {
+        if let Some(driven) = self.tasks.remove(&task) {
             // A driver that is already gone has nothing left to forget.
-            let _ = driver.send(Wish::Forget);
+            let _ = driven.wish.send(Wish::Forget);
         }
     }
 
     /// Containers, folders and secrets of tasks that are no longer this node's: left by a daemon that was
     /// away when they were taken from it.
-    async fn clear_leftovers(&self, kept: &[TaskId]) {
+    async fn clear_leftovers(&self, kept: impl Iterator<Item = &TaskId>) {
         let node = Arc::clone(&self.node);
-        let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+        let kept: BTreeSet<String> = kept.map(ToString::to_string).collect();
         let cleared = tokio::task::spawn_blocking(move || clear(&node, &kept)).await;
         match cleared.expect("clearing leftovers does not panic") {
             Ok(0) => {}
@@ -158,21 +239,40 @@ impl Worker {
         }
     }
 
+    /// Ids of containers that have not ended, whoever started them. Those that lost their supervisor are ended.
+    async fn living(&self) -> Vec<String> {
+        let node = Arc::clone(&self.node);
+        let look = move || {
+            end_lost(&node);
+            skep_runtime::list(node.run_dir())
+        };
+        let found = tokio::task::spawn_blocking(look).await.expect("looking for containers does not panic");
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the node's containers could not be listed");
+            Vec::new()
+        });
+        found.into_iter().filter(|(_, liveness)| *liveness != Liveness::Lost).map(|(id, _)| id).collect()
+    }
+
     /// Stops every task and waits for their clean-up.
     pub async fn stop_all(&mut self) {
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
         tasks.into_iter().for_each(|task| self.forget(task));
         while self.drivers.join_next().await.is_some() {}
         // Those that no manager has told this daemon of.
-        self.clear_leftovers(&[]).await;
+        self.clear_leftovers([].iter()).await;
     }
 }
 
-fn clear(node: &Node, kept: &[String]) -> std::io::Result<usize> {
-    let mut count = 0;
+fn end_lost(node: &Node) {
     for lost in skep_runtime::recover_lost(node.run_dir(), &node.containers_cgroup()).unwrap_or_default() {
         tracing::warn!(task.id = lost.id, "a container had lost its supervisor and was ended");
     }
+}
+
+fn clear(node: &Node, kept: &BTreeSet<String>) -> std::io::Result<usize> {
+    let mut count = 0;
+    end_lost(node);
     for (id, liveness) in skep_runtime::list(node.run_dir())? {
         if kept.contains(&id) || liveness == Liveness::Lost {
             continue;

@@ -108,7 +108,7 @@ impl Driver {
         let found = Container::open(&run_dir, &id).and_then(|container| Ok((container.state()?, container)));
         let Ok((state, container)) = found else {
             // Nothing of it lives; a sandbox may be left, and is made anew with the container.
-            return self.setup.network.detach(self.setup.task.id).await;
+            return self.setup.network.vacate(self.setup.task.id).await;
         };
         let image = self.setup.task.spec.container.image.parse().ok();
         self.image = image.and_then(|reference| self.setup.node.images.find(&reference).ok().flatten());

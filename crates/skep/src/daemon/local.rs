@@ -17,6 +17,7 @@ use skep_model::{MountKind, TaskState, Timestamp};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::member::Member;
 use super::membership::Membership;
 
 const QUEUE: usize = 64;
@@ -28,12 +29,10 @@ impl Local for LocalService {
         let Membership { config, warnings, .. } = &*self.0;
         let description = describe(&[]);
         let running = self.0.tasks().await.iter().filter(|known| known.status.state == TaskState::Running).count();
-        let member =
-            self.0.look(|member| (member.tls.identity(), member.file.clone(), member.agent.is_connected())).await;
-        let (identity, file, connected) = match member {
-            Some((identity, file, connected)) => (Some(identity), Some(file), connected),
-            None => (None, None, false),
-        };
+        let look = |member: &Member| (member.tls.identity(), member.file.advertise_address.clone());
+        let (identity, advertise_address) = self.0.look(look).await.unzip();
+        let agent = self.0.look(|member| (member.agent.managers().borrow().clone(), member.agent.is_connected())).await;
+        let (managers, connected) = agent.unwrap_or_default();
         Ok(LocalInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: description.hostname,
@@ -43,10 +42,10 @@ impl Local for LocalService {
             node: identity.map(|identity| identity.node_id),
             cluster: identity.map(|identity| identity.cluster_id),
             role: identity.map(|identity| identity.role),
-            managers: file.as_ref().map(|file| file.managers.clone()).unwrap_or_default(),
+            managers,
             manager_reachable: connected,
             listen_address: config.listen_address.to_string(),
-            advertise_address: file.map(|file| file.advertise_address).unwrap_or_default(),
+            advertise_address: advertise_address.unwrap_or_default(),
             containers_running: running as u64,
             warnings: warnings.clone(),
         })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use skep_agent::{Agent, AgentConfig, VolumeStore};
-use skep_identity::{Credentials, NodeClock, Tls, write_private};
+use skep_identity::{Credentials, NodeClock, NodeKey, Tls, write_private};
 use skep_image::ImageStore;
 use skep_manager::Manager;
 use skep_model::{ClusterSpec, Role};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
+use super::known_managers;
 use super::resolver::RegistryResolver;
 
 /// The keeper's executable, built beside this one.
@@ -79,6 +80,7 @@ pub struct Member {
     pub tls: Tls,
     pub file: MemberFile,
     manager: Option<RunningManager>,
+    managers: JoinHandle<()>,
 }
 
 struct RunningManager {
@@ -94,7 +96,7 @@ pub struct MemberSetup<'a> {
     pub images: ImageStore,
     pub volumes: VolumeStore,
     pub warnings: Vec<String>,
-    pub gate: &'a ControlGate,
+    pub gate: &'a Arc<ControlGate>,
 }
 
 impl Member {
@@ -113,9 +115,15 @@ impl Member {
             Some(manager) => manager.store.cluster().config.as_ref().map(|config| config.spec.address_pool),
             None => None,
         };
-        let started = async { anyhow::Ok(Agent::start(agent_config(&setup, &tls, &file, pool)?).await?) };
+        let started =
+            async { anyhow::Ok(Agent::start(agent_config(&setup, &tls, credentials.key(), &file, pool)?).await?) };
         match started.await {
-            Ok(agent) => Ok(Self { agent, tls, file, manager }),
+            Ok(agent) => {
+                let pointing = manager.is_none().then(|| Arc::clone(setup.gate));
+                let data_dir = setup.config.data_dir.clone();
+                let managers = tokio::spawn(known_managers::keep(agent.managers(), data_dir, pointing));
+                Ok(Self { agent, tls, file, manager, managers })
+            }
             Err(error) => {
                 // Nothing goes on unseen: its port and its folder must be free for the next try.
                 setup.gate.close();
@@ -135,6 +143,8 @@ impl Member {
     pub async fn stop(self, gate: &ControlGate) {
         gate.close();
         self.agent.stop().await;
+        // Ends with the agent.
+        let _ = self.managers.await;
         if let Some(manager) = self.manager {
             manager.stop().await;
         }
@@ -142,9 +152,11 @@ impl Member {
 
     /// Stops everything, containers too, and removes what the agent put on the machine.
     pub async fn leave(self, gate: &ControlGate) -> Result<()> {
-        let Self { agent, manager, .. } = self;
+        let Self { agent, manager, managers, .. } = self;
         gate.close();
         let left = agent.leave().await.map_err(|error| anyhow!(error));
+        // Ends with the agent.
+        let _ = managers.await;
         if let Some(manager) = manager {
             manager.stop().await;
         }
@@ -224,12 +236,12 @@ fn data_key(data_dir: &Path) -> Result<DataKey> {
 fn agent_config(
     setup: &MemberSetup<'_>,
     tls: &Tls,
+    key: &NodeKey,
     file: &MemberFile,
     pool: Option<ipnet::Ipv4Net>,
 ) -> Result<AgentConfig> {
     let config = setup.config;
-    let own_port = format!("127.0.0.1:{}", config.listen_address.port());
-    let managers = if file.raft_id.is_some() { vec![own_port] } else { file.managers.clone() };
+    let own_manager = file.raft_id.map(|_| format!("127.0.0.1:{}", config.listen_address.port()));
     let program = std::env::current_exe().context("failed to find this program")?;
     Ok(AgentConfig {
         data_dir: config.data_dir.clone(),
@@ -243,7 +255,9 @@ fn agent_config(
             cgroup_parent: Some(config.cgroup_parent.clone()),
         },
         tls: tls.clone(),
-        managers,
+        sealing_key: key.sealing_key("assignments"),
+        managers: file.managers.clone(),
+        own_manager,
         address: file.advertise_address.clone(),
         pool: pool.unwrap_or_else(|| ClusterSpec::default().address_pool),
         upstreams: upstreams(config),

@@ -253,7 +253,7 @@ impl Membership {
     async fn erase(&self, volumes: bool) -> Result<()> {
         let data_dir = &self.config.data_dir;
         // With the certificate gone the node is no member any more, whatever is still to be removed.
-        for folder in ["identity", "raft", "net", "containers"] {
+        for folder in ["identity", "raft", "net", "containers", "agent"] {
             remove_if_there(&data_dir.join(folder))?;
         }
         for image in self.images.list()? {

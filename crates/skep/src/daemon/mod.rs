@@ -7,6 +7,7 @@
 
 pub mod config;
 mod control_gate;
+mod known_managers;
 mod local;
 mod member;
 mod membership;

@@ -23,4 +23,5 @@ mod storage;
 mod traces;
 mod two_nodes;
 mod walk;
+mod workers_first;
 mod world;

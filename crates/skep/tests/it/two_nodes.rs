@@ -5,7 +5,7 @@ use skep_lab::StopSignal;
 use crate::world::World;
 
 /// A cluster of a manager n1 and a worker n2.
-fn cluster() -> World {
+pub fn cluster() -> World {
     let world = World::of_nodes(2);
     world.ok(&["init"]);
     let token = world.ok(&["join-token", "--quiet", "worker"]);
