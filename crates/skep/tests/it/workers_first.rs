@@ -1,4 +1,4 @@
-//! A power cut of everything, after which a worker is back before any manager.
+//! A worker without a manager: after a power cut of everything it is back first, and one that says nothing is missed.
 
 use std::fs;
 use std::path::Path;
@@ -105,4 +105,23 @@ fn a_worker_without_managers_starts_what_it_had_and_nothing_restarts_when_they_a
     assert_eq!(wards(&world), before, "nothing was restarted");
     assert_eq!(world.tasks("s_web").len(), 1, "nothing was replaced");
     assert_eq!(world.tasks("s_job").len(), 1, "what had ended did not run again");
+}
+
+#[test]
+fn a_manager_that_is_frozen_is_missed_and_found_again() {
+    let world = cluster();
+    let worker = world.lab().node(2);
+    let session = |word: &str| {
+        let info = world.skep_on(worker, &["info"]);
+        let line = format!(" Session: {word}");
+        if info.stdout.lines().any(|said| said == line) { Ok(info.stdout) } else { Err(info.to_string()) }
+    };
+    let managers = world.until("the session is up", || session("up"));
+    assert!(managers.contains("198.51.100.1:7377"), "{managers}");
+    let manager = world.node().daemon().unwrap().expect("the manager runs").pid.to_string();
+    // No connection ends by it: nothing but silence tells.
+    world.node().run("kill", &["-STOP", &manager]).unwrap().ok().unwrap();
+    world.until("the manager is missed", || session("no manager in reach"));
+    world.node().run("kill", &["-CONT", &manager]).unwrap().ok().unwrap();
+    world.until("the session is up again", || session("up"));
 }
