@@ -64,10 +64,10 @@ impl LogStore {
         self.shared.has_proposals.load(Ordering::Relaxed)
     }
 
-    /// The last index that the log has, or had before it was purged.
-    pub(crate) fn last_index(&self) -> Option<u64> {
+    /// The last entry that the log has, or had before it was purged.
+    pub(crate) fn last(&self) -> Option<LogId> {
         let state = self.cache().state;
-        state.last.max(state.purged).map(|pos| pos.index)
+        state.last.max(state.purged).as_ref().map(log_id_of)
     }
 
     pub(crate) fn wal(&self) -> &Wal {

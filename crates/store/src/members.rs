@@ -7,18 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
-use openraft::raft::ClientWriteResponse;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::raft::{ClientWriteResponse, VoteRequest};
+use openraft::{ChangeMembers, Vote};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::error::ProposeError;
+use crate::error::{ProposeError, reason};
 use crate::propose::ANSWER;
 use crate::raft::{Member, StoredMembership, Types};
 use crate::store::Store;
 
+/// An attempt may be lost on its way.
+const HAND_OVER_TRIES: u32 = 3;
 const POLL: Duration = Duration::from_millis(10);
 
 /// The managers that Raft knows, with their addresses (`host:port`), by Raft id.
@@ -64,7 +66,7 @@ pub enum HandOverError {
     /// The named manager does not vote, or no other one does.
     #[error("there is no other manager that votes and could lead")]
     Nobody,
-    /// It still leads.
+    /// An election follows.
     #[error("manager {to} did not take over")]
     NotTaken {
         /// Who should have.
@@ -176,7 +178,8 @@ impl Store {
     }
 
     /// Lets another voter lead: the named one, or the one that has most of the log. Returns when this manager no longer
-    /// leads. Proposals meanwhile wait for the new leader.
+    /// leads. Proposals meanwhile wait for the new leader. Also when nobody takes over, this manager leads no longer
+    /// (but may be elected again).
     pub async fn hand_over(&self, to: Option<u64>) -> Result<(), HandOverError> {
         let raft = &self.inner.raft;
         if !raft.is_leader() {
@@ -187,19 +190,36 @@ impl Store {
             None => self.successor(),
         };
         let to = to.ok_or(HandOverError::Nobody)?;
-        let fatal = |fatal| match self.fatal(&fatal) {
-            ProposeError::Stopped { reason } => HandOverError::Stopped { reason },
-            error => HandOverError::Stopped { reason: error.to_string().into() },
-        };
-        raft.trigger().transfer_leader(to).await.map_err(fatal)?;
-        let until = Instant::now() + 2 * self.inner.outside.contacts.patience();
-        while raft.is_leader() {
-            if Instant::now() >= until {
-                return Err(HandOverError::NotTaken { to });
+        for _ in 0..HAND_OVER_TRIES {
+            raft.trigger().transfer_leader(to).await.map_err(|fatal| self.stopped_by(&fatal))?;
+            let until = Instant::now() + self.inner.outside.contacts.patience() / 2;
+            while Instant::now() < until {
+                if !raft.is_leader() {
+                    return Ok(());
+                }
+                sleep(POLL).await;
             }
-            sleep(POLL).await;
         }
-        Ok(())
+        self.step_down(to).await?;
+        Err(HandOverError::NotTaken { to })
+    }
+
+    /// A leader that began to hand over takes no proposals any more, and openraft has no way back. So it follows, as if
+    /// `next` had asked for its vote, and whoever can is elected.
+    async fn step_down(&self, next: u64) -> Result<(), HandOverError> {
+        let raft = &self.inner.raft;
+        let vote = raft.with_raft_state(|state| *state.vote_ref()).await.map_err(|fatal| self.stopped_by(&fatal))?;
+        let last_log_id = self.inner.log.last();
+        let request =
+            VoteRequest { vote: Vote::new(vote.leader_id.term + 1, next), last_log_id, leadership_transfer: true };
+        match raft.vote(request).await {
+            Ok(_) | Err(RaftError::APIError(_)) => Ok(()),
+            Err(RaftError::Fatal(fatal)) => Err(self.stopped_by(&fatal)),
+        }
+    }
+
+    fn stopped_by(&self, fatal: &Fatal<Types>) -> HandOverError {
+        HandOverError::Stopped { reason: self.inner.outside.stopped().unwrap_or_else(|| reason(fatal)) }
     }
 
     /// The voter that would take over soonest, if one answers.

@@ -82,7 +82,7 @@ impl Store {
     /// Whether the disk still has what it is known to have had. If not, this manager must not take part: others count
     /// on it.
     fn check_disk(&self, acknowledged: Option<u64>) -> Result<(), Refusal> {
-        let last = self.inner.log.last_index();
+        let last = self.inner.log.last().map(|last| last.index);
         match acknowledged {
             Some(held) if last < Some(held) => {
                 let words = older_disk(last, held);

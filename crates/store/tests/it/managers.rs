@@ -81,13 +81,17 @@ impl Managers {
     /// Starts a manager and lets it vote.
     pub async fn join(&mut self, raft_id: u64) {
         self.start(raft_id).await;
-        let leader = self.leader().await;
-        self.store(leader).propose(vec![self.node(raft_id)]).await.unwrap();
+        self.announce(raft_id).await;
         self.add_learner(raft_id).await;
         let leader = self.store(self.leader().await);
         let voters: BTreeSet<u64> = leader.members().voters.into_keys().chain([raft_id]).collect();
         leader.set_voters(voters).await.unwrap();
         self.caught_up(raft_id).await;
+    }
+
+    /// Makes a running manager known in the cluster's state.
+    pub async fn announce(&self, raft_id: u64) {
+        self.store(self.leader().await).propose(vec![self.node(raft_id)]).await.unwrap();
     }
 
     /// Makes a running manager follow, and waits until it has everything.
@@ -187,23 +191,12 @@ impl Managers {
 
     /// Who leads, when somebody does and is not cut off.
     pub async fn leader(&self) -> u64 {
-        let leading = self.running.values().map(|manager| {
-            let store = manager.store.clone();
-            Box::pin(async move {
-                let mut leadership = store.leadership();
-                loop {
-                    if matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) {
-                        // An old one that does not know yet does not get an answer to this.
-                        if store.propose_here(vec![]).await.is_ok() {
-                            return store.raft_id();
-                        }
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    } else if leadership.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            })
-        });
+        self.leader_among(&self.running.keys().copied().collect::<Vec<_>>()).await
+    }
+
+    /// As [`Managers::leader`], of these.
+    pub async fn leader_among(&self, managers: &[u64]) -> u64 {
+        let leading = managers.iter().map(|raft_id| Box::pin(leads(self.store(*raft_id))));
         timeout(PATIENCE, futures::future::select_all(leading)).await.expect("a leader").0
     }
 
@@ -211,6 +204,22 @@ impl Managers {
         self.switch.heal();
         for raft_id in self.running.keys().copied().collect::<Vec<_>>() {
             self.stop(raft_id).await;
+        }
+    }
+}
+
+/// Returns when this manager leads.
+async fn leads(store: Store) -> u64 {
+    let mut leadership = store.leadership();
+    loop {
+        if matches!(*leadership.borrow_and_update(), Leadership::Leader { .. }) {
+            // One that was cut off does not know yet, and gets no answer to this.
+            if store.propose_here(vec![]).await.is_ok() {
+                return store.raft_id();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        } else if leadership.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

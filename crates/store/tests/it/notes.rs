@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skep_model::{Change, Cluster, Config, ContentDigest, Contents, Id, Labels, Meta, Timestamp};
+use skep_model::{Change, Cluster, Config, ConfigId, ContentDigest, Contents, Id, Labels, Meta, Timestamp, Version};
 
 /// A change that adds note `number`, with this text.
 pub fn note(number: u64, text: &str) -> Change {
@@ -16,6 +16,13 @@ pub fn note(number: u64, text: &str) -> Change {
         contents: Contents::new(ContentDigest(format!("{number:064x}")), data, at),
     };
     Change::CreateConfig { config: Box::new(config) }
+}
+
+/// A change that makes a number the text of a note, if the note is still at this version.
+pub fn rewrite(config: ConfigId, expected: Version, number: u64) -> Change {
+    let data: Arc<[u8]> = number.to_string().into_bytes().into();
+    let digest = ContentDigest(format!("{number:064x}"));
+    Change::UpdateConfig { config, expected, labels: Labels::new(), digest, data, at: Timestamp(number) }
 }
 
 /// The text of note `number`.
