@@ -47,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("skep-sim", &["model", "orchestrator", "scheduler", "stack", "compose-spec", "api", "manager", "store"]),
+    ("skep-bench", &["api", "identity", "manager", "model", "scheduler", "store"]),
     ("xtask", &["lab"]),
 ];
 

@@ -1,5 +1,6 @@
 //! Whether a node satisfies placement constraints: Swarm's language, exactly.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::{Constraint, ConstraintOp, Node, Role};
@@ -10,34 +11,36 @@ impl Node {
         constraints.iter().all(|constraint| {
             let matches = match constraint.key.as_str() {
                 "node.ip" => address_matches(&self.status.address, &constraint.value),
-                key => value_of(self, key).is_some_and(|value| value.eq_ignore_ascii_case(&constraint.value)),
+                key => self.constraint_value(key).is_some_and(|value| value.eq_ignore_ascii_case(&constraint.value)),
             };
             matches == (constraint.op == ConstraintOp::Equal)
         })
     }
-}
 
-fn value_of<'n>(node: &'n Node, key: &str) -> Option<std::borrow::Cow<'n, str>> {
-    let platform = || node.description.as_ref().and_then(|description| description.platforms.first());
-    Some(match key {
-        "node.id" => node.id.to_string().into(),
-        "node.hostname" => node.hostname().into(),
-        "node.role" => match node.spec.role {
-            Role::Worker => "worker".into(),
-            Role::Manager => "manager".into(),
-        },
-        "node.platform.os" => platform()?.os.as_str().into(),
-        "node.platform.arch" => platform()?.architecture.as_str().into(),
-        _ => {
-            let labels = key.strip_prefix("node.labels.").map(|name| (name, &node.spec.labels));
-            let engine = || {
-                let name = key.strip_prefix("engine.labels.")?;
-                Some((name, &node.description.as_ref()?.engine_labels))
-            };
-            let (name, labels) = labels.or_else(engine)?;
-            labels.get(name)?.as_str().into()
-        }
-    })
+    /// What the node has under a constraint's key, compared without regard to ASCII case; nothing under
+    /// `node.ip`, which is compared as an address.
+    pub fn constraint_value(&self, key: &str) -> Option<Cow<'_, str>> {
+        let platform = || self.description.as_ref().and_then(|description| description.platforms.first());
+        Some(match key {
+            "node.id" => self.id.to_string().into(),
+            "node.hostname" => self.hostname().into(),
+            "node.role" => match self.spec.role {
+                Role::Worker => "worker".into(),
+                Role::Manager => "manager".into(),
+            },
+            "node.platform.os" => platform()?.os.as_str().into(),
+            "node.platform.arch" => platform()?.architecture.as_str().into(),
+            _ => {
+                let labels = key.strip_prefix("node.labels.").map(|name| (name, &self.spec.labels));
+                let engine = || {
+                    let name = key.strip_prefix("engine.labels.")?;
+                    Some((name, &self.description.as_ref()?.engine_labels))
+                };
+                let (name, labels) = labels.or_else(engine)?;
+                labels.get(name)?.as_str().into()
+            }
+        })
+    }
 }
 
 /// An exact address, or a range in CIDR form.

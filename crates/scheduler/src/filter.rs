@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{MemoryBytes, NanoCpus, Node, Platform, PlatformSpec, PortProtocol, Task};
+use skep_model::{MemoryBytes, NanoCpus, Node, Placement, Platform, PlatformSpec, PortProtocol, Task};
 
-use crate::node_view::{NodeView, claimed_port};
+use crate::fleet::{NodeView, claimed_port};
 
 /// What one group of equal tasks asks of a node.
 #[derive(Debug)]
 pub struct Filter<'a> {
-    task: &'a Task,
-    cpus: NanoCpus,
-    memory: MemoryBytes,
-    ports: Vec<(PortProtocol, u16)>,
+    pub placement: &'a Placement,
+    pub cpus: NanoCpus,
+    pub memory: MemoryBytes,
+    pub ports: Vec<(PortProtocol, u16)>,
 }
 
 /// Why a node cannot take a task; the order is that of the filters.
@@ -34,7 +34,7 @@ impl<'a> Filter<'a> {
     pub fn new(task: &'a Task) -> Self {
         let reserved = task.spec.resources.reservations;
         Self {
-            task,
+            placement: &task.spec.placement,
             cpus: reserved.nano_cpus.unwrap_or_default(),
             memory: reserved.memory.unwrap_or_default(),
             ports: task.host_ports.iter().filter_map(claimed_port).collect(),
@@ -42,8 +42,7 @@ impl<'a> Filter<'a> {
     }
 
     pub fn check(&self, view: &NodeView) -> Verdict {
-        let placement = &self.task.spec.placement;
-        let most = placement.max_replicas_per_node;
+        let placement = self.placement;
         if !view.takes_tasks() {
             Verdict::NotReady
         } else if view.free_cpus < self.cpus || view.free_memory < self.memory {
@@ -54,15 +53,28 @@ impl<'a> Filter<'a> {
             Verdict::Platform
         } else if self.ports.iter().any(|port| view.host_ports.contains(port)) {
             Verdict::HostPort
-        } else if most > 0 && u64::from(view.tasks_of(self.task.service)) >= most {
+        } else if self.has_enough(view) {
             Verdict::MaxReplicas
         } else {
             Verdict::Fits
         }
     }
 
+    /// Whether the node has what one more task takes; once it has not, it never has again while tasks are placed.
+    pub fn has_room(&self, view: &NodeView) -> bool {
+        view.free_cpus >= self.cpus
+            && view.free_memory >= self.memory
+            && !self.ports.iter().any(|port| view.host_ports.contains(port))
+    }
+
+    /// Whether the node has as many tasks of the service as it may.
+    pub fn has_enough(&self, view: &NodeView) -> bool {
+        let most = self.placement.max_replicas_per_node;
+        most > 0 && u64::from(view.standing.tasks) >= most
+    }
+
     /// `no suitable node (…)`, most frequent reason first.
-    pub fn explain<'v>(&self, views: impl Iterator<Item = &'v NodeView<'v>>) -> String {
+    pub fn explain<'v, 'n: 'v>(&self, views: impl Iterator<Item = &'v NodeView<'n>>) -> String {
         let mut refused: BTreeMap<Verdict, usize> = BTreeMap::new();
         for view in views {
             *refused.entry(self.check(view)).or_default() += 1;
@@ -91,7 +103,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-fn platform_fits(node: &Node, wanted: &[PlatformSpec]) -> bool {
+pub fn platform_fits(node: &Node, wanted: &[PlatformSpec]) -> bool {
     let Some(description) = &node.description else { return wanted.is_empty() };
     wanted.is_empty() || wanted.iter().any(|spec| description.platforms.iter().any(|platform| matches(platform, spec)))
 }

@@ -1,19 +1,26 @@
 //! Places pending tasks on nodes, or says why no node fits.
 //!
+//! ```text
+//!  pending ─▶ groups (service, spec version) ─▶ class of nodes (equal demands) ─▶ spread ─▶ placements
+//! ```
 //! `schedule` is a pure function of the cluster: filters say which nodes can take a task, the order says
 //! which of them takes it.
+//! Nodes are filtered once for all services that ask the same of them, and kept in the order of their load,
+//! so that a group of tasks is placed in one walk over the least loaded nodes and not by comparing all.
 //! It does not decide how many tasks there are, and it changes nothing: its caller proposes what it found.
 
+mod class;
+mod columns;
 mod filter;
-mod node_view;
+mod fleet;
+mod loads;
 mod spread;
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use class::Classes;
 use filter::{Filter, Verdict};
-use node_view::NodeView;
-use skep_model::{Cluster, NodeId, ServiceId, Slot, Task, TaskId, Timestamp, Version};
-use spread::Candidates;
+use fleet::Fleet;
+use skep_model::{Cluster, NodeId, ServiceId, Slot, Task, TaskId, TaskState, Timestamp, Version};
+use spread::Spread;
 
 /// What became of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,63 +36,105 @@ pub enum Placement {
     },
 }
 
+/// Tasks of one service and spec version, which ask the same of a node.
+struct Group<'a> {
+    first: &'a Task,
+    tasks: Vec<(TaskId, Slot)>,
+}
+
 /// Decides where `pending` go, in their order; tasks that are unknown or no longer pending are left out.
 ///
-/// Tasks of one service and spec version are placed as a group: their filters are evaluated once for
-/// each node, and again only for the node that just took one.
+/// Tasks of one service and spec version are placed as a group, in the order of their first task.
 pub fn schedule(cluster: &Cluster, pending: &[TaskId], now: Timestamp) -> Vec<Placement> {
-    let mut views: BTreeMap<NodeId, NodeView> =
-        cluster.nodes.values().map(|node| (node.id, NodeView::new(cluster, node, now))).collect();
+    let groups = groups(cluster, pending);
     let mut placements = Vec::with_capacity(pending.len());
-    for group in groups(cluster, pending) {
-        place_group(&group, &mut views, &mut placements);
+    if groups.is_empty() {
+        return placements;
+    }
+    let mut fleet = Fleet::new(cluster, groups.iter().map(|group| group.first.service), now);
+    let mut classes = Classes::default();
+    for group in &groups {
+        place_group(group, &mut fleet, &mut classes, &mut placements);
     }
     placements
 }
 
 /// The tasks, by service and version; groups come in the order of their first task.
-fn groups<'a>(cluster: &'a Cluster, pending: &[TaskId]) -> Vec<Vec<&'a Task>> {
-    let mut position: BTreeMap<(ServiceId, Version), usize> = BTreeMap::new();
-    let mut groups: Vec<Vec<&Task>> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for task in pending.iter().filter(|id| seen.insert(**id)).filter_map(|id| cluster.tasks.get(id)) {
-        if task.status.state != skep_model::TaskState::Pending {
-            continue;
+fn groups<'a>(cluster: &'a Cluster, pending: &[TaskId]) -> Vec<Group<'a>> {
+    let mut tasks: Vec<(ServiceId, Version, usize, &Task)> = Vec::with_capacity(pending.len());
+    for (position, id) in pending.iter().enumerate() {
+        if let Some(task) = cluster.tasks.get(id).filter(|task| task.status.state == TaskState::Pending) {
+            tasks.push((task.service, task.spec_version, position, task));
         }
-        let at = *position.entry((task.service, task.spec_version)).or_insert(groups.len());
-        if at == groups.len() {
-            groups.push(Vec::new());
-        }
-        groups[at].push(task);
     }
-    groups
+    tasks.sort_unstable_by_key(|(service, version, position, _)| (*service, *version, *position));
+    let ascending = pending.windows(2).all(|pair| pair[0] < pair[1]);
+    let mut groups: Vec<(usize, Group)> = tasks
+        .chunk_by(|(service, version, ..), next| (*service, *version) == (next.0, next.1))
+        .map(|run| {
+            let (_, _, position, first) = run[0];
+            let tasks = run.iter().map(|(.., task)| (task.id, task.slot)).collect();
+            (position, Group { first, tasks })
+        })
+        .collect();
+    if !ascending {
+        groups.iter_mut().for_each(|(_, group)| group.forget_repetitions());
+    }
+    groups.sort_unstable_by_key(|(position, _)| *position);
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
-fn place_group(group: &[&Task], views: &mut BTreeMap<NodeId, NodeView>, placements: &mut Vec<Placement>) {
-    let Some(first) = group.first() else { return };
-    let filter = Filter::new(first);
-    let mut candidates: Option<Candidates> = None;
-    for task in group {
-        let chosen = match task.slot {
-            Slot::Node(node) => views.get(&node).filter(|view| filter.check(view) == Verdict::Fits).map(|view| view.id),
-            Slot::Replica(_) => candidates.get_or_insert_with(|| Candidates::new(&filter, first, views)).pop(),
+impl Group<'_> {
+    fn forget_repetitions(&mut self) {
+        let mut seen = std::collections::BTreeSet::new();
+        self.tasks.retain(|(task, _)| seen.insert(*task));
+    }
+}
+
+fn place_group<'a>(
+    group: &Group<'a>,
+    fleet: &mut Fleet<'a>,
+    classes: &mut Classes<'a>,
+    placements: &mut Vec<Placement>,
+) {
+    let filter = Filter::new(group.first);
+    fleet.begin(group.first);
+    let mut spread = group.has_replicas().then(|| Spread::new(&filter, fleet, classes));
+    // Replicas of one group are alike: what no node takes, no node takes the next time.
+    let mut full: Option<String> = None;
+    for (task, slot) in &group.tasks {
+        let chosen = match slot {
+            Slot::Node(node) => fleet.position(*node).filter(|at| filter.check(&fleet.views[*at]) == Verdict::Fits),
+            Slot::Replica(_) if full.is_some() => None,
+            Slot::Replica(_) => spread.as_mut().and_then(|spread| spread.pop(&filter, fleet)),
         };
-        match chosen {
-            Some(node) => {
-                let view = views.get_mut(&node).expect("a candidate is a node of the cluster");
-                view.take(task);
-                if let Some(candidates) = &mut candidates {
-                    candidates.settle(&filter, view);
+        match (chosen, slot) {
+            (Some(at), slot) => {
+                fleet.take(at, &filter);
+                // A version's tasks are all replicas, or each of its own node: the mode is part of the spec.
+                if let (Slot::Replica(_), Some(spread)) = (slot, &mut spread) {
+                    spread.took(at, fleet);
                 }
-                placements.push(Placement::Assigned { task: task.id, node });
+                placements.push(Placement::Assigned { task: *task, node: fleet.views[at].node.id });
             }
-            None => {
-                let reason = match task.slot {
-                    Slot::Node(node) => filter.explain(views.get(&node).into_iter()),
-                    Slot::Replica(_) => filter.explain(views.values()),
-                };
-                placements.push(Placement::Unplaced { task: task.id, reason });
+            (None, Slot::Node(node)) => {
+                let reason = filter.explain(fleet.position(*node).map(|at| &fleet.views[at]).into_iter());
+                placements.push(Placement::Unplaced { task: *task, reason });
+            }
+            (None, Slot::Replica(_)) => {
+                let reason = full.get_or_insert_with(|| match &mut spread {
+                    Some(spread) => spread.explain(&filter, fleet),
+                    None => filter.explain(fleet.views.iter()),
+                });
+                placements.push(Placement::Unplaced { task: *task, reason: reason.clone() });
             }
         }
+    }
+    fleet.end(group.first.service);
+}
+
+impl Group<'_> {
+    fn has_replicas(&self) -> bool {
+        self.tasks.iter().any(|(_, slot)| matches!(slot, Slot::Replica(_)))
     }
 }

@@ -3,81 +3,134 @@
 //! Branches of the placement preferences are equalised first, level by level; within a branch a node
 //! comes first that has not lately failed this service, then the one with the fewest tasks of the
 //! service, then the one with the fewest tasks at all.
+//!
+//! Nearly all nodes have no task of the service and no failure of it: they are taken in the order of their
+//! load, in one walk for the whole group. The few with a standing come after them, from a heap.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
-use skep_model::{NodeId, Task};
+use skep_model::Preference;
 
+use crate::class::{Class, Classes, branch_of};
 use crate::filter::{Filter, Verdict};
-use crate::node_view::NodeView;
+use crate::fleet::{Fleet, NodeView, Standing};
+use crate::loads::Cursor;
 
-type Branch = Vec<String>;
-/// Failures to avoid, tasks of the service, all tasks, and the id to settle ties.
-type Rank = (u32, u32, u32, NodeId);
+/// The lowest goes first; the position settles ties.
+type Rank = (Standing, u32, usize);
 
+/// The placing of one group.
 #[derive(Debug)]
-pub struct Candidates<'a> {
-    task: &'a Task,
-    heaps: BTreeMap<Branch, BinaryHeap<Reverse<Rank>>>,
-    /// Tasks of the service below each prefix of a branch.
-    placed: BTreeMap<Branch, u32>,
+pub struct Spread<'c> {
+    class: &'c mut Class,
+    /// As the class's.
+    branches: Vec<Progress>,
+    /// The branch that the last node came from.
+    current: usize,
 }
 
-impl<'a> Candidates<'a> {
-    pub fn new(filter: &Filter, task: &'a Task, views: &BTreeMap<NodeId, NodeView>) -> Self {
-        let mut candidates = Self { task, heaps: BTreeMap::new(), placed: BTreeMap::new() };
-        for view in views.values() {
-            let branch = candidates.branch(view);
-            candidates.count(&branch, view.tasks_of(task.service));
-            if filter.check(view) == Verdict::Fits {
-                let rank = candidates.rank(view);
-                candidates.heaps.entry(branch).or_default().push(Reverse(rank));
+/// How far the group came in one branch.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    cursor: Cursor,
+    /// Nodes with a standing.
+    standing: BinaryHeap<Reverse<Rank>>,
+    exhausted: bool,
+    /// Tasks of the service in all branches whose name begins with the first word of this one's, with the
+    /// first two, and so on.
+    placed: Vec<u32>,
+}
+
+impl<'c> Spread<'c> {
+    pub fn new<'a>(filter: &Filter<'a>, fleet: &Fleet<'a>, classes: &'c mut Classes<'a>) -> Self {
+        let class = classes.of(filter, &fleet.views);
+        let preferences = &filter.placement.preferences;
+        let progress = Progress { placed: vec![0; preferences.len()], ..Progress::default() };
+        let branches = vec![progress; class.branches.len()];
+        let mut spread = Self { class, branches, current: 0 };
+        if !fleet.knows_nothing() {
+            spread.add_standing(filter, preferences, fleet);
+        }
+        spread
+    }
+
+    fn add_standing(&mut self, filter: &Filter, preferences: &[Preference], fleet: &Fleet) {
+        for at in fleet.with_standing() {
+            let view = &fleet.views[at];
+            self.count(&branch_of(preferences, view), view.standing.tasks);
+            let branch = self.class.branches.iter().position(|branch| branch.nodes.contains(at));
+            if let Some(branch) = branch.filter(|_| filter.check(view) == Verdict::Fits) {
+                self.branches[branch].standing.push(Reverse(rank(view, at)));
             }
         }
-        candidates
     }
 
-    /// Takes the best node out; [`Self::settle`] puts it back if it can take another task.
-    pub fn pop(&mut self) -> Option<NodeId> {
-        let placed = &self.placed;
-        let load = |branch: &Branch| -> Vec<u32> {
-            (1..=branch.len()).map(|level| placed.get(&branch[..level]).copied().unwrap_or(0)).collect()
-        };
-        let branch = self.heaps.iter().filter(|(_, heap)| !heap.is_empty()).map(|(branch, _)| branch);
-        let best = branch.min_by_key(|branch| load(branch))?.clone();
-        let Reverse((.., node)) = self.heaps.get_mut(&best)?.pop()?;
-        self.count(&best, 1);
-        Some(node)
-    }
-
-    /// Ranks a node anew after it took a task.
-    pub fn settle(&mut self, filter: &Filter, view: &NodeView) {
-        if filter.check(view) == Verdict::Fits {
-            let rank = self.rank(view);
-            self.heaps.entry(self.branch(view)).or_default().push(Reverse(rank));
+    fn count(&mut self, name: &[String], tasks: u32) {
+        for (branch, progress) in self.class.branches.iter().zip(&mut self.branches) {
+            let common = branch.name.iter().zip(name).take_while(|(one, other)| one == other).count();
+            progress.placed[..common].iter_mut().for_each(|placed| *placed += tasks);
         }
     }
 
-    fn rank(&self, view: &NodeView) -> Rank {
-        (view.failures_to_avoid(self.task), view.tasks_of(self.task.service), view.tasks, view.id)
-    }
-
-    /// The node's value at each preference's label; a label that is not there is a branch of its own.
-    fn branch(&self, view: &NodeView) -> Branch {
-        let value = |spread: &str| -> Option<&String> {
-            match spread.strip_prefix("node.labels.") {
-                Some(name) => view.node.spec.labels.get(name),
-                None => view.node.description.as_ref()?.engine_labels.get(spread.strip_prefix("engine.labels.")?),
+    /// The best node, which the caller lets take a task; [`Self::took`] must follow.
+    pub fn pop(&mut self, filter: &Filter, fleet: &Fleet) -> Option<usize> {
+        loop {
+            let open = self.branches.iter().enumerate().filter(|(_, branch)| !branch.exhausted);
+            let (branch, _) = open.min_by_key(|(_, branch)| &branch.placed)?;
+            if let Some(at) = self.pop_of(branch, filter, fleet) {
+                self.current = branch;
+                return Some(at);
             }
-        };
-        let preferences = &self.task.spec.placement.preferences;
-        preferences.iter().map(|preference| value(&preference.spread).cloned().unwrap_or_default()).collect()
-    }
-
-    fn count(&mut self, branch: &Branch, tasks: u32) {
-        for level in 1..=branch.len() {
-            *self.placed.entry(branch[..level].to_vec()).or_default() += tasks;
+            self.branches[branch].exhausted = true;
         }
     }
+
+    fn pop_of(&mut self, branch: usize, filter: &Filter, fleet: &Fleet) -> Option<usize> {
+        let nodes = &mut self.class.branches[branch].nodes;
+        let progress = &mut self.branches[branch];
+        while let Some(at) = fleet.loads.next_of(nodes, &mut progress.cursor) {
+            let view = &fleet.views[at];
+            if !filter.has_room(view) {
+                nodes.remove(at);
+            } else if view.standing == Standing::default() {
+                return Some(at);
+            }
+        }
+        while let Some(Reverse((.., at))) = progress.standing.pop() {
+            let view = &fleet.views[at];
+            if filter.has_room(view) && !filter.has_enough(view) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// Ranks the node that was popped last anew after it took a task.
+    pub fn took(&mut self, at: usize, fleet: &Fleet) {
+        self.branches[self.current].standing.push(Reverse(rank(&fleet.views[at], at)));
+        if !self.branches[self.current].placed.is_empty() {
+            let name = self.class.branches[self.current].name.clone();
+            self.count(&name, 1);
+        }
+    }
+
+    /// Why no node fits. Services of one class that have no tasks are told the same, until a task is placed.
+    pub fn explain(&mut self, filter: &Filter, fleet: &Fleet) -> String {
+        if !fleet.knows_nothing() {
+            return filter.explain(fleet.views.iter());
+        }
+        if let Some((placed, reason)) = &self.class.explained
+            && *placed == fleet.placed
+        {
+            return reason.clone();
+        }
+        let reason = filter.explain(fleet.views.iter());
+        self.class.explained = Some((fleet.placed, reason.clone()));
+        reason
+    }
+}
+
+fn rank(view: &NodeView, at: usize) -> Rank {
+    (view.standing, view.tasks, at)
 }
