@@ -7,7 +7,7 @@
 //! The loop is level-triggered: it looks at the newest state whenever something may have changed, so a
 //! missed wake-up costs time and never correctness.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skep_model::{Change, Cluster, IdSource, NodeId, TaskId, TaskState, Timestamp};
 use skep_orchestrator::{allocator, next_wakeup, reconcile};
@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_clock;
 
-/// Changes in one proposal; more are proposed in the next round.
+/// Changes in one proposal; a decision of more makes several, one after the other.
 const CHANGES_PER_PROPOSAL: usize = 1000;
+/// A decision is carried out for no longer than this; what is left of it is decided again on the newest state.
+const DECISION_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long to wait after a proposal failed for another reason than its content.
 const RETRY: Duration = Duration::from_millis(200);
 /// The pause after refused proposals grows to this many times [`RETRY`].
@@ -81,8 +83,23 @@ enum Pace {
     Rest,
 }
 
+/// Proposes all of a decision, in its order, unless a part of it is refused or it grows old.
+///
+/// Deciding looks at every object, so a deploy of many tasks would cost their square if each proposal were
+/// decided anew.
 async fn propose(store: &Store, mut changes: Vec<Change>) -> Pace {
-    changes.truncate(CHANGES_PER_PROPOSAL);
+    let decided = Instant::now();
+    loop {
+        let rest = changes.split_off(changes.len().min(CHANGES_PER_PROPOSAL));
+        let pace = propose_one(store, changes).await;
+        if rest.is_empty() || !matches!(pace, Pace::Go) || decided.elapsed() > DECISION_AGE_MAX {
+            return pace;
+        }
+        changes = rest;
+    }
+}
+
+async fn propose_one(store: &Store, changes: Vec<Change>) -> Pace {
     match store.propose(changes).await {
         Ok(_) => Pace::Go,
         Err(ProposeError::Rejected(rejection)) => {
