@@ -44,8 +44,13 @@ impl Workspace {
 
     /// Builds the `skep` binary and answers where it is.
     pub fn build_skep(&self, profile: Profile) -> Result<PathBuf> {
+        self.build("skep", profile)
+    }
+
+    /// Builds the binary that is named as its package, and answers where it is.
+    pub fn build(&self, name: &str, profile: Profile) -> Result<PathBuf> {
         let mut command = cargo();
-        command.args(["build", "--package", "skep", "--bin", "skep"]).current_dir(&self.workspace_root);
+        command.args(["build", "--package", name, "--bin", name]).current_dir(&self.workspace_root);
         let folder = match profile {
             Profile::Dev => "debug",
             Profile::Release => {
@@ -54,7 +59,7 @@ impl Workspace {
             }
         };
         shell::run(&mut command)?;
-        Ok(self.target_directory.join(folder).join("skep"))
+        Ok(self.target_directory.join(folder).join(name))
     }
 }
 

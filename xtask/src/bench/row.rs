@@ -5,23 +5,42 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub id: &'static str,
-    pub work: &'static str,
+    pub work: String,
     pub anchor: String,
     pub anchor_value: f64,
     pub skep_value: f64,
     pub unit: &'static str,
-    /// skep's value over the anchor's: under 1 is better.
+    /// skep's value over the anchor's: under 1 is better where less is, over 1 where more is.
     pub ratio: f64,
-    /// The most that skep may need, in `unit`.
+    /// In `unit`.
     pub goal: f64,
     pub met: bool,
+    #[serde(skip)]
+    sense: Sense,
+}
+
+/// What skep may need at most, or must reach at least.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sense {
+    LessIsBetter,
+    MoreIsBetter,
 }
 
 impl Row {
-    pub fn new(id: &'static str, work: &'static str, anchor: String, values: Values, goal: f64) -> Row {
+    pub fn new(id: &'static str, work: impl Into<String>, anchor: String, values: Values, goal: Goal) -> Row {
         let Values { anchor: anchor_value, skep: skep_value, unit } = values;
-        let (ratio, met) = (skep_value / anchor_value, skep_value <= goal);
-        Row { id, work, anchor, anchor_value, skep_value, unit, ratio, goal, met }
+        let (sense, goal, met) = match goal {
+            Goal::AtMost(goal) => (Sense::LessIsBetter, goal, skep_value <= goal),
+            Goal::AtLeast(goal) => (Sense::MoreIsBetter, goal, skep_value >= goal),
+        };
+        let ratio = skep_value / anchor_value;
+        Row { id, work: work.into(), anchor, anchor_value, skep_value, unit, ratio, goal, met, sense }
     }
 
     pub fn to_json(&self) -> String {
@@ -29,19 +48,27 @@ impl Row {
     }
 
     pub fn print(&self) {
-        let value = |number: f64| format!("{number:.2} {}", self.unit);
+        let value = |number: f64| format!("{} {}", figure(number), self.unit);
+        let sign = match self.sense {
+            Sense::LessIsBetter => "≤",
+            Sense::MoreIsBetter => "≥",
+        };
         println!(
-            "{:<4} {:<46} {:>12} {:>12} {:>7.3} {:>12} {:<4} {}",
+            "{:<4} {:<54} {:>13} {:>13} {:>8} {:>15} {:<4} {}",
             self.id,
             self.work,
             value(self.anchor_value),
             value(self.skep_value),
-            self.ratio,
-            format!("≤ {}", value(self.goal)),
+            if self.ratio.is_finite() { format!("{:.3}", self.ratio) } else { "-".to_owned() },
+            format!("{sign} {}", value(self.goal)),
             if self.met { "met" } else { "NOT" },
             self.anchor,
         );
     }
+}
+
+fn figure(number: f64) -> String {
+    if number.abs() >= 1000.0 { format!("{number:.0}") } else { format!("{number:.2}") }
 }
 
 /// Both sides of a row, in one unit.
@@ -52,5 +79,5 @@ pub struct Values {
 }
 
 pub fn print_head() {
-    println!("{:<4} {:<46} {:>12} {:>12} {:>7} {:>12}      anchor", "row", "work", "anchor", "skep", "ratio", "goal");
+    println!("{:<4} {:<54} {:>13} {:>13} {:>8} {:>15}      anchor", "row", "work", "anchor", "skep", "ratio", "goal");
 }
