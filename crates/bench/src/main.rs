@@ -2,21 +2,29 @@
 //!
 //! Development only.
 
+mod agent;
+mod agents;
 mod content;
 mod device;
 mod entry;
+mod etcd;
 mod placing;
+mod spec;
+mod writes;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage:
   skep-bench placing NODES SERVICES REPLICAS
   skep-bench entry FOLDER ENTRIES IDLE_SECONDS
-  skep-bench file FOLDER growing|zeroed ENTRIES";
+  skep-bench file FOLDER growing|zeroed ENTRIES
+  skep-bench writes etcd ENDPOINT,… CLIENTS SECONDS
+  skep-bench agents SOCKET MANAGER,… WORKER_TOKEN AGENTS SERVICES REPLICAS";
 
 fn main() -> ExitCode {
     match run() {
@@ -33,11 +41,32 @@ fn run() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["placing", nodes, services, replicas] => placing::run(number(nodes)?, number(services)?, number(replicas)?),
-        ["entry", folder, entries, idle] => {
-            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-            runtime.block_on(entry::store(Path::new(folder), number(entries)?, number(idle)?))
-        }
         ["file", folder, layout, entries] => entry::file(Path::new(folder), layout, number(entries)?),
+        words => tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(run_async(words)),
+    }
+}
+
+async fn run_async(words: &[&str]) -> Result<()> {
+    match words {
+        ["entry", folder, entries, idle] => entry::store(Path::new(folder), number(entries)?, number(idle)?).await,
+        ["writes", "etcd", endpoints, clients, seconds] => {
+            let mut writers = Vec::new();
+            for _ in 0..number::<usize>(clients)? {
+                writers.push(writes::Writer::Etcd(etcd::Client::at_leader(endpoints).await?));
+            }
+            writes::run(writers, Duration::from_secs(number(seconds)?)).await
+        }
+        ["agents", socket, managers, token, agents, services, replicas] => {
+            let load = agents::Load {
+                socket: Path::new(socket),
+                managers,
+                token,
+                agents: number(agents)?,
+                services: number(services)?,
+                replicas: number(replicas)?,
+            };
+            agents::run(load).await
+        }
         _ => bail!("{USAGE}"),
     }
 }
