@@ -9,11 +9,12 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use skep_model::{
-    Change, Cluster, ContainerSpec, DesiredState, EndpointSpec, IdSource, Labels, MemoryBytes, Meta, Mode, NanoCpus,
-    Node, NodeDescription, NodeResources, NodeSpec, NodeState, NodeStatus, Placement, Platform, PlatformSpec,
-    Preference, Reservations, Resources, RestartPolicy, Service, ServiceSpec, Slot, Task, TaskId, TaskSpec, TaskState,
-    TaskStatus, Timestamp, UpdateConfig, Version,
+    Change, Cluster, DesiredState, IdSource, Labels, MemoryBytes, Meta, NanoCpus, Node, NodeDescription, NodeResources,
+    NodeSpec, NodeState, NodeStatus, Placement, Platform, PlatformSpec, Preference, Reservations, Resources, Service,
+    Slot, Task, TaskId, TaskState, TaskStatus, Timestamp, Version,
 };
+
+use crate::spec;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000_000);
 const ZONES: usize = 16;
@@ -155,24 +156,9 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
     let size = 1 + (number / 7 % 3) as u64;
     let reservations =
         Reservations { nano_cpus: Some(NanoCpus(size * 100_000_000)), memory: Some(MemoryBytes(size * (64 << 20))) };
-    let task = TaskSpec {
-        container: ContainerSpec { image: "registry.example/app:1".to_owned(), ..ContainerSpec::default() },
-        resources: Resources { reservations, ..Resources::default() },
-        restart: RestartPolicy::default(),
-        placement,
-        networks: Vec::new(),
-        log_driver: None,
-        force_update: 0,
-    };
-    let spec = ServiceSpec {
-        name: format!("service-{number}"),
-        labels: Labels::new(),
-        mode: Mode::Replicated { replicas: 1 },
-        task,
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
-        endpoint: EndpointSpec::default(),
-    };
+    let mut spec = spec::service(&format!("service-{number}"), 1);
+    spec.task.placement = placement;
+    spec.task.resources = Resources { reservations, ..Resources::default() };
     Service {
         id: ids.next_id(),
         meta: Meta::new(NOW),

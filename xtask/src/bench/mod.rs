@@ -4,13 +4,17 @@
 //! never are services of this machine. Where an anchor cannot run here, its published figure stands in its place.
 //! A benchmark is not a test: it measures, and says whether the goal is met.
 
+mod agents;
 mod disk;
 mod docker;
+mod failover;
+mod idle;
 mod measure;
 mod placing;
 mod row;
 mod rows;
 mod subject;
+mod three;
 mod tools;
 
 use std::path::PathBuf;
@@ -64,12 +68,16 @@ pub fn run(options: &Options) -> Result<()> {
 type Measure = fn(&Bench) -> Result<Vec<Row>>;
 
 const ALL: &[(&str, Measure)] = &[
+    ("B3", failover::next_write),
+    ("B4", failover::tasks_elsewhere),
     ("B5", rows::idle_memory),
     ("B6", rows::memory_per_container),
     ("B9", rows::start_fifty),
     ("B12", disk::lone_entry),
     ("B13", placing::placements),
+    ("B14", agents::load),
     ("B20", rows::binary_size),
+    ("IDLE", idle::idle),
 ];
 
 fn choose(names: &[String]) -> Result<Vec<(&'static str, Measure)>> {
