@@ -39,8 +39,9 @@ pub(crate) fn create(name: &str) -> Result<PathBuf> {
     Ok(leaf.join("cgroup.procs"))
 }
 
-/// Kills every process below `name` in any hierarchy and waits for their end. A group that is not there is fine.
-pub(crate) fn kill(name: &str) -> Result<()> {
+/// Kills every process below `name` in any hierarchy, but for `spared`, and waits for their end. A group that is not there is
+/// fine.
+pub(crate) fn kill(name: &str, spared: Option<ProcessId>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut found = 0;
@@ -48,6 +49,9 @@ pub(crate) fn kill(name: &str) -> Result<()> {
             for group in subtree(&hierarchy.mount_point.join(name)) {
                 thaw(&group);
                 for pid in processes(&group) {
+                    if spared.is_some_and(|spared| spared.pid == pid) {
+                        continue;
+                    }
                     found += 1;
                     if let Some(process) = ProcessId::of(pid) {
                         process.stop(StopSignal::Kill, PATIENCE)?;

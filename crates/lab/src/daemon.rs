@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cgroup;
 use crate::node::Node;
 use crate::process::{ProcessId, StopSignal};
 
@@ -32,6 +34,8 @@ impl Node {
             .context("cannot open the daemon's log")?;
         let mut command = self.command(self.binary()?);
         command.arg("daemon").args(args).envs(env.iter().copied());
+        // Out of the terminal's reach: a lab that stays outlives the terminal that it was made from.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("cannot share the log")?).stderr(log);
         let mut child = command.spawn().context("cannot start the daemon")?;
         self.wait_for_socket(&mut child)?;
@@ -52,11 +56,30 @@ impl Node {
         Ok(ProcessId::of(peer.pid.as_raw_nonzero().get()))
     }
 
+    /// Stops the node's daemon where it stands, as a machine that hangs: its sockets are there and nobody answers.
+    pub fn pause(&self) -> Result<()> {
+        self.the_daemon()?.pause()
+    }
+
+    /// Lets the daemon go on after [`Node::pause`].
+    pub fn resume(&self) -> Result<()> {
+        self.the_daemon()?.resume()
+    }
+
+    fn the_daemon(&self) -> Result<ProcessId> {
+        match self.daemon()? {
+            Some(daemon) => Ok(daemon),
+            None => bail!("no daemon listens on {}", self.socket().display()),
+        }
+    }
+
     /// Ends the node's daemon, whoever started it, and returns once it is gone. No daemon is an error.
     pub fn kill_daemon(&self, signal: StopSignal) -> Result<()> {
-        let Some(daemon) = self.daemon()? else {
-            bail!("no daemon listens on {}", self.socket().display());
-        };
+        let daemon = self.the_daemon()?;
+        // A stopped process takes SIGTERM only when it goes on.
+        if signal == StopSignal::Term && daemon.is_paused() {
+            daemon.resume()?;
+        }
         daemon.stop(signal, PATIENCE)?;
         daemon.reap();
         Ok(())
@@ -64,16 +87,7 @@ impl Node {
 
     /// Kills all that runs in the node but what holds its namespaces: what a power cut does to processes.
     pub fn kill_everything(&self) -> Result<()> {
-        loop {
-            let others = self.processes()?.into_iter().filter(|pid| *pid != self.holder().pid);
-            let others: Vec<ProcessId> = others.filter_map(ProcessId::of).collect();
-            if others.is_empty() {
-                return Ok(());
-            }
-            for process in others {
-                process.stop(StopSignal::Kill, PATIENCE)?;
-            }
-        }
+        cgroup::kill(self.cgroup_parent().trim_start_matches('/'), Some(self.holder()))
     }
 
     fn wait_for_socket(&self, child: &mut Child) -> Result<()> {

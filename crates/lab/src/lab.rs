@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cgroup;
+use crate::faults::{self, Direction, Faults, Loss, OwnWire};
 use crate::holder::Holder;
 use crate::node::{self, Node};
 use crate::process::ProcessId;
@@ -27,12 +30,23 @@ pub enum Lifetime {
     Detached,
 }
 
+/// Where the world outside the nodes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// In a namespace of the lab. The machine's own network is left alone.
+    Apart,
+    /// This machine: it has [`crate::OUTSIDE_ADDRESS`], on a link that goes with the lab, and reaches the nodes. Only one lab
+    /// at a time can be: the next is [`Reach::Apart`].
+    Machine,
+}
+
 /// Describes a lab; see [`Lab::builder`].
 #[derive(Clone, Debug)]
 pub struct LabBuilder {
     nodes: u8,
     name: Option<String>,
     lifetime: Lifetime,
+    reach: Reach,
     binary: Option<PathBuf>,
 }
 
@@ -43,6 +57,7 @@ pub struct Lab {
     lifetime: Lifetime,
     outside: Holder,
     nodes: Vec<Node>,
+    wire: Mutex<Option<OwnWire>>,
 }
 
 impl LabBuilder {
@@ -60,6 +75,12 @@ impl LabBuilder {
 
     pub fn lifetime(mut self, lifetime: Lifetime) -> LabBuilder {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// The default is [`Reach::Apart`].
+    pub fn reach(mut self, reach: Reach) -> LabBuilder {
+        self.reach = reach;
         self
     }
 
@@ -83,16 +104,16 @@ impl LabBuilder {
         let info = announce(&name, self.lifetime, self.nodes)?;
         // From here on a failure takes down what was made so far.
         let mut draft = Draft { info, armed: true };
-        let (outside, nodes) = construct(&mut draft.info, self.binary)?;
+        let (outside, nodes) = construct(&mut draft.info, self.reach, self.binary)?;
         draft.armed = false;
-        Ok(Lab { info: draft.info.clone(), lifetime: self.lifetime, outside, nodes })
+        Ok(Lab { info: draft.info.clone(), lifetime: self.lifetime, outside, nodes, wire: Mutex::new(None) })
     }
 }
 
 impl Lab {
     /// A lab of one node that lives as long as the value.
     pub fn builder() -> LabBuilder {
-        LabBuilder { nodes: 1, name: None, lifetime: Lifetime::Owned, binary: None }
+        LabBuilder { nodes: 1, name: None, lifetime: Lifetime::Owned, reach: Reach::Apart, binary: None }
     }
 
     /// A named lab that stays after this process, until [`crate::down`].
@@ -100,10 +121,17 @@ impl Lab {
         Lab::builder().name(name).nodes(nodes).lifetime(Lifetime::Detached).build()
     }
 
-    /// Lets an owned lab stay after this process, until [`crate::down`].
+    /// Lets an owned lab stay after this process, until [`crate::down`]. Its slow links end with this process, so they are
+    /// quick again.
     pub fn keep(mut self) -> Result<()> {
-        self.info.owner = None;
-        self.info.save()?;
+        self.change_faults(|faults| {
+            faults.slow.clear();
+            Ok(())
+        })?;
+        record::update(&self.info.name, |info| {
+            info.owner = None;
+            Ok(())
+        })?;
         self.lifetime = Lifetime::Detached;
         Ok(())
     }
@@ -119,7 +147,7 @@ impl Lab {
             let holder = holder_of(name, node.number, node.holder)?;
             nodes.push(Node::new(node.clone(), &info.folder, holder, None));
         }
-        Ok(Lab { info, lifetime: Lifetime::Detached, outside, nodes })
+        Ok(Lab { info, lifetime: Lifetime::Detached, outside, nodes, wire: Mutex::new(None) })
     }
 
     pub fn name(&self) -> &str {
@@ -165,6 +193,58 @@ impl Lab {
         &self.outside
     }
 
+    /// What is wrong with the lab's network just now.
+    pub fn faults(&self) -> Result<Faults> {
+        Ok(record::load_named(&self.info.name)?.map(|info| info.faults).unwrap_or_default())
+    }
+
+    /// Cuts the nodes `first` from the nodes `second`, beside what is cut already: packets vanish, those of open connections
+    /// too, and nobody is told. A node in both groups keeps both. The outside still reaches all.
+    pub fn partition(&self, first: &[u8], second: &[u8], direction: Direction) -> Result<()> {
+        self.check_numbers(first)?;
+        self.check_numbers(second)?;
+        self.change_faults(|faults| {
+            faults.cut(first, second, direction);
+            Ok(())
+        })
+    }
+
+    /// Makes the link of node `number` slow: each packet that it sends or gets is `delay` (0 to 60 s) late, to the
+    /// millisecond, or lost. Takes the place of what the link was before.
+    pub fn slow(&self, number: u8, delay: Duration, loss: Loss) -> Result<()> {
+        self.check_numbers(&[number])?;
+        self.change_faults(|faults| faults.slow_down(number, delay, loss))
+    }
+
+    /// Ends all partitions and makes all links quick; what is under way on slow ones is lost. Cables that were pulled stay so.
+    pub fn heal(&self) -> Result<()> {
+        self.change_faults(|faults| {
+            faults.cuts.clear();
+            faults.slow.clear();
+            Ok(())
+        })
+    }
+
+    fn change_faults(&self, change: impl FnOnce(&mut Faults) -> Result<()>) -> Result<()> {
+        record::update(&self.info.name, |info| {
+            change(&mut info.faults)?;
+            match self.lifetime {
+                Lifetime::Owned => {
+                    let mut own = self.wire.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    faults::realize_here(&self.outside, &mut info.faults, &mut own)
+                }
+                Lifetime::Detached => faults::realize_apart(&self.outside, &mut info.faults, &self.info.name),
+            }
+        })
+    }
+
+    fn check_numbers(&self, numbers: &[u8]) -> Result<()> {
+        match numbers.iter().find(|number| !self.nodes.iter().any(|node| node.number() == **number)) {
+            Some(number) => bail!("lab {} has {} nodes, no node {number}", self.info.name, self.nodes.len()),
+            None => Ok(()),
+        }
+    }
+
     /// Pulls the network cable of node `number`.
     pub fn unplug(&self, number: u8) -> Result<()> {
         wiring::set_connected(&self.outside, number, false)
@@ -179,6 +259,11 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.lifetime == Lifetime::Owned {
+            // First, for its socket keeps the switch's namespace.
+            let wire = self.wire.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(wire) = wire.take() {
+                wire.end();
+            }
             say_failure(teardown::take_down(&self.info));
         }
     }
@@ -232,11 +317,16 @@ fn node_info(lab: &str, number: u8) -> NodeInfo {
     }
 }
 
-fn construct(info: &mut LabInfo, binary: Option<PathBuf>) -> Result<(Holder, Vec<Node>)> {
+fn construct(info: &mut LabInfo, reach: Reach, binary: Option<PathBuf>) -> Result<(Holder, Vec<Node>)> {
     fs::create_dir_all(&info.folder).with_context(|| format!("cannot create {}", info.folder.display()))?;
     let outside = hold(&info.name, 0, "outside")?;
     info.outside = Some(outside.process);
     wiring::make_switch(&outside).context("cannot make the lab's switch")?;
+    if reach == Reach::Machine && wiring::join_machine(&outside).context("cannot connect this machine to the lab")? {
+        info.gateway = Some(wiring::OUTSIDE_ADDRESS);
+    } else {
+        wiring::stay_apart(&outside).context("cannot make the world outside the lab")?;
+    }
     let mut nodes = Vec::new();
     for node in &mut info.nodes {
         let holder = hold(&info.name, node.number, &node.name)?;

@@ -12,6 +12,7 @@
 mod cgroup;
 mod daemon;
 mod docker;
+mod faults;
 mod holder;
 mod http;
 mod lab;
@@ -26,8 +27,9 @@ mod vm;
 mod wiring;
 
 pub use docker::Docker;
+pub use faults::{Cut, Direction, Faults, Loss, Slow, run_wire};
 pub use http::{HttpAnswer, http_get};
-pub use lab::{Lab, LabBuilder, Lifetime};
+pub use lab::{Lab, LabBuilder, Lifetime, Reach};
 pub use node::Node;
 pub use outcome::Outcome;
 pub use process::{ProcessId, StopSignal};

@@ -132,10 +132,10 @@ impl Node {
         Registry::start(&self.holder, Ipv4Addr::LOCALHOST, images, &self.folder)
     }
 
-    /// Writes the node's settings: its cgroup parent, the lab's registry as an insecure one, and `more` lines of TOML.
+    /// Writes the node's settings: its cgroup parent, registries on the outside's address as insecure ones, and `more` lines of TOML.
     pub fn write_config(&self, more: &str) -> Result<()> {
         let text = format!(
-            "cgroup_parent = \"{}\"\ninsecure_registries = [\"{}:5000\"]\n{more}",
+            "cgroup_parent = \"{}\"\ninsecure_registries = [\"{}\"]\n{more}",
             self.info.cgroup_parent,
             wiring::OUTSIDE_ADDRESS
         );

@@ -11,6 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use serde::{Deserialize, Serialize};
 
+/// How long a process may take to stand still: one in an uninterruptible call does so after it.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
 /// A process, told apart from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -80,6 +83,39 @@ impl ProcessId {
             }
         }
         Ok(())
+    }
+
+    /// Stops the process where it stands (SIGSTOP); returns once it stands still.
+    pub fn pause(self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + STANDSTILL;
+        while self.is_alive() && !self.is_paused() {
+            if Instant::now() > deadline {
+                bail!("process {} still runs {STANDSTILL:?} after SIGSTOP", self.pid);
+            }
+            // A process's standstill is told to its parent alone.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Lets a stopped process go on (SIGCONT). One that runs is fine.
+    pub fn resume(self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Whether the process has been stopped, and is there.
+    pub fn is_paused(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let state = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().next());
+        matches!(state, Some("T" | "t")) && self.is_alive()
+    }
+
+    fn signal(self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.pid).filter(|_| self.is_alive());
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).filter(|_| self.is_alive());
+        let Some(pidfd) = pidfd else { bail!("process {} has ended", self.pid) };
+        pidfd_send_signal(&pidfd, signal).with_context(|| format!("cannot signal process {}", self.pid))
     }
 
     /// Collects an ended child whose `Child` value was given up. One that is not our child is its parent's to collect.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Faults;
 use crate::process::ProcessId;
 
 const FOLDER: &str = "/run/skep-lab";
@@ -27,6 +28,12 @@ pub struct LabInfo {
     pub folder: PathBuf,
     pub outside: Option<ProcessId>,
     pub nodes: Vec<NodeInfo>,
+    /// The outside's address, where that is this machine's own: see [`crate::Reach`].
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
+    /// What is wrong with its network just now.
+    #[serde(default)]
+    pub faults: Faults,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +49,16 @@ pub struct NodeInfo {
 
 impl LabInfo {
     pub(crate) fn new(name: &str, owner: Option<ProcessId>, folder: PathBuf) -> LabInfo {
-        LabInfo { format: FORMAT, name: name.to_owned(), owner, folder, outside: None, nodes: Vec::new() }
+        LabInfo {
+            format: FORMAT,
+            name: name.to_owned(),
+            owner,
+            folder,
+            outside: None,
+            nodes: Vec::new(),
+            gateway: None,
+            faults: Faults::default(),
+        }
     }
 
     pub fn is_orphan(&self) -> bool {
@@ -102,7 +118,18 @@ pub(crate) fn load_named(name: &str) -> Result<Option<LabInfo>> {
     load(&path_of(name))
 }
 
-/// Only one process at a time makes a named lab or takes orphans down.
+/// Changes the record of `name`, which no other process changes meanwhile. When `change` fails, the record stays as it was.
+pub(crate) fn update<T>(name: &str, change: impl FnOnce(&mut LabInfo) -> Result<T>) -> Result<T> {
+    let _lock = lock()?;
+    let Some(mut info) = load_named(name)? else {
+        bail!("there is no lab `{name}`; `skep lab ls` lists them");
+    };
+    let result = change(&mut info)?;
+    info.save()?;
+    Ok(result)
+}
+
+/// Only one process at a time makes a named lab, changes one, or takes orphans down.
 pub(crate) fn lock() -> Result<File> {
     fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}; a lab needs root"))?;
     let path = Path::new(FOLDER).join("lock");

@@ -45,7 +45,7 @@ pub fn sweep() -> Result<usize> {
 /// Namespaces and links go with the last process in them; the record goes last, so that a failure leaves something to retry.
 pub(crate) fn take_down(lab: &LabInfo) -> Result<()> {
     for group in lab.cgroups() {
-        cgroup::kill(&group)?;
+        cgroup::kill(&group, None)?;
     }
     let holders = lab.nodes.iter().filter_map(|node| node.holder).chain(lab.outside);
     holders.for_each(ProcessId::reap);

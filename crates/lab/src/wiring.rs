@@ -3,7 +3,9 @@
 //! Done over netlink, on threads inside the namespaces. Addresses come from ranges that no real network uses
 //! (RFC 5737 TEST-NET-2, RFC 3849), so that they cannot meet a pool of skep's or Docker's.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
@@ -20,6 +22,8 @@ const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
 const BRIDGE: &str = "lab";
 const UPLINK: &str = "eth0";
+/// The end of the cable to the machine itself, in the machine's own network. One name, for one lab has the addresses there.
+const MACHINE: &str = "skep-lab";
 
 /// The address of node `number` (1 to 250) on the switch.
 pub fn node_address(number: u8) -> Ipv4Addr {
@@ -30,16 +34,58 @@ pub fn node_address_v6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0x5ce9, 0, 0, 0, 0, u16::from(number))
 }
 
-/// Makes the bridge with the outside's addresses.
+/// Makes the bridge, without addresses.
 pub(crate) fn make_switch(outside: &Holder) -> Result<()> {
     netlink(outside, async |handle| {
         set_up(handle, "lo").await?;
         handle.link().add(LinkBridge::new(BRIDGE).build()).execute().await.context("cannot create the bridge")?;
-        skip_duplicate_detection(BRIDGE)?;
-        add_address(handle, BRIDGE, OUTSIDE_ADDRESS.into(), PREFIX_V4).await?;
-        add_address(handle, BRIDGE, OUTSIDE_ADDRESS_V6.into(), PREFIX_V6).await?;
         set_up(handle, BRIDGE).await
     })
+}
+
+/// Gives the outside's addresses to the switch itself: the world outside is its namespace.
+pub(crate) fn stay_apart(outside: &Holder) -> Result<()> {
+    netlink(outside, async |handle| {
+        skip_duplicate_detection(BRIDGE)?;
+        add_address(handle, BRIDGE, OUTSIDE_ADDRESS.into(), PREFIX_V4).await?;
+        add_address(handle, BRIDGE, OUTSIDE_ADDRESS_V6.into(), PREFIX_V6).await
+    })
+}
+
+/// Runs a cable from the switch into the network that this process is in, and gives its end there the outside's addresses: the
+/// world outside is this machine. False, with nothing done, when another lab has that cable. It goes with the switch.
+pub(crate) fn join_machine(outside: &Holder) -> Result<bool> {
+    let (port, far_end) = ("machine", MACHINE);
+    let own_pid = std::process::id();
+    let joined = netlink(outside, async |handle| {
+        let pair = LinkVeth::new(port, far_end).build();
+        handle.link().add(pair).execute().await.context("cannot create a veth pair")?;
+        let bridge = index_of(handle, BRIDGE).await?;
+        let port = index_of(handle, port).await?;
+        handle.link().set(LinkUnspec::new_with_index(port).controller(bridge).up().build()).execute().await?;
+        let far_end = index_of(handle, far_end).await?;
+        match handle.link().set(LinkUnspec::new_with_index(far_end).setns_by_pid(own_pid).build()).execute().await {
+            Ok(()) => Ok(true),
+            Err(rtnetlink::Error::NetlinkError(error)) if error.to_io().kind() == io::ErrorKind::AlreadyExists => {
+                handle.link().del(port).execute().await.context("cannot remove a veth pair")?;
+                Ok(false)
+            }
+            Err(error) => Err(error).context("cannot run a cable to this machine"),
+        }
+    })?;
+    if joined {
+        netlink_here(async |handle| {
+            add_address(handle, MACHINE, OUTSIDE_ADDRESS.into(), PREFIX_V4).await?;
+            // A machine may do without IPv6.
+            let switch = format!("/proc/sys/net/ipv6/conf/{MACHINE}/disable_ipv6");
+            if fs::read_to_string(switch).is_ok_and(|disabled| disabled.trim() == "0") {
+                skip_duplicate_detection(MACHINE)?;
+                add_address(handle, MACHINE, OUTSIDE_ADDRESS_V6.into(), PREFIX_V6).await?;
+            }
+            set_up(handle, MACHINE).await
+        })?;
+    }
+    Ok(joined)
 }
 
 /// Runs a cable from the switch to node `number`, and gives the node its addresses and its way out.
@@ -86,23 +132,37 @@ pub(crate) fn set_connected(outside: &Holder, number: u8, connected: bool) -> Re
     })
 }
 
-fn port_name(number: u8) -> String {
+/// The name of node `number`'s port at the switch.
+pub(crate) fn port_name(number: u8) -> String {
     format!("node{number}")
+}
+
+/// The index of each node's port at the switch.
+pub(crate) fn ports(outside: &Holder, nodes: impl Iterator<Item = u8> + Send) -> Result<BTreeMap<u8, u32>> {
+    netlink(outside, async |handle| {
+        let mut ports = BTreeMap::new();
+        for number in nodes {
+            ports.insert(number, index_of(handle, &port_name(number)).await?);
+        }
+        Ok(ports)
+    })
 }
 
 /// Runs `work` with a netlink connection of the holder's network namespace.
 fn netlink<T: Send>(holder: &Holder, work: impl AsyncFnOnce(&Handle) -> Result<T> + Send) -> Result<T> {
-    holder.in_netns(|| {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot start a runtime")?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
-            let connection = tokio::spawn(connection);
-            let result = work(&handle).await;
-            connection.abort();
-            result
-        })
-    })?
+    holder.in_netns(|| netlink_here(work))?
+}
+
+fn netlink_here<T>(work: impl AsyncFnOnce(&Handle) -> Result<T>) -> Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot start a runtime")?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
+        let connection = tokio::spawn(connection);
+        let result = work(&handle).await;
+        connection.abort();
+        result
+    })
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
