@@ -231,9 +231,11 @@ impl Lab {
             match self.lifetime {
                 Lifetime::Owned => {
                     let mut own = self.wire.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    faults::realize_here(&self.outside, &mut info.faults, &mut own)
+                    faults::realize_here(&self.outside, &self.nodes, &mut info.faults, &mut own)
                 }
-                Lifetime::Detached => faults::realize_apart(&self.outside, &mut info.faults, &self.info.name),
+                Lifetime::Detached => {
+                    faults::realize_apart(&self.outside, &self.nodes, &mut info.faults, &self.info.name)
+                }
             }
         })
     }

@@ -8,8 +8,10 @@
 //! folder. So whoever comes later can clear what a killed test left, with [`sweep`].
 //!
 //! It knows nothing of how skep works inside: it starts the binary, speaks to it by command line and socket, and takes it down.
+//! [`Cluster`] alone knows what commands make one cluster of the nodes.
 
 mod cgroup;
+mod cluster;
 mod daemon;
 mod docker;
 mod faults;
@@ -26,6 +28,7 @@ mod tools;
 mod vm;
 mod wiring;
 
+pub use cluster::{Cluster, NodeRow, parse_node_rows};
 pub use docker::Docker;
 pub use faults::{Cut, Direction, Faults, Loss, Slow, run_wire};
 pub use http::{HttpAnswer, http_get};

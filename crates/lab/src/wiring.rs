@@ -3,7 +3,6 @@
 //! Done over netlink, on threads inside the namespaces. Addresses come from ranges that no real network uses
 //! (RFC 5737 TEST-NET-2, RFC 3849), so that they cannot meet a pool of skep's or Docker's.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +20,8 @@ pub const OUTSIDE_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x5ce9, 0,
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
 const BRIDGE: &str = "lab";
-const UPLINK: &str = "eth0";
+/// A node's link to the switch.
+pub(crate) const UPLINK: &str = "eth0";
 /// The end of the cable to the machine itself, in the machine's own network. One name, for one lab has the addresses there.
 const MACHINE: &str = "skep-lab";
 
@@ -135,17 +135,6 @@ pub(crate) fn set_connected(outside: &Holder, number: u8, connected: bool) -> Re
 /// The name of node `number`'s port at the switch.
 pub(crate) fn port_name(number: u8) -> String {
     format!("node{number}")
-}
-
-/// The index of each node's port at the switch.
-pub(crate) fn ports(outside: &Holder, nodes: impl Iterator<Item = u8> + Send) -> Result<BTreeMap<u8, u32>> {
-    netlink(outside, async |handle| {
-        let mut ports = BTreeMap::new();
-        for number in nodes {
-            ports.insert(number, index_of(handle, &port_name(number)).await?);
-        }
-        Ok(ports)
-    })
 }
 
 /// Runs `work` with a netlink connection of the holder's network namespace.

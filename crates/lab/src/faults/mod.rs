@@ -2,7 +2,7 @@
 //!
 //! They are part of the lab's record, and the switch is made to do what the record says: so that each command, in a process of
 //! its own, adds to what is there. Cutting is the kernel's work ([`filter`]); for slow links a [`wire`] is at work as well, in a
-//! thread of whoever owns the lab, or in a process of the lab that stays.
+//! thread of whoever owns the lab, or in a process of a lab that stays.
 
 mod filter;
 mod nfnetlink;
@@ -11,6 +11,7 @@ mod wire;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
 use std::thread::JoinHandle;
@@ -19,10 +20,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use self::wire::Wire;
+use self::wire::Link;
 use crate::holder::Holder;
+use crate::node::Node;
 use crate::process::{ProcessId, StopSignal};
-use crate::{record, tools, wiring};
+use crate::{record, tools};
 
 /// The longest delay of a link.
 const DELAY_MAX: Duration = Duration::from_secs(60);
@@ -143,11 +145,10 @@ pub(crate) struct OwnWire {
 }
 
 impl OwnWire {
-    fn start(outside: &Holder, slow: &[Slow]) -> Result<OwnWire> {
-        let wire = open(outside, slow)?;
+    fn start(links: Vec<Link>) -> Result<OwnWire> {
         let (reader, stop) = io::pipe().context("cannot make a pipe")?;
         let work = move || {
-            if let Err(error) = wire.run(&reader) {
+            if let Err(error) = wire::run(links, &reader) {
                 eprintln!("lab: the slow links are cut: {error:#}");
             }
         };
@@ -162,25 +163,40 @@ impl OwnWire {
     }
 }
 
-/// Makes the switch do what the record says, with slow links in this process, in the place of `own`.
-pub(crate) fn realize_here(outside: &Holder, faults: &mut Faults, own: &mut Option<OwnWire>) -> Result<()> {
+/// Makes the network do what the record says, with slow links in this process, in the place of `own`.
+pub(crate) fn realize_here(
+    outside: &Holder,
+    nodes: &[Node],
+    faults: &mut Faults,
+    own: &mut Option<OwnWire>,
+) -> Result<()> {
     end_process(faults)?;
     if let Some(before) = own.take() {
         before.end();
     }
     if !faults.slow.is_empty() {
-        *own = Some(OwnWire::start(outside, &faults.slow)?);
+        let holder = |number| nodes.iter().find(|node| node.number() == number).map(Node::holder);
+        *own = Some(OwnWire::start(open(&faults.slow, holder)?)?);
     }
-    outside.in_netns(|| filter::apply(faults))?
+    filter_all(outside, nodes, faults)
 }
 
 /// As [`realize_here`], with slow links in a process of lab `name` that lives as long as the lab.
-pub(crate) fn realize_apart(outside: &Holder, faults: &mut Faults, name: &str) -> Result<()> {
+pub(crate) fn realize_apart(outside: &Holder, nodes: &[Node], faults: &mut Faults, name: &str) -> Result<()> {
     end_process(faults)?;
     if !faults.slow.is_empty() {
         faults.wire = Some(start_process(outside, faults, name)?);
     }
-    outside.in_netns(|| filter::apply(faults))?
+    filter_all(outside, nodes, faults)
+}
+
+fn filter_all(outside: &Holder, nodes: &[Node], faults: &Faults) -> Result<()> {
+    outside.in_netns(|| filter::cut(&faults.cuts))??;
+    for node in nodes {
+        let queued = faults.slow.iter().any(|slow| slow.node == node.number());
+        node.in_netns(|| filter::queue(queued))??;
+    }
+    Ok(())
 }
 
 fn end_process(faults: &mut Faults) -> Result<()> {
@@ -216,18 +232,25 @@ const READY: &str = "ready";
 /// What `skep lab wire` does: is the slow links that standard input tells, in lab `name`, until it is killed.
 pub fn run_wire(name: &str) -> Result<()> {
     let slow: Vec<Slow> = serde_json::from_reader(io::stdin()).context("standard input tells no slow links")?;
-    let Some(outside) = record::load_named(name)?.and_then(|info| info.outside) else {
+    let Some(info) = record::load_named(name)? else {
         bail!("there is no lab `{name}`; `skep lab ls` lists them");
     };
-    let wire = open(&Holder { process: outside, procs: std::path::PathBuf::new() }, &slow)?;
+    let holder = |number| info.nodes.iter().find(|node| node.number == number).and_then(|node| node.holder);
+    let links = open(&slow, holder)?;
     let (never, _open): (PipeReader, PipeWriter) = io::pipe().context("cannot make a pipe")?;
     println!("{READY}");
-    wire.run(&never)
+    wire::run(links, &never)
 }
 
-fn open(outside: &Holder, slow: &[Slow]) -> Result<Wire> {
-    let ports = wiring::ports(outside, slow.iter().map(|slow| slow.node))?;
-    outside.in_netns(|| Wire::open(slow, &ports))?
+/// `holder` has the process that holds a node's namespaces.
+fn open(slow: &[Slow], holder: impl Fn(u8) -> Option<ProcessId>) -> Result<Vec<Link>> {
+    let open = |slow: &Slow| {
+        let process = holder(slow.node).with_context(|| format!("node {} is not there", slow.node))?;
+        // Nothing is started with it.
+        let holder = Holder { process, procs: PathBuf::new() };
+        holder.in_netns(|| Link::open(*slow))?
+    };
+    slow.iter().map(open).collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! The slow links: takes the packets that the switch queues, and lets each go after its delay, or loses it.
+//! The slow links: takes the packets that slow nodes queue, and lets each go after its delay, or loses it.
 //!
 //! The kernel keeps the packets; only their numbers come here, and a verdict goes back. Few kernels lack a queue, while
 //! `netem`, which does the same, is left out of some. When this ends, the kernel drops what it still keeps.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::VecDeque;
 use std::io::PipeReader;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -18,34 +17,25 @@ use super::{Loss, Slow, filter};
 
 const SUBSYSTEM: u8 = 3;
 const PACKET: u16 = (SUBSYSTEM as u16) << 8;
+/// The attribute of a packet (linux/netfilter/nfnetlink_queue.h) that begins with its number.
+const PACKET_HEADER: u16 = 1;
 const VERDICT: u16 = 1;
 const CONFIG: u16 = 2;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
-/// As many packets are under way at once; more are lost. At 1,000 bytes each and 100 ms that is some 5 Gbit/s.
+/// As many packets of a node are under way at once; more are lost. At 1,000 bytes each and 100 ms that is some 5 Gbit/s.
 const PACKETS_MAX: u32 = 65536;
 const VERDICTS_AT_ONCE: usize = 256;
 
-/// Attributes of a packet (linux/netfilter/nfnetlink_queue.h): its number, and the links that it came in and goes out by.
-const PACKET_HEADER: u16 = 1;
-const LINKS: std::ops::RangeInclusive<u16> = 5..=8;
-
-/// What the links of the slow nodes do to packets.
+/// The slow link of one node.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Link {
     socket: Socket,
-    /// By the index of the switch's port.
-    links: BTreeMap<u32, Link>,
-    /// By the time when they are due, then in the order of their coming.
-    under_way: BinaryHeap<Reverse<(Instant, u64, u32)>>,
-    taken: u64,
-}
-
-#[derive(Debug)]
-struct Link {
     delay: Duration,
     loss: Loss,
     dice: Dice,
+    /// When each packet is due, and its number. All are as late, so that the first is due first.
+    under_way: VecDeque<(Instant, u32)>,
 }
 
 /// SplitMix64: the same packets are lost each time, as far as the same packets come.
@@ -66,86 +56,58 @@ impl Dice {
     }
 }
 
-impl Wire {
-    /// Binds the queue of the calling thread's network namespace. `ports` has each slow node's port.
-    pub(super) fn open(slow: &[Slow], ports: &BTreeMap<u8, u32>) -> Result<Wire> {
-        let mut links = BTreeMap::new();
-        for &Slow { node, delay_ms, loss } in slow {
-            let port = ports.get(&node).with_context(|| format!("node {node} has no port at the switch"))?;
-            let link = Link { delay: Duration::from_millis(delay_ms.into()), loss, dice: Dice(node.into()) };
-            links.insert(*port, link);
-        }
+impl Link {
+    /// Binds the queue of the calling thread's network namespace.
+    pub(super) fn open(slow: Slow) -> Result<Link> {
+        let Slow { node, delay_ms, loss } = slow;
         let mut socket = Socket::open()?;
         socket.ask(&configuration()).context("cannot queue packets: does the kernel have nfnetlink_queue?")?;
-        Ok(Wire { socket, links, under_way: BinaryHeap::new(), taken: 0 })
+        let delay = Duration::from_millis(delay_ms.into());
+        Ok(Link { socket, delay, loss, dice: Dice(node.into()), under_way: VecDeque::new() })
     }
 
-    /// Works until the other end of `stop` is closed.
-    pub(super) fn run(mut self, stop: &PipeReader) -> Result<()> {
-        loop {
-            let next = self.under_way.peek().map(|Reverse((due, _, _))| due.saturating_duration_since(Instant::now()));
-            let timeout = next.map(Timespec::try_from).transpose().context("a delay does not fit a timespec")?;
-            let mut waited =
-                [PollFd::new(&self.socket, PollFlags::IN), PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
-            match poll(&mut waited, timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error).context("cannot wait for packets"),
-            }
-            if !waited[1].revents().is_empty() {
-                return Ok(());
-            }
-            let mut lost = self.take()?;
-            lost.extend(self.release());
-            for chunk in lost.chunks(VERDICTS_AT_ONCE) {
-                self.socket.send(chunk)?;
-            }
+    /// Takes in what has come, and lets go what is due.
+    fn work(&mut self) -> Result<()> {
+        let mut verdicts = self.take()?;
+        let now = Instant::now();
+        while let Some((_, number)) = self.under_way.pop_front_if(|(due, _)| *due <= now) {
+            verdicts.push(verdict(number, ACCEPT));
         }
+        verdicts.chunks(VERDICTS_AT_ONCE).try_for_each(|chunk| self.socket.send(chunk))
     }
 
-    /// Takes in what has come; the verdicts on what is lost.
+    /// The verdicts on what is lost.
     fn take(&mut self) -> Result<Vec<Message>> {
         let mut verdicts = Vec::new();
-        let Wire { socket, links, under_way, taken } = self;
+        let Link { socket, delay, loss, dice, under_way } = self;
         while socket.receive(|kind, payload| {
-            if kind != PACKET {
-                return;
-            }
-            let (mut number, mut link) = (None, None);
-            for (attribute, value) in attributes(payload) {
-                match attribute {
-                    PACKET_HEADER => number = read_u32(value),
-                    _ if LINKS.contains(&attribute) => {
-                        link = link.or_else(|| read_u32(value).filter(|index| links.contains_key(index)));
-                    }
-                    _ => {}
-                }
-            }
-            let Some(number) = number else { return };
-            match link.and_then(|index| links.get_mut(&index)) {
-                Some(link) => match link.dice.loses(link.loss) {
-                    true => verdicts.push(verdict(number, DROP)),
-                    false => {
-                        *taken += 1;
-                        under_way.push(Reverse((Instant::now() + link.delay, *taken, number)));
-                    }
-                },
-                None => verdicts.push(verdict(number, ACCEPT)),
+            let header = attributes(payload).find(|(attribute, _)| kind == PACKET && *attribute == PACKET_HEADER);
+            let Some(number) = header.and_then(|(_, value)| read_u32(value)) else { return };
+            match dice.loses(*loss) {
+                true => verdicts.push(verdict(number, DROP)),
+                false => under_way.push_back((Instant::now() + *delay, number)),
             }
         })? {}
         Ok(verdicts)
     }
+}
 
-    /// The verdicts on what is due.
-    fn release(&mut self) -> Vec<Message> {
-        let now = Instant::now();
-        let mut verdicts = Vec::new();
-        while let Some(Reverse((due, _, number))) = self.under_way.peek()
-            && *due <= now
-        {
-            verdicts.push(verdict(*number, ACCEPT));
-            self.under_way.pop();
+/// Is all `links`, until the other end of `stop` is closed.
+pub(super) fn run(mut links: Vec<Link>, stop: &PipeReader) -> Result<()> {
+    loop {
+        let next = links.iter().filter_map(|link| link.under_way.front()).map(|(due, _)| *due).min();
+        let left = next.map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = left.map(Timespec::try_from).transpose().context("a delay does not fit a timespec")?;
+        let mut waited = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+        waited.extend(links.iter().map(|link| PollFd::new(&link.socket, PollFlags::IN)));
+        match poll(&mut waited, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for packets"),
         }
-        verdicts
+        if !waited[0].revents().is_empty() {
+            return Ok(());
+        }
+        links.iter_mut().try_for_each(Link::work)?;
     }
 }
 

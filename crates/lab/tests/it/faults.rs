@@ -1,7 +1,7 @@
 //! Partitions are silent and go the way that was asked for, slow links delay and lose, and healing ends it all.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use skep_lab::{Direction, Lab, Loss, Node};
@@ -173,7 +173,9 @@ fn a_lossy_link_loses_some_and_a_dead_one_all() {
         heard += more;
     }
     assert!(heard < 150, "{heard} of 200");
-    assert_eq!(get(&three, SILENCE), None);
+    while let Some(packet) = get(&three, SILENCE) {
+        assert_eq!(packet, b"known", "of what was sent before, one may be left");
+    }
     lab.heal().unwrap();
     must_reach(&one, &three, b"again");
 }
