@@ -2,11 +2,17 @@
 //!
 //! Field numbers are those of etcd's api/etcdserverpb/rpc.proto.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
+
+/// How long members may take to elect a leader.
+const ELECTION: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutRequest {
@@ -45,8 +51,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the member of `endpoints`, comma-separated `host:port`, that leads.
+    /// Connects to the member of `endpoints`, comma-separated `host:port`, that leads; waits for one that was just started.
     pub async fn at_leader(endpoints: &str) -> Result<Client> {
+        let deadline = Instant::now() + ELECTION;
+        loop {
+            match Client::find_leader(endpoints).await {
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY).await,
+                found => return found,
+            }
+        }
+    }
+
+    async fn find_leader(endpoints: &str) -> Result<Client> {
         for endpoint in endpoints.split(',') {
             let channel = Endpoint::from_shared(format!("http://{endpoint}"))?.tcp_nodelay(true).connect().await;
             let channel = channel.with_context(|| format!("etcd does not answer at {endpoint}"))?;

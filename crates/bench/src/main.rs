@@ -8,6 +8,7 @@ mod content;
 mod device;
 mod entry;
 mod etcd;
+mod managers;
 mod placing;
 mod spec;
 mod writes;
@@ -24,6 +25,7 @@ const USAGE: &str = "usage:
   skep-bench entry FOLDER ENTRIES IDLE_SECONDS
   skep-bench file FOLDER growing|zeroed ENTRIES
   skep-bench writes etcd ENDPOINT,… CLIENTS SECONDS
+  skep-bench writes skep FOLDER CLIENTS SECONDS
   skep-bench agents SOCKET MANAGER,… WORKER_TOKEN AGENTS SERVICES REPLICAS";
 
 fn main() -> ExitCode {
@@ -56,6 +58,15 @@ async fn run_async(words: &[&str]) -> Result<()> {
             }
             writes::run(writers, Duration::from_secs(number(seconds)?)).await
         }
+        ["writes", "skep", folder, clients, seconds] => {
+            let managers = managers::Managers::start(Path::new(folder)).await?;
+            let mut writers = Vec::new();
+            for _ in 0..number::<usize>(clients)? {
+                writers.push(writes::Writer::Skep(managers.connect().await?));
+            }
+            writes::run(writers, Duration::from_secs(number(seconds)?)).await
+        }
+        ["manager", folder, raft_id] => managers::serve(Path::new(folder), number(raft_id)?).await,
         ["agents", socket, managers, token, agents, services, replicas] => {
             let load = agents::Load {
                 socket: Path::new(socket),

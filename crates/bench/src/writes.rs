@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::etcd;
+use crate::{etcd, managers};
 
 const VALUE_BYTES: usize = 256;
 
@@ -23,12 +23,14 @@ struct Wrote {
 /// One connection to the leader of whatever is measured.
 pub enum Writer {
     Etcd(etcd::Client),
+    Skep(managers::Client),
 }
 
 impl Writer {
     async fn put(&mut self, number: u64) -> Result<()> {
         match self {
             Writer::Etcd(client) => client.put(number, VALUE_BYTES).await,
+            Writer::Skep(client) => client.put(number, VALUE_BYTES).await,
         }
     }
 }

@@ -11,6 +11,7 @@ mod failover;
 mod idle;
 mod measure;
 mod placing;
+mod raft;
 mod row;
 mod rows;
 mod subject;
@@ -73,6 +74,7 @@ const ALL: &[(&str, Measure)] = &[
     ("B5", rows::idle_memory),
     ("B6", rows::memory_per_container),
     ("B9", rows::start_fifty),
+    ("B11", raft::writes),
     ("B12", disk::lone_entry),
     ("B13", placing::placements),
     ("B14", agents::load),

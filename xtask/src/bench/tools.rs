@@ -54,6 +54,11 @@ impl Bench {
         }
     }
 
+    /// Where anchors are unpacked.
+    pub fn anchors(&self) -> PathBuf {
+        self.workspace.target_directory.join("anchors")
+    }
+
     fn profile(&self) -> Profile {
         self.sized(Profile::Release, Profile::Dev)
     }
