@@ -156,31 +156,9 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
     let size = 1 + (number / 7 % 3) as u64;
     let reservations =
         Reservations { nano_cpus: Some(NanoCpus(size * 100_000_000)), memory: Some(MemoryBytes(size * (64 << 20))) };
-<<<<<<< ours
-    let task = TaskSpec {
-        container: ContainerSpec { image: "registry.example/app:1".to_owned(), ..ContainerSpec::default() },
-        resources: Resources { reservations, ..Resources::default() },
-        restart: RestartPolicy::default(),
-        placement,
-        networks: Vec::new(),
-        log_driver: None,
-        force_update: 0,
-        at_most_one: false,
-    };
-    let spec = ServiceSpec {
-        name: format!("service-{number}"),
-        labels: Labels::new(),
-        mode: Mode::Replicated { replicas: 1 },
-        task,
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
-        endpoint: EndpointSpec::default(),
-    };
-=======
     let mut spec = spec::service(&format!("service-{number}"), 1);
     spec.task.placement = placement;
     spec.task.resources = Resources { reservations, ..Resources::default() };
->>>>>>> theirs
     Service {
         id: ids.next_id(),
         meta: Meta::new(NOW),
