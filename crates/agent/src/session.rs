@@ -11,7 +11,7 @@ use skep_api::{
     Standing, TrustUpdate,
 };
 use skep_identity::Tls;
-use skep_model::{IdSource, Timestamp};
+use skep_model::{IdSource, Timestamp, lease};
 use skep_runtime::boottime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -274,7 +274,9 @@ async fn take(
     match message {
         ManagerMessage::Welcome(welcome) => {
             heart.abort_all();
-            heart.spawn(beat(to_manager.clone(), welcome.heartbeat_period));
+            // Leases are renewed by the same beat; a few may get lost.
+            let period = welcome.heartbeat_period.min(lease::DURATION / 5);
+            heart.spawn(beat(to_manager.clone(), period));
             compare_clocks(setup, welcome.time);
             setup.managers.told(welcome.managers);
         }

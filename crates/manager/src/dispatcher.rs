@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, ManagerMessage, Messages, Refusal,
-    RefusalKind, Standing, TaskReport, Welcome,
+    AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, LeaseGrant, ManagerMessage, Messages,
+    Refusal, RefusalKind, Standing, TaskReport, Welcome,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role};
@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
+use crate::leases::{Grants, LeaseAuthority};
 use crate::refusal::not_written;
 use crate::reports::Reports;
 use crate::role_news::{addresses, standing_of};
@@ -35,6 +36,7 @@ pub struct DispatcherService {
     pub sessions: Arc<Sessions>,
     pub reports: Reports,
     pub clock: Arc<NodeClock>,
+    pub authority: Arc<LeaseAuthority>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -67,6 +69,7 @@ impl Dispatcher for DispatcherService {
             sessions: Arc::clone(&self.sessions),
             cluster: self.store.watch(),
             reports: self.reports.clone(),
+            grants: Grants::new(Arc::clone(&self.authority), node.id),
             to_agent,
             standing: None,
             certificate_role: identity.role,
@@ -111,6 +114,7 @@ struct Driver {
     sessions: Arc<Sessions>,
     cluster: watch::Receiver<Arc<Cluster>>,
     reports: Reports,
+    grants: Grants,
     to_agent: mpsc::Sender<ManagerMessage>,
     /// As the agent was told last.
     standing: Option<Standing>,
@@ -125,6 +129,7 @@ struct Driver {
 enum Event {
     Message(Option<Result<AgentMessage, Refusal>>),
     ClusterChanged,
+    Granted(LeaseGrant),
     Over,
 }
 
@@ -137,6 +142,7 @@ impl Driver {
             let event = tokio::select! {
                 message = input.next() => Event::Message(message),
                 changed = self.cluster.changed() => if changed.is_ok() { Event::ClusterChanged } else { Event::Over },
+                grant = self.grants.next() => Event::Granted(grant),
                 () = self.session.ended.cancelled() => Event::Over,
             };
             let more = match event {
@@ -148,6 +154,7 @@ impl Driver {
                 }
                 Event::Message(Some(Err(_)) | None) | Event::Over => false,
                 Event::ClusterChanged => self.send_changes().await,
+                Event::Granted(grant) => self.to_agent.send(ManagerMessage::LeaseGrant(grant)).await.is_ok(),
             };
             if !more {
                 tracing::info!(node.id = %node, "session ended");
@@ -201,13 +208,14 @@ impl Driver {
         {
             return false;
         }
+        self.grants.note_cluster(&cluster);
         let wanted = assignments_for(&cluster, self.session.node);
         let Some(delta) = delta(self.revision, &self.sent, &wanted) else { return true };
         (self.sent, self.revision) = (wanted, delta.revision);
         self.to_agent.send(ManagerMessage::Assignments(delta)).await.is_ok()
     }
 
-    fn take(&self, message: AgentMessage) {
+    fn take(&mut self, message: AgentMessage) {
         let node = self.session.node;
         self.sessions.note_heard(node, matches!(message, AgentMessage::Leaving));
         match message {
@@ -219,7 +227,8 @@ impl Driver {
             AgentMessage::Log { .. } | AgentMessage::Exec { .. } | AgentMessage::End { .. } => {
                 self.sessions.answer(node, message)
             }
-            AgentMessage::Heartbeat { .. } | AgentMessage::Leaving | AgentMessage::Hello(_) => {}
+            AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
+            AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }
 }

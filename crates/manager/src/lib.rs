@@ -18,6 +18,7 @@ mod dispatcher;
 mod fellows;
 mod judgement;
 pub mod leader;
+mod leases;
 pub mod levels;
 mod liveness;
 mod presence;
@@ -53,6 +54,7 @@ pub use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
 use fellows::Fellows;
+use leases::LeaseAuthority;
 use reach::Reach;
 use reports::Reports;
 use roster_service::RosterService;
@@ -80,7 +82,10 @@ impl<R: ImageResolver> Manager<R> {
         let fellows = Arc::new(Fellows::new(store.clone(), tls.clone()));
         let reach = Arc::new(Reach { sessions: Arc::clone(&sessions), fellows: Arc::clone(&fellows) });
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
+        let authority = LeaseAuthority::new(store.clone());
         let loops = vec![
+            tokio::spawn(Arc::clone(&authority).run(stop.clone())),
+            tokio::spawn(leases::fence(store.clone(), stop.clone())),
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(roster::keep(store.clone(), stop.clone())),
             tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), fellows, stop.clone())),
@@ -97,7 +102,7 @@ impl<R: ImageResolver> Manager<R> {
         };
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
         let roster = RosterService { store: store.clone(), reach };
-        let dispatcher = DispatcherService { store, sessions, reports, clock };
+        let dispatcher = DispatcherService { store, sessions, reports, authority, clock };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }
