@@ -8,6 +8,7 @@
 //! It never forks: the keeper does.
 
 mod describe;
+mod leases;
 mod network;
 mod network_view;
 mod node;
@@ -40,6 +41,7 @@ pub use task::prepare::credentials;
 pub use task::template::NodeFacts;
 pub use volumes::{Volume, VolumeError, VolumeStore};
 
+use leases::Leases;
 use network::{NetworkHandle, NetworkSetup};
 use node::{Node, NodeSettings};
 use relay::Relay;
@@ -137,6 +139,7 @@ impl Agent {
         let node = Arc::new(Node::new(settings, images, volumes, secrets));
         let network = network::start(NetworkSetup { overlay, helper, pool, upstreams });
         let reporter = Reporter::default();
+        let leases = Leases::default();
         let stop = CancellationToken::new();
         let (connected_sender, connected) = watch::channel(false);
         let leave = CancellationToken::new();
@@ -145,12 +148,13 @@ impl Agent {
             managers,
             address,
             reporter: reporter.clone(),
+            leases: leases.clone(),
             warnings,
             connected: connected_sender,
             leave: leave.clone(),
             seed,
         };
-        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone());
+        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases);
         let relay = Relay::new(Arc::clone(&node), identity.node_id);
         let session = tokio::spawn(run(setup, worker, relay, stop.clone()));
         let keeper = tokio::spawn(Arc::clone(&node).mind_keeper(stop.clone()));

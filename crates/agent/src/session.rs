@@ -6,6 +6,7 @@ use futures::StreamExt;
 use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, connect_tls};
 use skep_identity::{Expect, Tls};
 use skep_model::{IdSource, Role};
+use skep_runtime::boottime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -13,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::describe::describe;
+use crate::leases::Leases;
 use crate::node::chain;
 use crate::relay::Relay;
 use crate::reporter::Reporter;
@@ -34,6 +36,7 @@ pub struct SessionSetup {
     /// The address that others reach this node under; empty leaves it to the connection.
     pub address: String,
     pub reporter: Reporter,
+    pub leases: Leases,
     pub warnings: Vec<String>,
     pub connected: watch::Sender<bool>,
     /// Cancelled before the stop of a node that ceases to be a member.
@@ -155,7 +158,9 @@ async fn beat(to_manager: mpsc::Sender<AgentMessage>, period: Duration) {
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
-        if to_manager.send(AgentMessage::Heartbeat).await.is_err() {
+        // Read before it is sent: a lease counts from here.
+        let sent = u64::try_from(boottime().as_nanos()).unwrap_or(u64::MAX);
+        if to_manager.send(AgentMessage::Heartbeat { sent }).await.is_err() {
             return;
         }
     }
@@ -185,6 +190,7 @@ async fn take(
         ManagerMessage::Exec { request, task, spec } => relay.exec(request, task, spec, to_manager.clone()),
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
+        ManagerMessage::LeaseGrant(grant) => setup.leases.take(&grant),
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use skep_runtime::{Container, Liveness, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::leases::Leases;
 use crate::network::NetworkHandle;
 use crate::network_view::ClusterView;
 use crate::node::{Node, chain};
@@ -23,6 +24,7 @@ pub struct Worker {
     node: Arc<Node>,
     network: NetworkHandle,
     reporter: Reporter,
+    leases: Leases,
     revision: u64,
     cluster: ClusterView,
     secrets: BTreeMap<ContentDigest, Bytes>,
@@ -40,11 +42,12 @@ pub struct OutOfStep {
 }
 
 impl Worker {
-    pub fn new(node: Arc<Node>, network: NetworkHandle, reporter: Reporter) -> Self {
+    pub fn new(node: Arc<Node>, network: NetworkHandle, reporter: Reporter, leases: Leases) -> Self {
         Self {
             node,
             network,
             reporter,
+            leases,
             revision: 0,
             cluster: ClusterView::default(),
             secrets: BTreeMap::new(),
@@ -113,6 +116,7 @@ impl Worker {
             node: Arc::clone(&self.node),
             network: self.network.clone(),
             reporter: self.reporter.clone(),
+            lease: task.spec.at_most_one.then(|| self.leases.of(task.id)),
             secrets: Arc::new(self.contents_of(&task, &self.secrets)),
             configs: Arc::new(self.contents_of(&task, &self.configs)),
             task,

@@ -190,7 +190,7 @@ impl Driver {
             AgentMessage::Log { .. } | AgentMessage::Exec { .. } | AgentMessage::End { .. } => {
                 self.sessions.answer(node, message)
             }
-            AgentMessage::Heartbeat | AgentMessage::Leaving | AgentMessage::Hello(_) => {}
+            AgentMessage::Heartbeat { .. } | AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }
 }

@@ -129,7 +129,10 @@ impl Sessions {
             AgentMessage::Log { request, entries } => (request, Answer::Log(entries)),
             AgentMessage::Exec { request, output } => (request, Answer::Exec(output)),
             AgentMessage::End { request, error } => (request, Answer::End { error }),
-            AgentMessage::Hello(_) | AgentMessage::Heartbeat | AgentMessage::Report { .. } | AgentMessage::Leaving => {
+            AgentMessage::Hello(_)
+            | AgentMessage::Heartbeat { .. }
+            | AgentMessage::Report { .. }
+            | AgentMessage::Leaving => {
                 return;
             }
         };

@@ -9,7 +9,7 @@ use crate::change::Kind;
 use crate::{
     Change, Cluster, ConfigId, ContentDigest, DesiredState, Labels, ManagerStatus, NetworkId, Node, NodeId, Rejection,
     SecretId, Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
-    Version,
+    Version, lease,
 };
 
 impl Cluster {
@@ -257,6 +257,9 @@ impl Cluster {
         if !self.services.contains_key(&task.service) {
             return Err(not_found(Kind::Service, &task.service));
         }
+        if task.desired == DesiredState::Running {
+            self.check_slot_is_free(task)?;
+        }
         let mut task = task.clone();
         task.meta.version = version;
         self.index.tasks_of_service.insert((task.service, task.id));
@@ -265,6 +268,14 @@ impl Cluster {
         }
         self.tasks.insert(task.id, Arc::new(task));
         Ok(())
+    }
+
+    /// The last word on at-most-one, whoever decided on how old a state.
+    fn check_slot_is_free(&self, task: &Task) -> Result<(), Rejection> {
+        match lease::held_up_by(self, task) {
+            Some(holder) => Err(in_use(Kind::Task, &task.name(), format!("task {}, which may still run", holder.id))),
+            None => Ok(()),
+        }
     }
 
     fn set_task_pending(
@@ -310,6 +321,11 @@ impl Cluster {
         at: Timestamp,
         version: Version,
     ) -> Result<(), Rejection> {
+        if desired == DesiredState::Running
+            && let Some(task) = self.tasks.get(&id)
+        {
+            self.check_slot_is_free(task)?;
+        }
         let task = self.task_mut(id)?;
         if desired < task.desired {
             return Err(backwards(task, desired.word()));

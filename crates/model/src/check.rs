@@ -7,7 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::cluster::Index;
-use crate::{Cluster, ClusterConfig, Config, Network, Node, Secret, Service, Stack, Task, TaskState, Version};
+use crate::{
+    Cluster, ClusterConfig, Config, DesiredState, Network, Node, Secret, Service, Stack, Task, TaskState, Version,
+    lease,
+};
 
 /// A broken invariant, in words for a developer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,10 @@ impl Cluster {
             }
             if task.networks.len() != task.spec.networks.len() {
                 broken.push(Violation(format!("task {} has not all of its networks", task.id)));
+            }
+            let runs = task.desired == DesiredState::Running && !task.status.state.is_terminal();
+            if let Some(holder) = lease::held_up_by(self, task).filter(|_| runs) {
+                broken.push(Violation(format!("task {} may run while {} may still run", task.id, holder.id)));
             }
         }
         for network in self.networks.values() {

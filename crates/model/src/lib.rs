@@ -14,6 +14,7 @@ mod config;
 mod constraint;
 mod content;
 mod id;
+pub mod lease;
 mod network;
 mod node;
 mod service;

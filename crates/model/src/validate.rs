@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::{ContainerSpec, EndpointMode, MemoryBytes, NanoCpus, NetworkSpec, PublishMode, ServiceSpec, UpdateConfig};
+use crate::{
+    ContainerSpec, EndpointMode, MemoryBytes, NanoCpus, NetworkSpec, PublishMode, ServiceSpec, UpdateConfig,
+    UpdateOrder,
+};
 
 /// A spec that cannot be accepted, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +62,8 @@ impl ServiceSpec {
         self.validate_ports().map_err(&wrong)?;
         self.task.container.validate().map_err(&wrong)?;
         validate_update("update", &self.update).map_err(&wrong)?;
-        validate_update("rollback", &self.rollback).map_err(&wrong)
+        validate_update("rollback", &self.rollback).map_err(&wrong)?;
+        self.validate_at_most_one().map_err(&wrong)
     }
 
     fn validate_resources(&self) -> Result<(), String> {
@@ -95,6 +99,19 @@ impl ServiceSpec {
             }
         }
         Ok(())
+    }
+}
+
+impl ServiceSpec {
+    fn validate_at_most_one(&self) -> Result<(), String> {
+        let both = [("update", &self.update), ("rollback", &self.rollback)];
+        let doubling = both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst);
+        match doubling.filter(|_| self.task.at_most_one) {
+            Some((which, _)) => Err(format!(
+                "at-most-one forbids {which} order start-first, which runs two tasks of a slot; use stop-first"
+            )),
+            None => Ok(()),
+        }
     }
 }
 

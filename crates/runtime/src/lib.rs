@@ -27,6 +27,7 @@ mod warden;
 mod wire;
 
 use std::path::Path;
+use std::time::Duration;
 
 pub use client::{
     ClientError, Container, CreateError, Created, Events, ExecExit, ExecIo, ExecSession, Keeper, KeeperConfig,
@@ -36,6 +37,7 @@ pub use failure::Failure;
 pub use plan::{ExecPlan, Plan};
 pub use recovery::{Liveness, Lost, SUPERVISOR_LOST};
 pub use signal::Signal;
+pub use warden::LEASE_RAN_OUT;
 pub use wire::{Event, State};
 
 /// Every container of this run folder, and whether its warden lives.
@@ -47,4 +49,11 @@ pub fn list(run_dir: impl AsRef<Path>) -> std::io::Result<Vec<(String, Liveness)
 /// `cgroup_parent` serves for a container whose plan cannot be read any more.
 pub fn recover_lost(run_dir: impl AsRef<Path>, cgroup_parent: &str) -> Result<Vec<Lost>, Failure> {
     recovery::recover_lost(&run_dir::RunDir::new(run_dir.as_ref()), cgroup_parent)
+}
+
+/// The clock of leases: time since boot, a suspended machine's sleep included (CLOCK_BOOTTIME).
+pub fn boottime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // The clock starts at zero and its parts are in range.
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

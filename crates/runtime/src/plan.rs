@@ -4,6 +4,7 @@
 //! On the wire and on disk it is postcard behind one format number.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +15,11 @@ use crate::seccomp::{self, Arch, Instruction, SeccompError};
 use crate::signal::Signal;
 use crate::{caps, defaults};
 
-/// Format of an encoded [`Plan`] or [`ExecPlan`]; a build reads its own and the previous one (there is none yet).
+/// Format of an encoded [`Plan`] or [`ExecPlan`].
 pub const PLAN_FORMAT: u8 = 1;
+/// A plan with a lease: one of format 1, and the [`LeasePlan`] behind it. A plan that needs none is written as
+/// format 1, which keepers that were started by an older build read.
+pub const LEASED_PLAN_FORMAT: u8 = 2;
 
 /// One container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +71,16 @@ pub struct Plan {
     pub pid: Sharing,
     pub ipc: Sharing,
     pub cgroup_namespace: CgroupNamespace,
+    /// Present for a container that only runs while it is told to.
+    #[serde(skip)]
+    pub lease: Option<LeasePlan>,
+}
+
+/// A container that cannot start before [`crate::Container::renew_lease`], and ends when its lease runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeasePlan {
+    /// From the stop signal at the lease's end to SIGKILL.
+    pub stop_grace: Duration,
 }
 
 /// An overlay: image layers, and one writable folder of the container's own.
@@ -311,16 +325,28 @@ impl Plan {
             pid: Sharing::Private,
             ipc: Sharing::Private,
             cgroup_namespace: CgroupNamespace::Default,
+            lease: None,
         }
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        let mut bytes = encode(self);
+        if let Some(lease) = &self.lease {
+            bytes[0] = LEASED_PLAN_FORMAT;
+            bytes = postcard::to_extend(lease, bytes).expect("plain data into a growing buffer always encodes");
+        }
+        bytes
     }
 
     /// Reads a plan and checks what later steps rely on.
     pub fn decode(bytes: &[u8]) -> Result<Plan, Failure> {
-        let plan: Plan = decode(bytes)?;
+        let plan = match bytes.split_first() {
+            Some((&LEASED_PLAN_FORMAT, body)) => {
+                let (plan, rest) = postcard::take_from_bytes::<Plan>(body).map_err(unreadable)?;
+                Plan { lease: Some(postcard::from_bytes(rest).map_err(unreadable)?), ..plan }
+            }
+            _ => decode::<Plan>(bytes)?,
+        };
         plan.validate()?;
         Ok(plan)
     }
@@ -417,13 +443,17 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     match bytes.split_first() {
-        Some((&PLAN_FORMAT, body)) => postcard::from_bytes(body)
-            .map_err(|error| Failure::new("plan", format!("the plan cannot be read: {error}"))),
+        Some((&PLAN_FORMAT, body)) => postcard::from_bytes(body).map_err(unreadable),
         Some((format, _)) => {
-            Err(Failure::new("plan", format!("the plan has format {format}, this keeper reads format {PLAN_FORMAT}")))
+            let reads = format!("{PLAN_FORMAT} and {LEASED_PLAN_FORMAT}");
+            Err(Failure::new("plan", format!("the plan has format {format}, this keeper reads {reads}")))
         }
         None => Err(Failure::new("plan", "the plan is empty".to_owned())),
     }
+}
+
+fn unreadable(error: postcard::Error) -> Failure {
+    Failure::new("plan", format!("the plan cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -431,11 +461,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lease_is_an_addition_that_plans_without_one_do_not_show() {
+        let rootfs = Rootfs {
+            lower: vec!["/l".into()],
+            upper: "/u".into(),
+            work: "/w".into(),
+            merged: "/m".into(),
+            read_only: true,
+        };
+        let cgroup = CgroupPlan { parent: "/skep".to_owned(), limits: Limits::default() };
+        let log = LogPlan { path: "/log".into(), rotation: RotationConfig::default() };
+        let mut plan = Plan::new("a", vec!["true".to_owned()], rootfs, cgroup, log);
+        assert_eq!((plan.encode()[0], Plan::decode(&plan.encode()).unwrap()), (PLAN_FORMAT, plan.clone()));
+        plan.lease = Some(LeasePlan { stop_grace: Duration::from_millis(1500) });
+        assert_eq!((plan.encode()[0], Plan::decode(&plan.encode()).unwrap()), (LEASED_PLAN_FORMAT, plan.clone()));
+    }
+
+    #[test]
     fn another_format_is_refused_by_number() {
         let mut bytes = ExecPlan::new(["true"]).encode();
         bytes[0] = 9;
         let failure = ExecPlan::decode(&bytes).expect_err("format 9 is unknown");
-        assert_eq!(failure.message, "the plan has format 9, this keeper reads format 1");
+        assert_eq!(failure.message, "the plan has format 9, this keeper reads 1 and 2");
     }
 
     #[test]

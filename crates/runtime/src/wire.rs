@@ -5,7 +5,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
@@ -69,6 +69,10 @@ pub enum Request {
     Stdin,
     Subscribe,
     Release,
+    /// Extends the lease that the container lives by; `until` is since boot (CLOCK_BOOTTIME).
+    Lease {
+        until: Duration,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

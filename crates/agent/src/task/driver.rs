@@ -13,12 +13,12 @@ use skep_runtime::{ClientError, Container, Signal, State};
 use tokio::sync::watch;
 
 use super::health::{Check, Progress};
-use super::plan::stop_grace;
 use super::prepare::{self, Contents, Unprepared};
 use super::probe;
 use super::step::{Health, Observed, Step, next};
 use super::template::expand;
 use super::watch::{Ended, Watch};
+use crate::leases::{self, Renewal, TaskLease};
 use crate::network::{Attach, NetworkHandle};
 use crate::node::{Node, chain, now, timestamp};
 use crate::reporter::Reporter;
@@ -35,6 +35,8 @@ pub struct DriverSetup {
     pub node: Arc<Node>,
     pub network: NetworkHandle,
     pub reporter: Reporter,
+    /// Of a task that runs at most once.
+    pub lease: Option<TaskLease>,
     pub task: Arc<Task>,
     pub secrets: Arc<Contents>,
     pub configs: Arc<Contents>,
@@ -56,6 +58,8 @@ struct Running {
     check: Option<Check>,
     progress: Progress,
     started: Instant,
+    /// Kept for its drop: with the container in hand, its lease is passed on.
+    _renewal: Option<Renewal>,
 }
 
 /// Runs a task until it is forgotten.
@@ -64,7 +68,10 @@ pub async fn run(setup: DriverSetup, wish: watch::Receiver<Wish>) {
     let mut driver = Driver { setup, wish, status, observed: Observed::Nothing, container: None, image: None };
     match driver.status.state.is_terminal() {
         // It ended while no daemon looked: what is left of it goes.
-        true => driver.release().await,
+        true => {
+            driver.be_sure_of_end().await;
+            driver.release().await;
+        }
         false => {
             driver.adopt().await;
             driver.drive().await;
@@ -146,7 +153,9 @@ impl Driver {
         status.started_at = started_at.map(timestamp);
         let health = if check.is_some() { Health::Starting } else { Health::Unchecked };
         self.observed = if started_at.is_some() { Observed::Running { health } } else { Observed::Created };
-        self.container = Some(Running { container, watch, check, progress: Progress::new(), started });
+        let renewal = self.setup.lease.clone().map(|lease| Renewal::start(lease, container.clone()));
+        self.container =
+            Some(Running { container, watch, check, progress: Progress::new(), started, _renewal: renewal });
     }
 
     async fn prepare(&mut self) {
@@ -178,9 +187,20 @@ impl Driver {
     }
 
     async fn start(&mut self) {
-        let Some(running) = &self.container else { return };
+        let Some(running) = &mut self.container else { return };
+        let until = match &mut self.setup.lease {
+            None => None,
+            Some(lease) => tokio::select! {
+                until = lease.enough_to_start() => Some(until),
+                ended = running.watch.ended() => return self.ended(ended, false),
+                () = stop_wished(&mut self.wish) => return,
+            },
+        };
         let container = running.container.clone();
         let started = blocking(move || {
+            if let Some(until) = until {
+                container.renew_lease(until)?;
+            }
             container.start()?;
             container.state()
         });
@@ -195,6 +215,8 @@ impl Driver {
                 self.observed = Observed::Ended { exit_code: code, oom_killed, error, stop_asked: false };
             }
             Ok(State::Created { .. }) => {}
+            // The machine stood still for as long as the lease lasted: it needs a new one.
+            Err(ClientError::Refused(failure)) if failure.step == "lease" => {}
             Err(ClientError::Refused(failure)) => {
                 let (exit_code, error) = (failure.exit_code, Some(failure.message));
                 self.observed = Observed::Ended { exit_code, oom_killed: false, error, stop_asked: false };
@@ -222,7 +244,7 @@ impl Driver {
             return drop(self.wish.changed().await);
         };
         let checks = matches!(self.observed, Observed::Running { .. });
-        let Running { container, watch, check, progress, started } = running;
+        let Running { container, watch, check, progress, started, _renewal: _ } = running;
         let check = check.as_ref().filter(|_| checks);
         let pause = check.map(|check| check.pause(progress, started.elapsed()));
         tokio::select! {
@@ -267,7 +289,7 @@ impl Driver {
                 "the stop signal was not delivered"
             );
         }
-        let grace = if never_ran { Duration::from_secs(1) } else { stop_grace(&self.setup.task.spec.container) };
+        let grace = if never_ran { Duration::from_secs(1) } else { self.setup.task.spec.container.stop_grace() };
         let mut ended = match tokio::time::timeout(grace, running.watch.ended()).await {
             Ok(ended) => ended,
             Err(_) => {
@@ -294,6 +316,7 @@ impl Driver {
     }
 
     async fn end(&mut self, state: TaskState) {
+        self.be_sure_of_end().await;
         let Observed::Ended { exit_code, oom_killed, error, .. } = self.observed.clone() else {
             let message = if state == TaskState::Shutdown { "shutdown" } else { "" };
             if !self.status.state.is_terminal() {
@@ -314,6 +337,7 @@ impl Driver {
         };
         self.status.error = match state {
             TaskState::Failed => Some(match reason {
+                Some(reason) if exit_code == 0 => format!("task: {reason}"),
                 Some(reason) => format!("task: non-zero exit ({exit_code}): {reason}"),
                 None => format!("task: non-zero exit ({exit_code})"),
             }),
@@ -326,6 +350,16 @@ impl Driver {
         };
         self.report(state, message);
         self.release().await;
+    }
+
+    /// Where the slot's next task waits for this one's end.
+    async fn be_sure_of_end(&mut self) {
+        if self.setup.lease.is_some() {
+            // With the container in hand its lease would be renewed.
+            drop(self.container.take());
+            let grace = self.setup.task.spec.container.stop_grace();
+            leases::await_end(self.setup.node.run_dir(), &self.id(), grace).await;
+        }
     }
 
     /// Before it started: the image, the network, a mount or the command is wrong.

@@ -6,22 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use skep_image::ImageConfig;
 use skep_model::{ContainerSpec, LogDriver, MountKind, Propagation, Task, Ulimit};
 use skep_runtime::cgroup::Limits;
 use skep_runtime::logs::RotationConfig;
 use skep_runtime::plan::{
-    self as runtime, Bind, CgroupPlan, CreateSource, Device, LogPlan, Mount, Network, Resource, Rlimit, Rootfs,
-    Seccomp, Tmpfs,
+    self as runtime, Bind, CgroupPlan, CreateSource, Device, LeasePlan, LogPlan, Mount, Network, Resource, Rlimit,
+    Rootfs, Seccomp, Tmpfs,
 };
 use skep_runtime::{Plan, Signal, caps};
 
 use super::template::{NodeFacts, expand};
-
-/// Docker's grace between the stop signal and SIGKILL.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// What the driver has prepared for the container.
 #[derive(Debug)]
@@ -78,12 +74,8 @@ pub fn container_plan(task: &Task, node: &NodeFacts, prepared: Prepared<'_>) -> 
     (plan.init, plan.tty, plan.open_stdin) = (spec.init, spec.tty, spec.open_stdin);
     plan.stop_signal = stop_signal(spec, image)?;
     plan.network = network;
+    plan.lease = task.spec.at_most_one.then(|| LeasePlan { stop_grace: spec.stop_grace() });
     Ok(plan)
-}
-
-/// How long a task is given between its stop signal and SIGKILL.
-pub fn stop_grace(spec: &ContainerSpec) -> Duration {
-    spec.stop_grace_period.unwrap_or(STOP_GRACE)
 }
 
 /// Targets that want a volume: the spec's volume mounts, and the image's volumes that nothing else covers.

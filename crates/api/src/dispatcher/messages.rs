@@ -14,7 +14,11 @@ pub const DISPATCH_PROTOCOL: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentMessage {
     Hello(Hello),
-    Heartbeat,
+    /// Each is answered by a [`LeaseGrant`] where the node has tasks that live by leases.
+    Heartbeat {
+        /// When it was sent, in nanoseconds of the agent's own clock; managers only give it back.
+        sent: u64,
+    },
     Report {
         tasks: Vec<TaskReport>,
     },
@@ -80,6 +84,17 @@ pub enum ManagerMessage {
     Cancel {
         request: u64,
     },
+    LeaseGrant(LeaseGrant),
+}
+
+/// The word of a manager that could confirm, after it heard a heartbeat, that it may speak for the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// [`AgentMessage::Heartbeat`]'s: the lease begins then, so that a late grant only shortens it.
+    pub sent: u64,
+    pub granted_for: Duration,
+    /// The tasks that may run; for any other the grant says nothing.
+    pub tasks: Vec<TaskId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +108,7 @@ pub struct Welcome {
 
 choice!(AgentMessage = AgentMessage in agent_message {
     Hello;
-    Heartbeat(Heartbeat) {},
+    Heartbeat(Heartbeat) { sent },
     Report(Report) { tasks },
     Leaving(Leaving) {},
     Log(LogChunk) { request, entries },
@@ -103,10 +118,11 @@ choice!(AgentMessage = AgentMessage in agent_message {
 message!(Hello = Hello { protocol, description, address, revision });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
-    Welcome, Assignments;
+    Welcome, Assignments, LeaseGrant;
     Log(LogCommand) { request, task, options },
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
 });
+message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
 message!(Welcome = Welcome { node, heartbeat_period, managers });

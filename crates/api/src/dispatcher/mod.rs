@@ -5,6 +5,7 @@
 //!   Hello ───────────────────────────────▶
 //!         ◀─────────────────────────────── Welcome, then Assignments (full), then deltas
 //!   Heartbeat, Report ───────────────────▶
+//!         ◀─────────────────────────────── LeaseGrant, for at-most-one tasks
 //!         ◀─────────────────────────────── Log / Exec, Feed, Cancel
 //!   Log / Exec …, End ───────────────────▶
 //!   Leaving ─────────────────────────────▶   (the daemon stops in order; its tasks run on)
@@ -16,7 +17,7 @@ mod messages;
 pub use assignment::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
-pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, ManagerMessage, TaskReport, Welcome};
+pub use messages::{AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, TaskReport, Welcome};
 
 use crate::rpc::service;
 

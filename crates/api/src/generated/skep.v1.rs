@@ -57,6 +57,8 @@ pub struct TaskSpec {
     pub log_driver: ::core::option::Option<LogDriver>,
     #[prost(uint64, tag = "7")]
     pub force_update: u64,
+    #[prost(bool, tag = "40")]
+    pub at_most_one: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkAttachment {
@@ -3656,7 +3658,11 @@ pub struct Hello {
     pub revision: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Heartbeat {}
+pub struct Heartbeat {
+    /// When it was sent, by a clock of the agent's own; a grant gives it back.
+    #[prost(uint64, tag = "20")]
+    pub sent: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Report {
     #[prost(message, repeated, tag = "1")]
@@ -3694,7 +3700,7 @@ pub struct RequestEnd {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -3713,6 +3719,8 @@ pub mod manager_message {
         Feed(super::ExecFeed),
         #[prost(message, tag = "6")]
         Cancel(super::Cancel),
+        #[prost(message, tag = "20")]
+        LeaseGrant(super::LeaseGrant),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3865,6 +3873,15 @@ pub struct ExecFeed {
 pub struct Cancel {
     #[prost(uint64, tag = "1")]
     pub request: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseGrant {
+    #[prost(uint64, tag = "1")]
+    pub sent: u64,
+    #[prost(uint64, tag = "2")]
+    pub granted_for: u64,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub tasks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// Generated client implementations.
 pub mod dispatcher_client {

@@ -12,7 +12,9 @@ use crate::pb;
 
 message!(ServiceSpec = ServiceSpec { name, labels, mode, task, update, rollback, endpoint });
 choice!(Mode = Mode in mode {; Replicated(ReplicatedMode) { replicas }, Global(GlobalMode) {} });
-message!(TaskSpec = TaskSpec { container, resources, restart, placement, networks, log_driver, force_update });
+message!(
+    TaskSpec = TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one }
+);
 message!(NetworkAttachment = NetworkAttachment { network, aliases, address });
 
 message!(EndpointSpec = EndpointSpec { mode, ports });

@@ -98,6 +98,11 @@ fn said() -> Vec<ManagerMessage> {
         ManagerMessage::Feed { request, input: ExecInput::Stdin(Bytes::new()) },
         ManagerMessage::Feed { request, input: ExecInput::End },
         ManagerMessage::Cancel { request },
+        ManagerMessage::LeaseGrant(LeaseGrant {
+            sent: u64::MAX,
+            granted_for: Duration::from_secs(15),
+            tasks: vec![draw(5), draw(6)],
+        }),
     ];
     said.extend((0..30).map(|seed| ManagerMessage::Assignments(assignments(seed))));
     said
@@ -112,7 +117,7 @@ fn heard() -> Vec<AgentMessage> {
     let tasks = (0..20).map(|seed| TaskReport { task: draw(seed), status: draw(seed) }).collect();
     vec![
         AgentMessage::Hello(hello),
-        AgentMessage::Heartbeat,
+        AgentMessage::Heartbeat { sent: u64::MAX },
         AgentMessage::Report { tasks },
         AgentMessage::Log { request, entries },
         AgentMessage::Exec { request, output: ExecOutput::Started },

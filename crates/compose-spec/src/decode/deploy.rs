@@ -174,9 +174,7 @@ fn update_config(d: &mut Fields<'_, '_>, name: &'static str, may_roll_back: bool
         failure_action: u.choice("failure_action", actions).map(|at| at.value),
         monitor: u.duration("monitor"),
         max_failure_ratio: ratio(&mut u),
-        order: u
-            .choice("order", &[("stop-first", Order::StopFirst), ("start-first", Order::StartFirst)])
-            .map(|at| at.value),
+        order: u.choice("order", &[("stop-first", Order::StopFirst), ("start-first", Order::StartFirst)]),
     };
     u.finish();
     Some(config)

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Decoded, EnvFile, Fields, attachments, deploy, fields, mounts, process};
 use crate::diagnostic::Report;
-use crate::project::{At, Device, Service};
+use crate::project::{At, Device, Extension, Service};
 use crate::value::{Entry, Map};
 
 /// Attributes of the format that nothing here acts on yet.
@@ -103,6 +103,7 @@ pub(super) fn decode(entry: &Entry, decoded: &mut Decoded, report: &mut Report) 
     attachments::decode(&mut f, &mut service);
     mounts::decode(&mut f, &mut service);
     deploy::decode(&mut f, &mut service);
+    service.skep = extension(&mut f);
     decoded.env_files.insert(name.clone(), env_files(&mut f));
     let label_files = f.strings_at("label_file").into_iter();
     let label_files = label_files.map(|path| EnvFile { path, required: true, raw: false });
@@ -134,6 +135,15 @@ fn identity(f: &mut Fields<'_, '_>, service: &mut Service) {
     service.labels = f.string_map("labels");
     service.annotations = f.string_map("annotations");
     service.profiles = f.strings("profiles");
+}
+
+/// `x-skep` is ours: what is not known in it is refused like any other attribute.
+fn extension(f: &mut Fields<'_, '_>) -> Extension {
+    let Some(mut x) = f.child("x-skep") else { return Extension::default() };
+    let at_most_one = x.node("at-most-one").map(|node| node.span).zip(x.bool("at-most-one"));
+    let extension = Extension { at_most_one: at_most_one.map(|(span, value)| At { span, value }) };
+    x.finish();
+    extension
 }
 
 /// Only that there is something to build, and where; the rest is for the tool that builds.

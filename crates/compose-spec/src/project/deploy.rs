@@ -87,7 +87,7 @@ pub struct UpdateConfig {
     pub monitor: Option<Duration>,
     /// 0.0 to 1.0.
     pub max_failure_ratio: Option<f64>,
-    pub order: Option<Order>,
+    pub order: Option<At<Order>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -80,6 +80,14 @@ pub struct Service {
 
     /// With `scale`, `cpus`, `mem_limit`, `mem_reservation` and `pids_limit` folded in.
     pub deploy: Deploy,
+    /// `x-skep`.
+    pub skep: Extension,
+}
+
+/// What skep adds to the format, under `x-skep`, which other tools pass over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extension {
+    pub at_most_one: Option<At<bool>>,
 }
 
 /// `networks` and `network_mode` exclude each other.

@@ -165,5 +165,10 @@ fn service_tree(service: &Service) -> Tree {
     tree.set("user", Tree::optional(s.user.as_ref()));
     tree.set("volumes", Tree::list(s.mounts.iter().map(parts::mount)));
     tree.set("working_dir", Tree::optional(s.working_dir.as_ref()));
+    let mut skep = Tree::map();
+    if let Some(at) = &s.skep.at_most_one {
+        skep.set("at-most-one", Tree::raw(at.value));
+    }
+    tree.set("x-skep", skep);
     tree
 }

@@ -140,7 +140,7 @@ fn update_config(config: &UpdateConfig) -> Tree {
     if let Some(ratio) = config.max_failure_ratio {
         tree.set("max_failure_ratio", Tree::raw(ratio));
     }
-    let order = config.order.map(|order| match order {
+    let order = config.order.as_ref().map(|at| match at.value {
         Order::StopFirst => "stop-first",
         Order::StartFirst => "start-first",
     });

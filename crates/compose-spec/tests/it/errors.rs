@@ -387,6 +387,35 @@ fn includes_and_extensions_that_lead_nowhere_are_named() {
 }
 
 #[test]
+fn what_skep_adds_is_as_strict_as_the_format() {
+    check(
+        "services:
+  web:
+    image: x
+    x-skep: {at_most_one: true}
+  db:
+    image: x
+    x-skep: {at-most-one: once}
+  c:
+    image: x
+    x-skep: true
+",
+        expect![[r#"
+            compose.yml:4:14: error: services.web.x-skep has no attribute `at_most_one`
+                4 |     x-skep: {at_most_one: true}
+                  |              ^^^^^^^^^^^
+                   help: did you mean `at-most-one`?
+            compose.yml:7:27: error: services.db.x-skep.at-most-one must be true or false, not `once`
+                7 |     x-skep: {at-most-one: once}
+                  |                           ^^^^
+            compose.yml:10:13: error: services.c.x-skep must be a mapping, not the boolean true
+               10 |     x-skep: true
+                  |             ^^^^
+        "#]],
+    );
+}
+
+#[test]
 fn attributes_in_the_wrong_place_are_sent_to_the_right_one() {
     check(
         "services:

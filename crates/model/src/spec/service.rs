@@ -39,6 +39,8 @@ pub struct TaskSpec {
     pub log_driver: Option<LogDriver>,
     /// Counts `--force` updates: raising it replaces every task.
     pub force_update: u64,
+    /// Never two live containers of a slot, partitions included: a container lives by leases (see [`crate::lease`]).
+    pub at_most_one: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

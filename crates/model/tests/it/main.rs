@@ -20,6 +20,7 @@ fn service_spec(name: &str) -> ServiceSpec {
             networks: Vec::new(),
             log_driver: None,
             force_update: 0,
+            at_most_one: false,
         },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
@@ -132,6 +133,36 @@ fn task_states_never_go_back() {
     cluster.apply(&desired(DesiredState::Shutdown), 8).unwrap();
     assert!(cluster.apply(&desired(DesiredState::Running), 9).is_err());
     assert_eq!(cluster.check(), []);
+}
+
+#[test]
+fn a_slot_of_at_most_one_takes_no_second_task_while_the_first_may_run() {
+    let (mut cluster, node, service, first) = cluster();
+    let mut second = task(&mut IdSource::from_seed(2), &cluster.services[&service]);
+    let mut spec = (*second.spec).clone();
+    spec.at_most_one = true;
+    (second.spec, second.status.state) = (Arc::new(spec), TaskState::Pending);
+    let create = |task: &Task| Change::CreateTask { task: Box::new(task.clone()) };
+    let refused = cluster.apply(&create(&second), 5).unwrap_err();
+    assert!(refused.to_string().ends_with("which may still run"), "{refused}");
+    second.desired = DesiredState::Ready;
+    cluster.apply(&create(&second), 5).unwrap();
+    cluster.apply(&Change::AssignTask { task: first, node, at: AT }, 6).unwrap();
+    let desired = |task, desired| Change::SetTaskDesired { task, desired, at: AT };
+    cluster.apply(&desired(first, DesiredState::Remove), 7).unwrap();
+    assert!(cluster.apply(&desired(second.id, DesiredState::Running), 8).is_err(), "wanted gone is not gone");
+    cluster.apply(&report(first, node, TaskState::Orphaned), 8).unwrap();
+    cluster.apply(&desired(second.id, DesiredState::Running), 9).unwrap();
+    assert_eq!(cluster.check(), []);
+}
+
+#[test]
+fn at_most_one_refuses_start_first() {
+    let mut spec = service_spec("web");
+    spec.task.at_most_one = true;
+    spec.validate().unwrap();
+    spec.rollback.order = UpdateOrder::StartFirst;
+    assert!(spec.validate().unwrap_err().problem.contains("rollback order start-first"));
 }
 
 #[test]

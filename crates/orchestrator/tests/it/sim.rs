@@ -37,6 +37,7 @@ pub fn spec(name: &str, replicas: u64) -> ServiceSpec {
             networks: Vec::new(),
             log_driver: None,
             force_update: 0,
+            at_most_one: false,
         },
         update: UpdateConfig { monitor: Duration::from_secs(1), ..UpdateConfig::default() },
         rollback: UpdateConfig::default(),

@@ -51,6 +51,7 @@ fn command<'p>(child: &ExecChild<'p>) -> Process<'p> {
         privileged,
         gate: Gate::Open,
         reaper: false,
+        dies_with_warden: false,
     }
 }
 

@@ -55,6 +55,7 @@ fn command(plan: &Plan) -> Process<'_> {
         privileged: plan.privileged,
         gate: Gate::Closed,
         reaper: plan.init,
+        dies_with_warden: plan.lease.is_some(),
     }
 }
 

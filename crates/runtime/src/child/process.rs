@@ -38,6 +38,8 @@ pub struct Process<'p> {
     pub privileged: bool,
     pub gate: Gate,
     pub reaper: bool,
+    /// Killed by the kernel when its warden ends, should nobody be there to do it.
+    pub dies_with_warden: bool,
 }
 
 /// Whether the command waits for the warden's word.
@@ -97,6 +99,11 @@ fn try_become(process: Process<'_>, channel: &Channel) -> Result<std::convert::I
         sys::seccomp::install(&filter).step("seccomp", || "failed to install the system-call filter".to_owned())?;
     }
     set_capabilities(&user, wanted, 0)?;
+    if process.dies_with_warden {
+        // Not earlier: a change of user takes it back.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .step("process", || "failed to tie the container to its supervisor".to_owned())?;
+    }
     if process.reaper {
         reaper::split()?;
     }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use super::ClientError;
 use super::events::Events;
@@ -88,6 +89,12 @@ impl Container {
             }
             (other, _) => Err(self.unexpected(other)),
         }
+    }
+
+    /// Lets a container whose plan has a lease live until `until`, by [`crate::boottime`]; never shortens.
+    /// Refused when the lease has run out while it ran: then it is about to end.
+    pub fn renew_lease(&self, until: Duration) -> Result<(), ClientError> {
+        self.order(&Request::Lease { until })
     }
 
     /// Events from now on; an exit that already happened comes first.

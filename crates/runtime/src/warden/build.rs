@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::WaitOptions;
 
+use super::lease::Lease;
 use super::output::Output;
 use super::streams::{self, OurEnds};
 use super::{Membership, Warden, raw};
@@ -62,6 +63,8 @@ fn make_folder(run_dir: &RunDir, id: &str, plan: &[u8]) -> Result<OwnedFd, Failu
 fn build_container(run_dir: RunDir, plan: &Plan, listener: OwnedFd) -> Result<(Warden, Vec<String>), Failure> {
     let host = CgroupHost::detect().map_err(cgroup_failure)?;
     let output = Output::open(&plan.log)?;
+    let lease = plan.lease.as_ref().map(Lease::new).transpose();
+    let lease = lease.step("lease", || "failed to make the lease's timer".to_owned())?;
     let cgroup = host.create(&plan.cgroup.parent, &plan.id, &plan.cgroup.limits).map_err(cgroup_failure)?;
     let warnings = cgroup.unenforced().iter().map(ToString::to_string).collect();
     let started = Starter { plan, host: &host, cgroup: &cgroup }.start(output);
@@ -85,6 +88,8 @@ fn build_container(run_dir: RunDir, plan: &Plan, listener: OwnedFd) -> Result<(W
         stdin: ours.stdin,
         terminal,
         stop_signal: plan.stop_signal.number(),
+        stop_asked: false,
+        lease,
         pid_sharing: plan.pid,
         listener,
         signals,

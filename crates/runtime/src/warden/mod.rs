@@ -9,6 +9,7 @@
 //! It decides nothing: no restarts, no health checks, no limits beyond what the Plan says.
 
 mod build;
+mod lease;
 mod membership;
 mod output;
 mod serve;
@@ -21,6 +22,7 @@ use std::time::SystemTime;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
+use crate::boottime;
 use crate::cgroup::Cgroup;
 use crate::failure::Failure;
 use crate::plan::Sharing;
@@ -29,6 +31,8 @@ use crate::sys;
 use crate::sys::process::Spawned;
 use crate::wire::{self, ChildMessage, ChildOrder, Event, KeeperReply, State};
 
+pub use lease::LEASE_RAN_OUT;
+use lease::{Due, Lease};
 pub use membership::Membership;
 use output::Output;
 use serve::Connection;
@@ -81,6 +85,9 @@ struct Warden {
     stdin: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     stop_signal: i32,
+    /// The stop signal was asked for: a second one makes many programs give up in haste.
+    stop_asked: bool,
+    lease: Option<Lease>,
     pid_sharing: Sharing,
     listener: OwnedFd,
     signals: OwnedFd,
@@ -105,11 +112,15 @@ impl Warden {
         let (children, newcomer) = (next(), next());
         let output: Vec<bool> = (0..self.output.sources()).map(|_| next()).collect();
         let connections: Vec<bool> = (0..self.connections.len()).map(|_| next()).collect();
+        let lease = next();
 
         self.output.pump(&output);
         if children {
             sys::signal::drain(self.signals.as_fd());
             self.reap();
+        }
+        if lease {
+            self.enforce_lease();
         }
         for index in (0..connections.len()).filter(|index| connections[*index]) {
             self.serve_connection(index);
@@ -120,16 +131,30 @@ impl Warden {
         }
     }
 
-    /// Readiness of signals, listener, output sources and connections, in this order.
+    /// Readiness of signals, listener, output sources, connections and the lease's timer, in this order.
     fn poll(&self) -> Vec<bool> {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
         fds.extend(self.output.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         fds.extend(self.connections.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN)));
+        fds.extend(self.lease.iter().map(|lease| PollFd::from_borrowed_fd(lease.timer(), PollFlags::IN)));
         match rustix::event::poll(&mut fds, None) {
             Ok(_) => fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
             // Interrupted: look at nothing and come again.
             Err(_) => Vec::new(),
         }
+    }
+
+    fn enforce_lease(&mut self) {
+        let runs = matches!(self.state, State::Running { .. });
+        let signal = match self.lease.as_mut().map_or(Due::Nothing, |lease| lease.due(boottime(), runs)) {
+            Due::Nothing => return,
+            Due::Stop if self.stop_asked => return,
+            Due::Stop => self.stop_signal,
+            Due::Kill => libc::SIGKILL,
+        };
+        eprintln!("skep-warden {}: {LEASE_RAN_OUT}, sending signal {signal}", self.id);
+        // A process that is gone already is about to be reaped.
+        let _ = sys::signal::send(self.init.pidfd.as_fd(), signal);
     }
 
     fn reap(&mut self) {
@@ -145,6 +170,9 @@ impl Warden {
 
     /// Opens the gate and waits until the command runs or cannot.
     fn start(&mut self) -> Result<(), Failure> {
+        if self.lease.as_ref().is_some_and(|lease| !lease.is_held(boottime())) {
+            return Err(Failure::new("lease", format!("container `{}` has no lease to start with", self.id)));
+        }
         let Some(gate) = self.gate.take() else {
             return Err(Failure::new("start", format!("container `{}` was started already", self.id)));
         };
@@ -180,6 +208,8 @@ impl Warden {
             State::Created { .. } | State::Exited { .. } => None,
         };
         let oom_killed = self.cgroup.oom_kills() > 0;
+        let ran_out = self.lease.as_ref().is_some_and(Lease::has_run_out);
+        let error = error.or_else(|| ran_out.then(|| LEASE_RAN_OUT.to_owned()));
         self.gate = None;
         self.set_state(State::Exited { code, oom_killed, started_at, finished_at: SystemTime::now(), error });
         self.report(&Event::Exited { code, oom_killed });

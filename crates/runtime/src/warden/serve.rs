@@ -1,11 +1,13 @@
 //! The control socket of one container: one request, one reply; events beside them for whoever asked.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::termios::Winsize;
 
-use super::Warden;
+use super::{LEASE_RAN_OUT, Warden};
+use crate::boottime;
 use crate::failure::{Failure, Step};
 use crate::sys;
 use crate::wire::{self, Event, Reply, Request, State, WireError};
@@ -65,7 +67,11 @@ impl Warden {
             Request::State => return (Reply::State(self.state.clone()), Vec::new()),
             Request::Start => self.start(),
             Request::Signal { signal } => self.signal(signal),
-            Request::Stop => self.signal(self.stop_signal),
+            Request::Stop => {
+                self.stop_asked = true;
+                self.signal(self.stop_signal)
+            }
+            Request::Lease { until } => self.renew_lease(until),
             Request::Exec => {
                 return match self.exec(descriptors) {
                     Ok((reply, session, attached)) => {
@@ -132,6 +138,17 @@ impl Warden {
         }
         sys::signal::send(self.init.pidfd.as_fd(), signal)
             .step("signal", || format!("failed to send signal {signal} to container `{}`", self.id))
+    }
+
+    fn renew_lease(&mut self, until: Duration) -> Result<(), Failure> {
+        let runs = matches!(self.state, State::Running { .. });
+        let Some(lease) = &mut self.lease else {
+            return Err(Failure::new("lease", format!("container `{}` does not live by a lease", self.id)));
+        };
+        match lease.renew(until, boottime(), runs).step("lease", || "failed to set the lease's timer".to_owned())? {
+            true => Ok(()),
+            false => Err(Failure::new("lease", LEASE_RAN_OUT.to_owned())),
+        }
     }
 
     fn resize(&self, rows: u16, columns: u16) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use skep_runtime::{ClientError, Container, Event, ExecIo, ExecPlan, Keeper, Live
 use crate::node::{Node, kill_9, read_log, wait_exited, wait_gone};
 
 /// The process that answers for a container.
-fn warden_pid(node: &Node, id: &str) -> i32 {
+pub fn warden_pid(node: &Node, id: &str) -> i32 {
     let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
     let path = node.config.run_dir.join("c").join(id).join("ctl");
     connect(&socket, &SocketAddrUnix::new(path).expect("a short path")).expect("connect");

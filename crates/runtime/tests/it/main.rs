@@ -5,6 +5,7 @@ mod cgroup;
 mod exec;
 mod faults;
 mod files;
+mod lease;
 mod limits;
 mod measure;
 mod node;

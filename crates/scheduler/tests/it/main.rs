@@ -56,6 +56,7 @@ impl Lab {
             networks: Vec::new(),
             log_driver: None,
             force_update: 0,
+            at_most_one: false,
         };
         edit(&mut task);
         let spec = ServiceSpec {

@@ -141,11 +141,28 @@ pub(super) fn placement(cx: &mut Context<'_>, service: &Service) -> Placement {
     placement
 }
 
+/// `x-skep.at-most-one`; what would run two tasks of a slot for a while contradicts it.
+pub(super) fn at_most_one(cx: &mut Context<'_>, service: &Service) -> bool {
+    let asked = service.skep.at_most_one.as_ref().is_some_and(|at| at.value);
+    let deploy = &service.deploy;
+    for (name, config) in [("update_config", &deploy.update_config), ("rollback_config", &deploy.rollback_config)] {
+        let order = config.as_ref().and_then(|config| config.order.as_ref()).filter(|_| asked);
+        if let Some(At { span, .. }) = order.filter(|order| order.value == project::Order::StartFirst) {
+            let problem = format!(
+                "services.{}.deploy.{name}.order: start-first runs two tasks of a slot, at-most-one forbids it",
+                service.name
+            );
+            cx.report.error(*span, problem).with_help("use order: stop-first, or remove x-skep.at-most-one");
+        }
+    }
+    asked
+}
+
 /// Swarm's defaults for what is not written, whether or not the block is there.
 pub(super) fn update(written: Option<&project::UpdateConfig>) -> UpdateConfig {
     let swarm = UpdateConfig::default();
     let Some(written) = written else { return swarm };
-    let project::UpdateConfig { span: _, parallelism, delay, failure_action, monitor, max_failure_ratio, order } =
+    let project::UpdateConfig { span: _, parallelism, delay, failure_action, monitor, max_failure_ratio, ref order } =
         *written;
     UpdateConfig {
         parallelism: parallelism.unwrap_or(swarm.parallelism),
@@ -158,7 +175,7 @@ pub(super) fn update(written: Option<&project::UpdateConfig>) -> UpdateConfig {
         // Zero stands for the default, as in Swarm.
         monitor: monitor.filter(|monitor| !monitor.is_zero()).unwrap_or(swarm.monitor),
         max_failure_ratio: max_failure_ratio.unwrap_or(swarm.max_failure_ratio),
-        order: match order {
+        order: match order.as_ref().map(|at| at.value) {
             Some(project::Order::StartFirst) => UpdateOrder::StartFirst,
             Some(project::Order::StopFirst) | None => UpdateOrder::StopFirst,
         },

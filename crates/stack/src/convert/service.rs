@@ -43,6 +43,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
             networks: endpoint::networks(cx, service, mode),
             log_driver: container::log_driver(cx, service),
             force_update: 0,
+            at_most_one: deploy::at_most_one(cx, service),
         },
         update: deploy::update(service.deploy.update_config.as_ref()),
         rollback: deploy::update(service.deploy.rollback_config.as_ref()),

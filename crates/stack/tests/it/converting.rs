@@ -127,6 +127,28 @@ networks: {default: {driver: bridge, enable_ipv6: true}}
 }
 
 #[test]
+fn at_most_one_excludes_what_would_run_two() {
+    check_words(
+        "services:
+  db:
+    image: db
+    x-skep: {at-most-one: true}
+    deploy: {update_config: {order: start-first}, rollback_config: {order: stop-first}}
+  web:
+    image: web
+    x-skep: {at-most-one: false}
+    deploy: {update_config: {order: start-first}}
+",
+        expect![[r#"
+            compose.yml:5:37: error: services.db.deploy.update_config.order: start-first runs two tasks of a slot, at-most-one forbids it
+                5 |     deploy: {update_config: {order: start-first}, rollback_config: {order: stop-first}}
+                  |                                     ^^^^^^^^^^^
+                   help: use order: stop-first, or remove x-skep.at-most-one
+        "#]],
+    );
+}
+
+#[test]
 fn what_would_be_wrong_is_refused_all_at_once() {
     check_words(
         "services:

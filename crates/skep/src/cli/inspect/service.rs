@@ -47,7 +47,7 @@ fn spec(spec: &ServiceSpec) -> Value {
 }
 
 fn task_template(task: &TaskSpec) -> Value {
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update } = task;
+    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one } = task;
     let networks: Vec<Value> = networks
         .iter()
         .map(|network| {
@@ -97,6 +97,8 @@ fn task_template(task: &TaskSpec) -> Value {
             log_driver.map(|log| present([("Name", Some(json!(log.name))), ("Options", labels(&log.options))])),
         ),
         ("ForceUpdate", Some(json!(force_update))),
+        // Not one of Docker's, so only where it says something.
+        ("AtMostOne", at_most_one.then(|| json!(true))),
         ("Runtime", Some(json!("container"))),
     ])
 }

@@ -57,5 +57,6 @@ fn task_spec() -> TaskSpec {
         networks: Vec::new(),
         log_driver: None,
         force_update: 0,
+        at_most_one: false,
     }
 }
