@@ -301,7 +301,8 @@ impl Cluster {
             return Err(not_found(Kind::Node, &node));
         }
         let task = self.task_mut(id)?;
-        if task.status.state != TaskState::Pending {
+        // One that is to stop has nothing to do anywhere, and whoever waits for its slot counts on that.
+        if task.status.state != TaskState::Pending || task.desired > DesiredState::Running {
             return Err(backwards(task, TaskState::Assigned.word()));
         }
         let before = task.node.replace(node);

@@ -48,17 +48,19 @@ pub fn wait_before_orphaned(container: &ContainerSpec) -> Duration {
 /// A task of the same slot that may still run, or may be started, so that `task` must not yet be.
 ///
 /// `None` for a task that is not at most one, whatever the others are.
-/// A task that was only ever to be ready, or that never reached a node, does not count: it has not been started.
+/// The slot is known by the service's name: what a removed service of that name left counts too.
 pub fn held_up_by<'c>(cluster: &'c Cluster, task: &Task) -> Option<&'c Arc<Task>> {
     if !task.spec.at_most_one {
         return None;
     }
-    let others = cluster.tasks_of_service(task.service).filter(|other| other.id != task.id && other.slot == task.slot);
-    others.into_iter().find(|other| may_run(other))
+    let same_slot = |other: &Task| other.slot == task.slot && other.service_name == task.service_name;
+    cluster.tasks.values().find(|other| other.id != task.id && same_slot(other) && may_run(other))
 }
 
 /// Whether a container of the task may run, now or without a further decision.
-fn may_run(task: &Task) -> bool {
+///
+/// A task that was only ever to be ready has not been started, nor has one that is to stop before it reached a node.
+pub fn may_run(task: &Task) -> bool {
     let started =
         task.desired == DesiredState::Running || (task.desired > DesiredState::Running && task.node.is_some());
     started && !task.status.state.is_terminal()

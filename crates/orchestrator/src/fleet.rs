@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::{
-    Change, Cluster, DesiredState, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskState, TaskStatus,
-    Timestamp,
+    Change, Cluster, DesiredState, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskId, TaskState,
+    TaskStatus, Timestamp, lease,
 };
 
 use crate::slot::SlotTasks;
@@ -38,6 +38,9 @@ impl<'a> Fleet<'a> {
     /// Makes a task of the service's present spec.
     pub fn create(&mut self, slot: Slot, desired: DesiredState, not_before: Option<Timestamp>, failures_before: u32) {
         let spec = &self.service.spec;
+        // Its image is pulled while it waits for the slot.
+        let waits = desired == DesiredState::Running && spec.task.at_most_one && self.may_still_run(slot, None);
+        let (desired, not_before) = if waits { (DesiredState::Ready, Some(self.now)) } else { (desired, not_before) };
         // A network that a service uses cannot be removed; should one be missing all the same, the slot
         // stays empty and the next round asks again.
         let Ok(networks) = allocator::resolve_networks(self.cluster, &spec.task) else { return };
@@ -62,6 +65,16 @@ impl<'a> Fleet<'a> {
         };
         self.slots.entry(slot).or_default().tasks.insert(0, Arc::new(task.clone()));
         self.changes.push(Change::CreateTask { task: Box::new(task) });
+    }
+
+    /// Whether a task of the slot, `beside` aside, may still run: what [`lease::held_up_by`] says, on this picture.
+    pub fn may_still_run(&self, slot: Slot, beside: Option<TaskId>) -> bool {
+        let own = self.slots.get(&slot).is_some_and(|slot| slot.may_still_run(beside));
+        let name = &self.service.spec.name;
+        let left = |task: &Task| {
+            task.service != self.service.id && task.slot == slot && task.service_name == *name && lease::may_run(task)
+        };
+        own || self.cluster.tasks.values().any(|task| left(task))
     }
 
     /// Wants `desired` of a task; nothing when it is wanted already or the task would go back.

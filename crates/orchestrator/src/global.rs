@@ -29,9 +29,9 @@ pub fn reconcile(fleet: &mut Fleet) {
         let tasks = fleet.slots.get(&slot);
         let never_filled = tasks.is_none_or(|slot| slot.tasks.iter().all(|task| task.desired >= DesiredState::Remove));
         // A task that was stopped because its node was drained does not come back by the restart policy.
-        let stopped_for_the_node = tasks.and_then(|slot| slot.newest()).is_some_and(|task| {
-            task.desired == DesiredState::Shutdown && task.status.state == skep_model::TaskState::Shutdown
-        });
+        let stopped_for_the_node = tasks
+            .and_then(|slot| slot.newest())
+            .is_some_and(|task| task.desired == DesiredState::Shutdown && task.status.state.is_terminal());
         if never_filled || stopped_for_the_node {
             fleet.create(slot, DesiredState::Running, None, 0);
         }

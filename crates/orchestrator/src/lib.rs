@@ -7,6 +7,7 @@
 //! none; every loop is bounded by the size of the cluster.
 
 pub mod allocator;
+mod fence;
 mod fleet;
 mod global;
 mod reaper;
@@ -17,6 +18,7 @@ mod update;
 
 use skep_model::{Change, Cluster, DesiredState, IdSource, Mode, Service, ServiceId, Slot, Task, Timestamp};
 
+pub use fence::Fence;
 use fleet::Fleet;
 
 /// All that is to be done now, for every service and for tasks that no service owns any more.

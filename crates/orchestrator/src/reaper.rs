@@ -41,13 +41,19 @@ pub fn orphans(cluster: &Cluster, now: Timestamp) -> Vec<Change> {
         .collect()
 }
 
-/// Wanted gone, and nothing of it runs: it ended, never reached a node, or its node is gone.
+/// Wanted gone, and nothing of it runs: it ended, or its node is gone; or it was given up before it reached one.
 ///
-/// A node that comes back stops what is not among its assignments.
+/// A node that comes back stops what is not among its assignments. An at-most-one task is only over once it was told
+/// so, or fenced: its slot waits for that.
 fn is_forgotten(cluster: &Cluster, task: &Task) -> bool {
     let node_is_up = task.node.and_then(|node| cluster.nodes.get(&node));
     let node_is_up = node_is_up.is_some_and(|node| node.status.state != skep_model::NodeState::Down);
-    task.desired == DesiredState::Remove && (task.status.state.is_terminal() || !node_is_up)
+    if task.desired >= DesiredState::Shutdown && task.node.is_none() && !task.status.state.is_terminal() {
+        return true;
+    }
+    let may_live_on = task.spec.at_most_one && task.node.is_some();
+    let lost = !node_is_up && !may_live_on;
+    task.desired == DesiredState::Remove && (task.status.state.is_terminal() || lost)
 }
 
 fn created_task(change: &Change) -> Option<skep_model::TaskId> {

@@ -1,7 +1,8 @@
 //! The restart supervisor: replaces tasks that ended or lost their node, with back-off.
 //!
 //! A replacement is made at once in desired state Ready, so that its image is there when its time comes;
-//! it runs after the delay and once the old task has stopped.
+//! it runs after the delay and once the old task has stopped. That of an at-most-one service waits for that however
+//! long it takes, the others lose patience.
 //! A task that could not even be prepared is replaced after the delay only.
 //! All it needs to know lies in the tasks, so a new leader goes on where the old one was.
 
@@ -77,9 +78,11 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     let waiting = fleet.slots[&slot].live().find(|task| task.desired == DesiredState::Ready).cloned();
     let Some(task) = waiting else { return };
     let due = task.not_before.unwrap_or(task.meta.created_at);
-    let waited_long = fleet.now >= waits_until(&task, due);
-    let predecessor_runs = fleet.slots[&slot].another_still_runs(&task);
-    if fleet.now >= due && (!predecessor_runs || waited_long) {
+    let free = match task.spec.at_most_one {
+        true => !fleet.may_still_run(slot, Some(task.id)),
+        false => !fleet.slots[&slot].another_still_runs(&task) || fleet.now >= waits_until(&task, due),
+    };
+    if fleet.now >= due && free {
         fleet.want(&task, DesiredState::Running);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skep_model::{Task, TaskState};
+use skep_model::{Task, TaskId, TaskState, lease};
 
 /// The tasks of one slot, newest first.
 #[derive(Debug, Default, Clone)]
@@ -26,6 +26,11 @@ impl SlotTasks {
 
     pub fn is_running(&self) -> bool {
         self.live().any(|task| task.status.state == TaskState::Running)
+    }
+
+    /// Whether a container of this slot may run, that of `beside` aside, as far as anybody can know.
+    pub fn may_still_run(&self, beside: Option<TaskId>) -> bool {
+        self.tasks.iter().any(|task| Some(task.id) != beside && lease::may_run(task))
     }
 
     /// Whether a task of this slot, `task` aside, still runs somewhere.

@@ -96,6 +96,8 @@ fn step(fleet: &mut Fleet, dirty: &[Slot]) {
 
 fn replace(fleet: &mut Fleet, slot: Slot, order: UpdateOrder) {
     let stale: Vec<Arc<Task>> = fleet.slots[&slot].live().cloned().collect();
+    // A spec with both is refused; a task beside another would never be allowed to run.
+    let order = if fleet.service.spec.task.at_most_one { UpdateOrder::StopFirst } else { order };
     match order {
         UpdateOrder::StopFirst => {
             for task in &stale {

@@ -1,5 +1,6 @@
 //! How many tasks there are and what becomes of them, with a real scheduler and simulated agents.
 
+mod at_most_one;
 mod sim;
 
 use std::time::Duration;

@@ -102,6 +102,13 @@ impl Sim {
     /// One round of managers, to its fixpoint, and one step of every agent. True if anything happened.
     pub fn round(&mut self) -> bool {
         let before = self.index;
+        self.managers();
+        self.agents();
+        self.index != before
+    }
+
+    /// What the managers decide now, to its fixpoint, and where tasks go.
+    pub fn managers(&mut self) {
         for _ in 0..10 {
             let changes = reconcile(&self.cluster, self.now, &mut self.ids);
             if changes.is_empty() {
@@ -110,8 +117,8 @@ impl Sim {
             changes.into_iter().for_each(|change| self.apply(change));
         }
         assert_eq!(reconcile(&self.cluster, self.now, &mut self.ids), [], "reconcile has a fixpoint");
-        let pending: Vec<TaskId> =
-            self.cluster.tasks.values().filter(|t| t.status.state == TaskState::Pending).map(|t| t.id).collect();
+        let waits = |task: &Task| task.status.state == TaskState::Pending && task.is_live();
+        let pending: Vec<TaskId> = self.cluster.tasks.values().filter(|t| waits(t)).map(|t| t.id).collect();
         let placed: Vec<(TaskId, NodeId)> = schedule(&self.cluster, &pending, self.now)
             .into_iter()
             .filter_map(|placement| match placement {
@@ -125,8 +132,6 @@ impl Sim {
         for (task, node) in placed {
             self.apply(Change::AssignTask { task, node, at: self.now });
         }
-        self.agents();
-        self.index != before
     }
 
     fn agents(&mut self) {
