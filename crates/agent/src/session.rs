@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, Refusal, connect_tls};
 use skep_identity::{Expect, Tls};
-use skep_model::{IdSource, Role};
+use skep_model::{IdSource, Role, lease};
 use skep_runtime::boottime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -177,7 +177,9 @@ async fn take(
     match message {
         ManagerMessage::Welcome(welcome) => {
             heart.abort_all();
-            heart.spawn(beat(to_manager.clone(), welcome.heartbeat_period));
+            // Leases are renewed by the same beat; a few may get lost.
+            let period = welcome.heartbeat_period.min(lease::DURATION / 5);
+            heart.spawn(beat(to_manager.clone(), period));
             // Those that it began with stay: the machine's own manager is there whatever address it had once.
             let news = welcome.managers.into_iter().filter(|manager| !setup.managers.contains(manager));
             let news: Vec<String> = news.collect();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, ManagerMessage, Messages, Refusal,
-    RefusalKind, TaskReport, Welcome,
+    AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, LeaseGrant, ManagerMessage, Messages,
+    Refusal, RefusalKind, TaskReport, Welcome,
 };
 use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus};
 use skep_store::Store;
@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
+use crate::leases::{Grants, LeaseAuthority};
 use crate::refusal::not_written;
 use crate::reports::Reports;
 use crate::sessions::{OpenSession, Sessions};
@@ -30,6 +31,7 @@ pub struct DispatcherService {
     pub store: Store,
     pub sessions: Arc<Sessions>,
     pub reports: Reports,
+    pub authority: Arc<LeaseAuthority>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -61,6 +63,7 @@ impl Dispatcher for DispatcherService {
             sessions: Arc::clone(&self.sessions),
             cluster: self.store.watch(),
             reports: self.reports.clone(),
+            grants: Grants::new(Arc::clone(&self.authority), node.id),
             to_agent,
             sent: AssignmentSet::new(),
             revision: 0,
@@ -110,6 +113,7 @@ struct Driver {
     sessions: Arc<Sessions>,
     cluster: watch::Receiver<Arc<Cluster>>,
     reports: Reports,
+    grants: Grants,
     to_agent: mpsc::Sender<ManagerMessage>,
     sent: AssignmentSet,
     revision: u64,
@@ -118,6 +122,7 @@ struct Driver {
 enum Event {
     Message(Option<Result<AgentMessage, Refusal>>),
     ClusterChanged,
+    Granted(LeaseGrant),
     Over,
 }
 
@@ -130,6 +135,7 @@ impl Driver {
             let event = tokio::select! {
                 message = input.next() => Event::Message(message),
                 changed = self.cluster.changed() => if changed.is_ok() { Event::ClusterChanged } else { Event::Over },
+                grant = self.grants.next() => Event::Granted(grant),
                 () = self.session.ended.cancelled() => Event::Over,
             };
             let more = match event {
@@ -141,6 +147,7 @@ impl Driver {
                 }
                 Event::Message(Some(Err(_)) | None) | Event::Over => false,
                 Event::ClusterChanged => self.send_changes().await,
+                Event::Granted(grant) => self.to_agent.send(ManagerMessage::LeaseGrant(grant)).await.is_ok(),
             };
             if !more {
                 tracing::info!(node.id = %node, "session ended");
@@ -172,13 +179,14 @@ impl Driver {
         if !cluster.nodes.contains_key(&self.session.node) {
             return false;
         }
+        self.grants.note_cluster(&cluster);
         let wanted = assignments_for(&cluster, self.session.node);
         let Some(delta) = delta(self.revision, &self.sent, &wanted) else { return true };
         (self.sent, self.revision) = (wanted, delta.revision);
         self.to_agent.send(ManagerMessage::Assignments(delta)).await.is_ok()
     }
 
-    fn take(&self, message: AgentMessage) {
+    fn take(&mut self, message: AgentMessage) {
         let node = self.session.node;
         self.sessions.note_heard(node, matches!(message, AgentMessage::Leaving));
         match message {
@@ -190,7 +198,8 @@ impl Driver {
             AgentMessage::Log { .. } | AgentMessage::Exec { .. } | AgentMessage::End { .. } => {
                 self.sessions.answer(node, message)
             }
-            AgentMessage::Heartbeat { .. } | AgentMessage::Leaving | AgentMessage::Hello(_) => {}
+            AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
+            AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }
 }

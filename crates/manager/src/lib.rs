@@ -15,6 +15,7 @@ mod control;
 pub mod deploy;
 mod dispatcher;
 pub mod leader;
+mod leases;
 mod liveness;
 mod refusal;
 mod reports;
@@ -38,6 +39,7 @@ pub use resolve::{ImageResolver, ResolvedImage};
 use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
+use leases::LeaseAuthority;
 use reports::Reports;
 use sessions::Sessions;
 
@@ -58,7 +60,10 @@ impl<R: ImageResolver> Manager<R> {
         let stop = CancellationToken::new();
         let sessions = Arc::new(Sessions::default());
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
+        let authority = LeaseAuthority::new(store.clone());
         let loops = vec![
+            tokio::spawn(Arc::clone(&authority).run(stop.clone())),
+            tokio::spawn(leases::fence(store.clone(), stop.clone())),
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
@@ -66,7 +71,7 @@ impl<R: ImageResolver> Manager<R> {
         let control =
             ControlService { store: store.clone(), sessions: Arc::clone(&sessions), resolver, ids: Mutex::new(ids()) };
         let ca = CaService { store: store.clone(), clock, ids: Mutex::new(ids()) };
-        let dispatcher = DispatcherService { store, sessions, reports };
+        let dispatcher = DispatcherService { store, sessions, reports, authority };
         Self { control: Arc::new(control), dispatcher: Arc::new(dispatcher), ca: Arc::new(ca), loops, stop }
     }
 
