@@ -1,6 +1,7 @@
 //! The built `skep` in lab nodes: what a user does, what a user gets when something is wrong, and each promise of a
 //! compose file kept by a real container.
 
+mod at_most_one;
 mod bad_compose;
 mod bad_input;
 mod cli;
