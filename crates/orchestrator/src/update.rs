@@ -50,13 +50,17 @@ pub fn next_steps_at(cluster: &Cluster, service: &Service) -> Vec<Timestamp> {
     settled.chain(started).flat_map(|at| [at.after(config.delay), at.after(config.monitor)]).collect()
 }
 
-/// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled).
+/// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled); so is
+/// the older of two that an overtaken update left running.
 fn retire_replaced(fleet: &mut Fleet) {
     let service = Arc::clone(fleet.service);
+    let runs = |task: &&Arc<Task>| task.status.state == TaskState::Running;
     let mut stale = Vec::new();
     for slot in fleet.slots.values() {
-        let replaced = slot.live().any(|task| is_current(&service, task) && task.status.state == TaskState::Running);
-        stale.extend(slot.live().filter(|task| replaced && !is_current(&service, task)).cloned());
+        let current = slot.live().filter(runs).find(|task| is_current(&service, task));
+        let Some(kept) = current.or_else(|| slot.live().find(runs)) else { continue };
+        let old = slot.live().filter(|task| task.id != kept.id && !is_current(&service, task));
+        stale.extend(old.filter(|task| current.is_some() || runs(task)).cloned());
     }
     for task in stale {
         fleet.want(&task, DesiredState::Shutdown);

@@ -149,7 +149,9 @@ impl Agent {
     pub fn drive(&mut self, task: Task) -> Next {
         let id = task.id;
         if let Some(driver) = self.drivers.get_mut(&id) {
-            driver.desired = driver.desired.max(task.desired);
+            // A daemon that lost what it reported last runs a task whose end is known.
+            let ended = if task.status.state.is_terminal() { DesiredState::Shutdown } else { task.desired };
+            driver.desired = driver.desired.max(task.desired).max(ended);
             return self.advance(id);
         }
         let ended = task.status.state.is_terminal();

@@ -297,5 +297,5 @@ impl World {
 
 fn restarts_forever(task: &Task) -> bool {
     let restart = task.spec.restart;
-    restart.condition == skep_model::Condition::Any && restart.max_attempts == 0
+    restart.condition == skep_model::Condition::Any && (restart.max_attempts == 0 || !restart.window.is_zero())
 }

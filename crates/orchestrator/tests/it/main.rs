@@ -1,6 +1,7 @@
 //! How many tasks there are and what becomes of them, with a real scheduler and simulated agents.
 
 mod at_most_one;
+mod disorder;
 mod sim;
 
 use std::time::Duration;

@@ -88,14 +88,17 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             [_, _] if paused => {}
             // The replacement cannot be placed: the old one runs on.
             [a, b] if [a, b].iter().any(|task| task.status.state == TaskState::Pending) => {}
-            _ => return wrong("in-desired-state", format!("slot {slot} has {:?}", states(&tasks))),
+            _ => {
+                let detail = format!("slot {slot} has {:?}, spec {}, {update:?}", states(&tasks), service.spec_version.0);
+                return wrong("in-desired-state", detail);
+            }
         }
     }
     Ok(())
 }
 
-fn states(tasks: &[&Task]) -> Vec<(TaskId, DesiredState, TaskState)> {
-    tasks.iter().map(|task| (task.id, task.desired, task.status.state)).collect()
+fn states(tasks: &[&Task]) -> Vec<(TaskId, DesiredState, TaskState, u64)> {
+    tasks.iter().map(|task| (task.id, task.desired, task.status.state, task.spec_version.0)).collect()
 }
 
 fn wanted_slots(cluster: &Cluster, service: &Service, slots: &BTreeMap<Slot, Vec<&Task>>) -> Vec<Slot> {
