@@ -96,6 +96,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
             networks: if chance.one_in(2) { vec![attachment] } else { Vec::new() },
             log_driver: None,
             force_update: 0,
+            at_most_one: false,
         },
         update: update(chance),
         rollback: update(chance),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_manager::admission::{self, NewContent};
 use skep_model::{
+    CertificateRecord, TrustHistory,
     Availability, Change, ClusterConfig, ClusterId, ClusterSpec, Condition, IdSource, JoinTokenHashes, Labels,
     ManagerStatus, MemoryBytes, Meta, Mode, NanoCpus, NetworkSpec, Node, NodeDescription, NodeResources, NodeSpec,
     NodeState, NodeStatus, Platform, Role, Service, ServiceSpec,
@@ -31,7 +32,10 @@ impl World {
             ca_certificate: String::new(),
             ca_key: String::new(),
             join_tokens: JoinTokenHashes::default(),
-            next_raft_id: self.managers.len() as u64 + 1,
+            next_raft_id: 1,
+            unlock_key: None,
+            level: 0,
+            trust: TrustHistory::default(),
         };
         let mut changes = vec![Change::SetClusterConfig { config: Box::new(config), expected: None }];
         for machine in 0..machines {
@@ -167,6 +171,7 @@ fn new_node(machine: usize, managers: usize, at: skep_model::Timestamp, ids: &mu
         description: None,
         status: NodeStatus::default(),
         manager: manages.then_some(status),
+        certificate: CertificateRecord::default(),
     }
 }
 

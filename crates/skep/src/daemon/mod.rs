@@ -14,6 +14,7 @@ mod instance;
 mod joining;
 mod known_managers;
 mod local;
+mod locked;
 mod member;
 mod membership;
 mod node_clock;
