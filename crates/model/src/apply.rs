@@ -34,6 +34,9 @@ impl Cluster {
                 }
                 let mut config = config.clone();
                 config.meta.version = version;
+                // The counter moves without a new version of the settings: whoever changes them may have read an older one.
+                let taken = self.config.as_ref().map_or(0, |known| known.next_raft_id);
+                config.next_raft_id = config.next_raft_id.max(taken);
                 self.config = Some(Arc::from(config));
             }
             Change::CreateNode { node } => self.create_node(node, version)?,

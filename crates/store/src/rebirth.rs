@@ -109,7 +109,6 @@ fn write_store(
     let meta = SnapshotMeta {
         last_log_id: Some(log_id_of(&pos)),
         last_membership: StoredMembership::new(Some(log_id_of(&pos)), membership),
-        ..SnapshotMeta::default()
     };
     let (snapshots, _) = Snapshots::open(&config.dir.join("snapshots"), &config.key, None)?;
     snapshots.write(&meta, &encode_cluster(cluster))?;

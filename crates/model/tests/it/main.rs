@@ -240,3 +240,33 @@ fn specs_are_validated_with_words_that_a_user_can_act_on() {
         "service web: invalid memory value 1048576: must be at least 4 MiB"
     );
 }
+
+#[test]
+fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
+    let config = ClusterConfig {
+        id: Id::from_u128(1),
+        meta: Meta::new(AT),
+        spec: ClusterSpec::default(),
+        ca_certificate: String::new(),
+        ca_key: String::new(),
+        join_tokens: JoinTokenHashes::default(),
+        next_raft_id: 1,
+        unlock_key: None,
+        level: FEATURE_LEVEL,
+    };
+    let mut cluster = Cluster::default();
+    cluster.apply(&Change::SetClusterConfig { config: Box::new(config), expected: None }, 1).unwrap();
+    let read = (**cluster.config.as_ref().unwrap()).clone();
+    let node = Node {
+        id: Id::from_u128(2),
+        meta: Meta::new(AT),
+        spec: NodeSpec { role: Role::Manager, ..NodeSpec::default() },
+        description: None,
+        status: NodeStatus::default(),
+        manager: Some(ManagerStatus { raft_id: 1, address: "10.0.0.1:7377".to_owned() }),
+    };
+    cluster.apply(&Change::CreateNode { node: Box::new(node) }, 2).unwrap();
+    let expected = Some(read.meta.version);
+    cluster.apply(&Change::SetClusterConfig { config: Box::new(read), expected }, 3).unwrap();
+    assert_eq!(cluster.config.as_ref().unwrap().next_raft_id, 2);
+}

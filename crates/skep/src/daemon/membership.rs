@@ -12,11 +12,9 @@ use bytes::Bytes;
 use skep_agent::{Known, VolumeStore, chain};
 use skep_api::{
     CaClient, InitRequest, Initialized, IssueRequest, JoinRequest, Joined, LeaveRequest, Left, Refusal, RefusalKind,
-    UnlockRequest, connect_join,
+    connect_join,
 };
-use skep_identity::{
-    ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock, NodeKey, UnlockKey, UnlockKeyError,
-};
+use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinConnector, JoinToken, NodeClock, UnlockKey};
 use skep_image::ImageStore;
 use skep_manager::wall_clock;
 use skep_model::{
@@ -77,31 +75,6 @@ impl Membership {
         tracing::info!(node.id = %credentials.identity().node_id, "resuming as a member");
         *member = Some(self.start(&credentials, file).await?);
         Ok(())
-    }
-
-    /// Opens the keys of a locked manager, and goes on as that manager.
-    pub async fn unlock(&self, request: UnlockRequest) -> Result<(), Refusal> {
-        let mut member = self.member.lock().await;
-        if !self.vault.is_locked().map_err(internal)? {
-            return Err(Refusal::new(RefusalKind::Conflict, "this node is not locked"));
-        }
-        let invalid = |words: String| Refusal::new(RefusalKind::Invalid, words);
-        let key: UnlockKey = request.key.parse().map_err(|error: UnlockKeyError| invalid(chain(&error)))?;
-        self.vault.unlock(&key).map_err(|error| invalid(format!("{error:#}")))?;
-        let resumed = self.resume_as(&mut member).await;
-        if resumed.is_err() {
-            // The next try asks for the key again, and says the same.
-            self.vault.forget();
-            self.gate.lock();
-        }
-        resumed.map_err(internal)
-    }
-
-    pub fn refuse_locked(&self) -> Result<(), Refusal> {
-        match self.vault.is_locked().map_err(internal)? {
-            true => Err(Refusal::new(RefusalKind::Conflict, LOCKED)),
-            false => Ok(()),
-        }
     }
 
     pub async fn stop(&self) {
@@ -304,41 +277,12 @@ impl Membership {
         self.kept_volumes()
     }
 
-    /// A locked manager leaves without its keys: its agent starts as a stranger, and only to clear what runs here.
-    async fn leave_locked(&self, request: LeaveRequest) -> Result<Left, Refusal> {
-        if !request.force {
-            let message =
-                format!("{LOCKED}; `skep leave --force` leaves without it, and with all that this manager knows");
-            return Err(Refusal::new(RefusalKind::Conflict, message));
-        }
-        let left = async {
-            let ca = ClusterCa::create(IdSource::from_seed(random_seed()?).next_id(), wall_clock())?;
-            let key = NodeKey::generate()?;
-            let nobody = IdSource::from_seed(random_seed()?).next_id();
-            let day = std::time::Duration::from_secs(24 * 3600);
-            let certificate = ca.issue(&key.request()?, nobody, Role::Worker, wall_clock(), day)?;
-            let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
-            let file = MemberFile {
-                format: MemberFile::FORMAT,
-                managers: Vec::new(),
-                advertise_address: String::new(),
-                raft_id: None,
-            };
-            self.start(&credentials, file).await?.leave(&self.gate).await
-        };
-        let left = left.await;
-        self.gate.close();
-        self.erase(request.remove_volumes).await.map_err(internal)?;
-        left.map_err(internal)?;
-        self.kept_volumes()
-    }
-
-    fn kept_volumes(&self) -> Result<Left, Refusal> {
+    pub(super) fn kept_volumes(&self) -> Result<Left, Refusal> {
         let kept = self.volumes.list().map_err(|error| internal(error.into()))?;
         Ok(Left { kept_volumes: kept.into_iter().map(|volume| volume.name).collect() })
     }
 
-    async fn erase(&self, volumes: bool) -> Result<()> {
+    pub(super) async fn erase(&self, volumes: bool) -> Result<()> {
         let data_dir = &self.config.data_dir;
         // With the certificate gone the node is no member any more, whatever is still to be removed.
         for folder in ["identity", "raft", "net", "containers"] {

@@ -10,6 +10,7 @@ mod autolock;
 pub mod config;
 mod control_gate;
 mod local;
+mod locked;
 mod member;
 mod membership;
 mod preflight;
