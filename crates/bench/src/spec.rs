@@ -18,7 +18,7 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         networks: Vec::new(),
         log_driver: None,
         force_update: 0,
-            at_most_one: false,
+        at_most_one: false,
     };
     ServiceSpec {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! Which nodes are there and which are lost: decided from what was heard of them. Pure, but for nothing.
+//! Which nodes are there and which are lost: decided from what was heard of them, and from nothing else.
 //!
 //! A node is down after four seconds of silence, counted from this leader's own election at the earliest.
 //! One that announced that its daemon stops keeps its tasks for a minute.
@@ -124,9 +124,8 @@ mod tests {
 
         /// Verdicts at a time after this manager's election, as `number:state`, and how many were spared.
         fn at(&self, ms: u64) -> String {
-            let nodes = self.nodes.iter().cloned().map(Into::into).collect();
-            let no = Vec::new;
-            let cluster = Cluster::from_tables(Version(1), None, nodes, vec![], no(), vec![], vec![], vec![], vec![]);
+            let nodes = self.nodes.clone();
+            let cluster = Cluster::from_tables(Version(1), None, nodes, vec![], vec![], vec![], vec![], vec![], vec![]);
             let now = self.start + Duration::from_millis(ms);
             let moment = Moment { leading_since: self.start, now, at: Timestamp(7) };
             let judgement = judge_all(&cluster, &|id| self.heard.get(&id).copied(), moment, OWN);

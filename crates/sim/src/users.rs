@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use skep_manager::admission::{self, NewContent};
 use skep_model::{
-    CertificateRecord, TrustHistory,
-    Availability, Change, ClusterConfig, ClusterId, ClusterSpec, Condition, IdSource, JoinTokenHashes, Labels,
-    ManagerStatus, MemoryBytes, Meta, Mode, NanoCpus, NetworkSpec, Node, NodeDescription, NodeResources, NodeSpec,
-    NodeState, NodeStatus, Platform, Role, Service, ServiceSpec,
+    Availability, CertificateRecord, Change, ClusterConfig, ClusterId, ClusterSpec, Condition, IdSource,
+    JoinTokenHashes, Labels, ManagerStatus, MemoryBytes, Meta, Mode, NanoCpus, NetworkSpec, Node, NodeDescription,
+    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, Role, Service, ServiceSpec, TrustHistory,
 };
 
 use crate::agent::Agent;

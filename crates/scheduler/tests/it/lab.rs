@@ -39,6 +39,7 @@ impl Lab {
             }),
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,
+            certificate: Default::default(),
         };
         edit(&mut node);
         let id = node.id;

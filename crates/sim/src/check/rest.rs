@@ -89,7 +89,8 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             // The replacement cannot be placed: the old one runs on.
             [a, b] if [a, b].iter().any(|task| task.status.state == TaskState::Pending) => {}
             _ => {
-                let detail = format!("slot {slot} has {:?}, spec {}, {update:?}", states(&tasks), service.spec_version.0);
+                let detail =
+                    format!("slot {slot} has {:?}, spec {}, {update:?}", states(&tasks), service.spec_version.0);
                 return wrong("in-desired-state", detail);
             }
         }
