@@ -35,8 +35,12 @@ impl ControlGate {
         self.set(Behind::Manager(manager));
     }
 
+    /// Names the managers to ask, unless this node is one.
     pub fn point_to(&self, managers: Vec<String>) {
-        self.set(Behind::Managers(managers));
+        let mut behind = self.0.write().expect("no holder of this lock panics");
+        if !matches!(*behind, Behind::Manager(_)) {
+            *behind = Behind::Managers(managers);
+        }
     }
 
     pub fn lock(&self) {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -36,7 +36,7 @@ static KEEPER: &[u8] = include_bytes!(env!("KEEPER_PATH"));
 const LEADER_WAIT: Duration = Duration::from_secs(10);
 
 /// What a member keeps beside its certificate: `identity/member.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberFile {
     /// Format of this file.
     pub format: u32,
@@ -76,6 +76,16 @@ impl MemberFile {
 
     pub fn store(&self, data_dir: &Path) -> Result<()> {
         write_private(&Self::path(data_dir), &self.to_json()).context("failed to write the node's membership")
+    }
+
+    /// Changes the file as it is on disk, where there is one; several parts of the daemon do.
+    pub fn update(data_dir: &Path, edit: impl FnOnce(&mut Self)) -> Result<()> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = Self::load(data_dir)? else { return Ok(()) };
+        let mut after = before.clone();
+        edit(&mut after);
+        if after == before { Ok(()) } else { after.store(data_dir) }
     }
 
     pub fn to_json(&self) -> Vec<u8> {
@@ -140,9 +150,8 @@ impl Member {
         };
         match started.await {
             Ok((agent, renewal)) => {
-                let pointing = manager.is_none().then(|| Arc::clone(setup.gate));
                 let data_dir = setup.config.data_dir.clone();
-                let managers = tokio::spawn(known_managers::keep(agent.managers(), data_dir, pointing));
+                let managers = tokio::spawn(known_managers::keep(agent.managers(), data_dir, Arc::clone(setup.gate)));
                 Ok(Self { agent, tls, file, own_address, word, renewal, manager, managers })
             }
             Err(error) => {
@@ -166,7 +175,8 @@ impl Member {
 
     /// Is a manager no more.
     pub async fn stop_manager(&mut self, setup: &MemberSetup<'_>) {
-        setup.gate.point_to(self.file.managers.clone());
+        setup.gate.close();
+        setup.gate.point_to(self.others());
         if let Some(manager) = self.manager.take() {
             manager.stop().await;
         }
@@ -174,7 +184,8 @@ impl Member {
 
     /// `host:port` of the managers that are not this node.
     pub fn others(&self) -> Vec<String> {
-        self.file.managers.iter().filter(|manager| **manager != self.own_address).cloned().collect()
+        let managers = self.agent.managers().borrow().clone();
+        managers.into_iter().filter(|manager| *manager != self.own_address).collect()
     }
 
     pub fn store(&self) -> Option<&Store> {

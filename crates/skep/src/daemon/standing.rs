@@ -21,7 +21,7 @@ use skep_store::Leadership;
 use tokio_util::sync::CancellationToken;
 
 use super::address::host_port;
-use super::member::Member;
+use super::member::{Member, MemberFile};
 use super::membership::{Membership, remove_if_there};
 
 /// Between two looks when nothing tells.
@@ -111,7 +111,7 @@ impl Membership {
         }
         let port = self.config.listen_address.port();
         let request = EnrollRequest { address: host_port(&member.file.advertise_address, port) };
-        let managers = member.file.managers.clone();
+        let managers = member.others();
         let enroll = |connection| {
             let request = request.clone();
             async move { RosterClient::new(connection).enroll(request).await }
@@ -121,8 +121,10 @@ impl Membership {
         // Under a fresh number a replica begins empty.
         remove_if_there(&self.config.data_dir.join("raft"))?;
         member.file.raft_id = raft_id;
-        member.file.managers = managers;
-        member.file.store(&self.config.data_dir)?;
+        MemberFile::update(&self.config.data_dir, |file| {
+            file.raft_id = raft_id;
+            file.managers = managers;
+        })?;
         member.start_manager(&self.setup()).await?;
         tracing::info!(raft_id, "this node is a manager now");
         Ok(())
@@ -133,8 +135,11 @@ impl Membership {
         let Some(member) = guard.as_mut() else { return Ok(()) };
         self.renew(member).await.context("failed to get a worker's certificate")?;
         member.file.raft_id = None;
-        member.file.managers = member.others();
-        member.file.store(&self.config.data_dir)?;
+        let others = member.others();
+        MemberFile::update(&self.config.data_dir, |file| {
+            file.raft_id = None;
+            file.managers = others;
+        })?;
         member.stop_manager(&self.setup()).await;
         remove_if_there(&self.config.data_dir.join("raft"))?;
         tracing::info!("this node is a worker now");

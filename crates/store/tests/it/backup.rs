@@ -17,6 +17,7 @@ fn cluster() -> Cluster {
         ca_certificate: "certificate".into(),
         ca_key: "correct-horse-battery-staple".into(),
         join_tokens: JoinTokenHashes::default(),
+        trust: Default::default(),
         next_raft_id: 2,
         unlock_key: None,
         level: 1,

@@ -72,6 +72,9 @@ impl Managers {
             ca_certificate: String::new(),
             ca_key: String::new(),
             join_tokens: JoinTokenHashes::default(),
+            unlock_key: None,
+            level: 0,
+            trust: Default::default(),
             next_raft_id: 100,
         };
         let first = vec![Change::SetClusterConfig { config: Box::new(config), expected: None }, self.node(1)];
@@ -118,6 +121,7 @@ impl Managers {
             description: None,
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id, address: self.addresses[&raft_id].clone() }),
+            certificate: Default::default(),
         };
         Change::CreateNode { node: Box::new(node) }
     }
