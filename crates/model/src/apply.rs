@@ -34,6 +34,9 @@ impl Cluster {
                 }
                 let mut config = config.clone();
                 config.meta.version = version;
+                // Raft ids are taken without a new version: one that was taken since must stay taken.
+                let taken = self.config.as_ref().map_or(0, |present| present.next_raft_id);
+                config.next_raft_id = config.next_raft_id.max(taken);
                 self.config = Some(Arc::from(config));
             }
             Change::CreateNode { node } => self.create_node(node, version)?,
