@@ -33,7 +33,7 @@ pub const ROTATIONS_KEPT: usize = 5;
 const COMMON_NAME: &str = "skep-ca";
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Clocks that run behind by up to this still accept a fresh certificate.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -147,8 +147,8 @@ impl ClusterCa {
         Ok(Self { cluster_id, certificate_pem: certificate_pem.to_owned(), certificate, not_after_seconds, issuer })
     }
 
-    /// A certificate (PEM) for the key in `request` (PKCS#10, DER): valid for `lifetime` from one hour before `now`,
-    /// never longer than the CA. What the request says about its subject is ignored.
+    /// A certificate (PEM) for the key in `request` (PKCS#10, DER): valid for `lifetime` from `now` on, and from one hour
+    /// before it for clocks that are behind; never longer than the CA. What the request says about its subject is ignored.
     pub fn issue(
         &self,
         request: &[u8],
@@ -238,8 +238,8 @@ impl fmt::Debug for ClusterCa {
 }
 
 fn validity(now: Timestamp, lifetime: Duration) -> Result<(OffsetDateTime, OffsetDateTime), CaError> {
-    let start = unix_seconds(now) - BACKDATE.as_secs() as i64;
-    Ok((date(start)?, date(start + lifetime.as_secs() as i64)?))
+    let now = unix_seconds(now);
+    Ok((date(now - BACKDATE.as_secs() as i64)?, date(now + lifetime.as_secs() as i64)?))
 }
 
 fn date(seconds: i64) -> Result<OffsetDateTime, CaError> {

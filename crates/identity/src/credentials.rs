@@ -6,6 +6,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use skep_model::Timestamp;
 
+use crate::ca::BACKDATE;
 use crate::certificate::{self, CertificateError, NodeCertificate, PeerIdentity};
 use crate::clock::{from_unix_seconds, unix_seconds};
 use crate::key::{KeyError, NodeKey};
@@ -93,7 +94,7 @@ impl Credentials {
     /// When to renew: between 50 % and 80 % of the certificate's life. `spread` in 0..=1 picks the point, so that a
     /// thousand nodes which joined together do not renew together.
     pub fn renew_at(&self, spread: f64) -> Timestamp {
-        let start = unix_seconds(self.certificate.not_before);
+        let start = unix_seconds(self.certificate.not_before) + BACKDATE.as_secs() as i64;
         let lifetime = (unix_seconds(self.certificate.not_after) - start).max(0) as f64;
         let part = 0.5 + 0.3 * spread.clamp(0.0, 1.0);
         from_unix_seconds(start + (lifetime * part) as i64)

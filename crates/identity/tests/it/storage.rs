@@ -70,12 +70,14 @@ fn a_certificate_says_who_for_how_long_and_is_for_one_key() -> Result<()> {
     assert_eq!(credentials.identity().node_id, NodeId::from_u128(5));
     assert_eq!(credentials.identity().cluster_id, ca.cluster_id());
     let certificate = credentials.certificate();
-    assert_eq!(certificate.not_after.since(certificate.not_before), 90 * DAY);
-    assert!(credentials.remaining(now()) < 90 * DAY);
+    // An hour before it was asked for, for clocks that are behind, and 90 days after.
+    let issued = certificate.not_before.after(DAY / 24);
+    assert_eq!(certificate.not_after.since(issued), 90 * DAY);
+    assert!(credentials.remaining(now()) <= 90 * DAY);
     assert_eq!(credentials.remaining(days_ago(0).after(91 * DAY)).as_secs(), 0);
     let (early, late) = (credentials.renew_at(0.0), credentials.renew_at(1.0));
-    assert_eq!(early.since(certificate.not_before), 45 * DAY);
-    assert_eq!(late.since(certificate.not_before), 72 * DAY);
+    assert_eq!(early.since(issued), 45 * DAY);
+    assert_eq!(late.since(issued), 72 * DAY);
 
     let key = NodeKey::generate()?;
     let pem = ca.issue(&key.request()?, NodeId::from_u128(6), Role::Worker, now(), DAY)?;

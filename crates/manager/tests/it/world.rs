@@ -151,7 +151,7 @@ fn cluster_config(ca: &ClusterCa, worker: &JoinToken, manager: &JoinToken) -> Cl
             worker: worker.secret_hash().to_string(),
             manager: manager.secret_hash().to_string(),
         },
-        next_raft_id: 2,
+        next_raft_id: 1,
         trust: TrustHistory::default(),
     }
 }

@@ -10,7 +10,7 @@
 //! they were off find each other again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -63,7 +63,7 @@ impl Renewal {
         let credentials = credentials.ok_or_else(|| anyhow!("the node has no certificate"))?;
         let stop = CancellationToken::new();
         let clock = ClockKeeper::new(setup.identity.clone(), setup.tls.clock().clone());
-        let keeping = Keeping { setup, credentials, clock, pause: RETRY, times_heard: 0 };
+        let keeping = Keeping { setup, credentials, clock, pause: RETRY, times_heard: 0, earliest: None };
         Ok(Self { task: tokio::spawn(keeping.run(stop.clone())), stop })
     }
 
@@ -80,6 +80,8 @@ struct Keeping {
     clock: ClockKeeper,
     pause: Duration,
     times_heard: u64,
+    /// What was just issued is not due, whatever a wrong clock says.
+    earliest: Option<Instant>,
 }
 
 enum Event {
@@ -143,7 +145,8 @@ impl Keeping {
 
     fn until_due(&self) -> Duration {
         let (due, now) = (self.credentials.renew_at(self.setup.spread), self.setup.tls.clock().now());
-        Duration::from_nanos(due.0.saturating_sub(now.0))
+        let early = self.earliest.map(|earliest| earliest.saturating_duration_since(Instant::now()));
+        Duration::from_nanos(due.0.saturating_sub(now.0)).max(early.unwrap_or_default())
     }
 
     /// A manager that finds no leader may have missed a rotation: the others would tell it so only here.
@@ -204,8 +207,10 @@ impl Keeping {
         }
         let key = NodeKey::from_pem(&self.credentials.key().to_pem())?;
         let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)?;
-        let role = credentials.identity().role;
+        let (role, certificate) = (credentials.identity().role, *credentials.certificate());
         self.put(credentials)?;
+        let life = Duration::from_nanos(certificate.not_after.0.saturating_sub(certificate.not_before.0));
+        self.earliest = Instant::now().checked_add(life / 4);
         tracing::info!(node.role = ?role, "certificate renewed");
         Ok(())
     }

@@ -44,3 +44,21 @@ fn a_rotation_of_the_ca_waits_for_no_node_that_is_down_and_that_node_comes_back_
     until_node(&world, "n2", "Ready");
     until_node(&world, "n3", "Ready");
 }
+
+#[test]
+fn a_node_whose_clock_is_wrong_joins_works_and_says_so() {
+    let world = World::of_nodes(3);
+    world.ok(&["init"]);
+    let token = world.ok(&["join-token", "--quiet", "worker"]).trim().to_owned();
+    const TEN_YEARS: i64 = 315_360_000;
+    for (node, shift, says) in [(2, -TEN_YEARS, "waiting for it to be set"), (3, TEN_YEARS, "ahead of its manager's")] {
+        let machine = world.lab().node(node);
+        machine.write_config(&format!("clock_shift_seconds = {shift}\n")).unwrap();
+        join(&world, node, &token).ok().unwrap();
+        until_node(&world, machine.name(), "Ready");
+        world.until("it says so", || {
+            let info = world.skep_on(machine, &["info"]);
+            if info.stderr.contains(says) { Ok(()) } else { Err(info.to_string()) }
+        });
+    }
+}
