@@ -126,6 +126,7 @@ struct Driver {
     revision: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, in its session's loop")]
 enum Event {
     Message(Option<Result<AgentMessage, Refusal>>),
     ClusterChanged,

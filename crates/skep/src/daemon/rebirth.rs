@@ -82,7 +82,7 @@ impl Membership {
         let (own, version) = (skep_agent::own_level(), env!("CARGO_PKG_VERSION"));
         skep_manager::levels::refuse_older(&cluster, own, version)
             .map_err(|message| Refusal::new(RefusalKind::Unsupported, message))?;
-        let (credentials, file, restored) = self.from_backup(&cluster, options).await.map_err(internal)?;
+        let (credentials, file, restored) = self.begin_from(&cluster, options).await.map_err(internal)?;
         match self.start(&credentials, file).await {
             Ok(started) => *member = Some(started),
             Err(error) => {
@@ -95,7 +95,7 @@ impl Membership {
         Ok(restored)
     }
 
-    async fn from_backup(
+    async fn begin_from(
         &self,
         backup: &Cluster,
         options: RestoreOptions,
@@ -275,7 +275,7 @@ async fn refuse_while_majority(present: &Member, lost: &[std::sync::Arc<Node>]) 
         answered.then(|| rebirth::name_of(node))
     });
     let answering: Vec<String> = futures::future::join_all(asked).await.into_iter().flatten().collect();
-    if answering.len() + 1 <= managers / 2 {
+    if answering.len() < managers / 2 {
         return Ok(());
     }
     let message = format!(
