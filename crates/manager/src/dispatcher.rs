@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
+use crate::fanout::Fanout;
 use crate::refusal::not_written;
 use crate::reports::Reports;
 use crate::sessions::{OpenSession, Sessions};
@@ -29,6 +30,7 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 pub struct DispatcherService {
     pub store: Store,
     pub sessions: Arc<Sessions>,
+    pub fanout: Arc<Fanout>,
     pub reports: Reports,
 }
 
@@ -59,7 +61,7 @@ impl Dispatcher for DispatcherService {
         let driver = Driver {
             session,
             sessions: Arc::clone(&self.sessions),
-            cluster: self.store.watch(),
+            cluster: self.fanout.watch(node.id),
             reports: self.reports.clone(),
             to_agent,
             sent: AssignmentSet::new(),

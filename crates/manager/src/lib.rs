@@ -14,6 +14,7 @@ mod clock;
 mod control;
 pub mod deploy;
 mod dispatcher;
+mod fanout;
 pub mod leader;
 mod liveness;
 mod refusal;
@@ -38,6 +39,7 @@ pub use resolve::{ImageResolver, ResolvedImage};
 use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
+use fanout::Fanout;
 use reports::Reports;
 use sessions::Sessions;
 
@@ -58,7 +60,9 @@ impl<R: ImageResolver> Manager<R> {
         let stop = CancellationToken::new();
         let sessions = Arc::new(Sessions::default());
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
+        let fanout = Arc::new(Fanout::new(&store));
         let loops = vec![
+            tokio::spawn(fanout::run(store.clone(), Arc::clone(&fanout), stop.clone())),
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
@@ -66,7 +70,7 @@ impl<R: ImageResolver> Manager<R> {
         let control =
             ControlService { store: store.clone(), sessions: Arc::clone(&sessions), resolver, ids: Mutex::new(ids()) };
         let ca = CaService { store: store.clone(), clock, ids: Mutex::new(ids()) };
-        let dispatcher = DispatcherService { store, sessions, reports };
+        let dispatcher = DispatcherService { store, sessions, fanout, reports };
         Self { control: Arc::new(control), dispatcher: Arc::new(dispatcher), ca: Arc::new(ca), loops, stop }
     }
 
