@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
+use crate::fanout::Fanout;
 use crate::leases::{Grants, LeaseAuthority};
 use crate::refusal::not_written;
 use crate::reports::Reports;
@@ -34,6 +35,7 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 pub struct DispatcherService {
     pub store: Store,
     pub sessions: Arc<Sessions>,
+    pub fanout: Arc<Fanout>,
     pub reports: Reports,
     pub clock: Arc<NodeClock>,
     pub authority: Arc<LeaseAuthority>,
@@ -67,7 +69,7 @@ impl Dispatcher for DispatcherService {
         let driver = Driver {
             session,
             sessions: Arc::clone(&self.sessions),
-            cluster: self.store.watch(),
+            cluster: self.fanout.watch(node.id),
             reports: self.reports.clone(),
             grants: Grants::new(Arc::clone(&self.authority), node.id),
             to_agent,

@@ -20,7 +20,11 @@ use crate::clock::wall_clock;
 /// Changes in one proposal; a decision of more makes several, one after the other.
 const CHANGES_PER_PROPOSAL: usize = 1000;
 /// A decision is carried out for no longer than this; what is left of it is decided again on the newest state.
-const DECISION_AGE_MAX: Duration = Duration::from_secs(1);
+const DECISION_AGE_MAX: Duration = Duration::from_secs(2);
+/// A round that found nothing to do is followed by a rest of this many times what it took, so that deciding takes a
+/// part of one core even where a hundred thousand tasks report. In small clusters that is no time at all.
+const REST_AFTER_NOTHING: u32 = 3;
+const REST_MAX: Duration = Duration::from_millis(500);
 /// How long to wait after a proposal failed for another reason than its content.
 const RETRY: Duration = Duration::from_millis(200);
 /// The pause after refused proposals grows to this many times [`RETRY`].
@@ -34,6 +38,7 @@ pub async fn run(store: Store, mut ids: IdSource, stop: CancellationToken) {
     // and must not fill the log.
     let mut overtaken = 0;
     loop {
+        let round = Instant::now();
         let leads = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. });
         let now = wall_clock();
         let current = cluster.borrow_and_update().clone();
@@ -61,6 +66,10 @@ pub async fn run(store: Store, mut ids: IdSource, stop: CancellationToken) {
             continue;
         }
         let due = next_wakeup(&current, now).filter(|_| leads).map(|at| at.since(now));
+        tokio::select! {
+            () = tokio::time::sleep((round.elapsed() * REST_AFTER_NOTHING).min(REST_MAX)) => {}
+            () = stop.cancelled() => return,
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = cluster.changed() => if changed.is_err() { return },

@@ -15,6 +15,7 @@ mod clock;
 mod control;
 pub mod deploy;
 mod dispatcher;
+mod fanout;
 mod fellows;
 mod judgement;
 pub mod leader;
@@ -53,6 +54,7 @@ pub use resolve::{ImageResolver, ResolvedImage};
 pub use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
+use fanout::Fanout;
 use fellows::Fellows;
 use leases::LeaseAuthority;
 use reach::Reach;
@@ -83,9 +85,11 @@ impl<R: ImageResolver> Manager<R> {
         let reach = Arc::new(Reach { sessions: Arc::clone(&sessions), fellows: Arc::clone(&fellows) });
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
         let authority = LeaseAuthority::new(store.clone());
+        let fanout = Arc::new(Fanout::new(&store));
         let loops = vec![
             tokio::spawn(Arc::clone(&authority).run(stop.clone())),
             tokio::spawn(leases::fence(store.clone(), stop.clone())),
+            tokio::spawn(fanout::run(store.clone(), Arc::clone(&fanout), stop.clone())),
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(roster::keep(store.clone(), stop.clone())),
             tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), fellows, stop.clone())),
@@ -102,7 +106,7 @@ impl<R: ImageResolver> Manager<R> {
         };
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
         let roster = RosterService { store: store.clone(), reach };
-        let dispatcher = DispatcherService { store, sessions, reports, authority, clock };
+        let dispatcher = DispatcherService { store, sessions, fanout, reports, authority, clock };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }

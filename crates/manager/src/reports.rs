@@ -16,6 +16,8 @@ use crate::sessions::Sessions;
 
 /// How long reports are gathered before they are proposed together.
 const GATHER: Duration = Duration::from_millis(20);
+/// Reports in one proposal; a proposal has a limit, and thousands of agents report at once.
+const REPORTS_PER_PROPOSAL: usize = 1000;
 /// Before a proposal that could not be written is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -67,12 +69,15 @@ pub async fn write(
             pending.insert(task, (node, status));
         }
         while !pending.is_empty() && !stop.is_cancelled() {
+            let rest = pending.keys().nth(REPORTS_PER_PROPOSAL).copied();
+            let rest = rest.map(|first| pending.split_off(&first)).unwrap_or_default();
             match propose(&store, &pending).await {
                 Ok(()) => {
                     pending.keys().for_each(|task| sessions.forget_progress(*task));
-                    pending.clear();
+                    pending = rest;
                 }
                 Err(error) => {
+                    pending.extend(rest);
                     tracing::warn!(error = &error as &dyn std::error::Error, "task reports wait for the store");
                     tokio::time::sleep(RETRY).await;
                 }
@@ -85,8 +90,9 @@ pub async fn write(
 async fn propose(store: &Store, pending: &Pending) -> Result<(), ProposeError> {
     loop {
         let cluster = store.cluster();
+        let mut picture = (*cluster).clone();
         let changes: Vec<Change> =
-            pending.iter().filter_map(|(task, (node, status))| change(&cluster, *task, *node, status)).collect();
+            pending.iter().filter_map(|(task, (node, status))| change(&mut picture, *task, *node, status)).collect();
         if changes.is_empty() {
             return Ok(());
         }
@@ -102,13 +108,14 @@ async fn propose(store: &Store, pending: &Pending) -> Result<(), ProposeError> {
     }
 }
 
-fn change(cluster: &Cluster, task: TaskId, node: NodeId, status: &TaskStatus) -> Option<Change> {
-    let change = Change::ReportTask { task, node, status: status.clone() };
-    let known = cluster.tasks.get(&task)?;
+/// The change that a report makes, once `picture` has taken it.
+fn change(picture: &mut Cluster, task: TaskId, node: NodeId, status: &TaskStatus) -> Option<Change> {
+    let known = picture.tasks.get(&task)?;
     if known.status == *status {
         return None;
     }
-    let mut picture = cluster.clone();
-    picture.apply(&change, cluster.version.0 + 1).ok()?;
+    let change = Change::ReportTask { task, node, status: status.clone() };
+    let version = picture.version.0 + 1;
+    picture.apply(&change, version).ok()?;
     Some(change)
 }

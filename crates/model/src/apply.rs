@@ -270,6 +270,10 @@ impl Cluster {
         }
         let mut task = task.clone();
         task.meta.version = version;
+        // A service's thousand tasks have one spec in memory, as they have where they were made.
+        if let Some(sibling) = self.tasks_of_service(task.service).next_back().filter(|it| it.spec == task.spec) {
+            task.spec = Arc::clone(&sibling.spec);
+        }
         self.index.tasks_of_service.insert((task.service, task.id));
         if let Some(node) = task.node {
             self.index.tasks_of_node.insert((node, task.id));

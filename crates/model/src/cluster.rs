@@ -53,7 +53,7 @@ pub enum LookupError {
 
 impl Cluster {
     /// Tasks of a service, by id.
-    pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+    pub fn tasks_of_service(&self, service: ServiceId) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
         let first = (service, Id::from_u128(0));
         let last = (service, Id::from_u128(u128::MAX));
         self.index.tasks_of_service.range(first..=last).map(|(_, task)| self.indexed_task(*task))
