@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use skep_api::{decode_cluster, encode_cluster};
-use skep_model::Change;
+use skep_model::{Change, NodeState};
 
 use crate::check::Violation;
-use crate::clock::{MILLI, SECOND};
+use crate::clock::{MILLI, MINUTE, SECOND};
+use crate::liveness::SILENCE_MAX;
 use crate::log::{self, Plan, Proposal, Term};
 use crate::manager::Purpose;
 use crate::sabotage::Sabotage;
@@ -92,6 +93,7 @@ impl World {
             format!("{index} term {term} by m{leader} for m{from} {purpose:?}{refused}: {}", what.join("; "))
         });
         self.checker.entry(&self.log, index, self.healed.is_some())?;
+        self.check_patience(index)?;
         self.replicate(leader, index)?;
         let answer = if result.is_ok() { Answer::Applied } else { Answer::Rejected };
         match self.network.carry(leader, from, &mut self.chance) {
@@ -102,6 +104,28 @@ impl World {
             if let Some(delay) = self.network.carry(leader, manager, &mut self.chance) {
                 self.after(delay, Event::Replicate { manager, upto: index });
             }
+        }
+        Ok(())
+    }
+
+    /// Nodes are given up for silence towards this leader, not for what it did not hear before it led; and
+    /// where nothing is broken, none is.
+    fn check_patience(&self, index: u64) -> Result<(), Violation> {
+        let entry = &self.log.entries[index as usize - 1];
+        let gives_up = |change: &Change| match change {
+            Change::ReportNode { status, .. } => status.state == NodeState::Down,
+            _ => false,
+        };
+        if !entry.changes.iter().any(gives_up) {
+            return Ok(());
+        }
+        if self.now - self.elected_at < SILENCE_MAX {
+            let detail =
+                format!("entry {index} gives a node up {} ms after an election", (self.now - self.elected_at) / MILLI);
+            return Err(Violation::new("patience-after-election", detail));
+        }
+        if self.healed.is_some_and(|healed| self.now > healed + MINUTE) {
+            return Err(Violation::new("healthy-nodes-stay", format!("entry {index} gives a healthy node up")));
         }
         Ok(())
     }
@@ -176,6 +200,7 @@ impl World {
         }
         self.log.term += 1;
         self.log.leader = Some(leader);
+        self.elected_at = self.now;
         self.leader_missing_since = None;
         let term = self.log.term;
         self.say(|| format!("m{leader} is elected in term {term}"));

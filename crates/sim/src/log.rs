@@ -137,8 +137,10 @@ fn apply_sabotaged(cluster: &mut Cluster, change: &Change, index: u64, sabotage:
         (Sabotage::TaskMoves, Change::ReportTask { task, node, .. }) => {
             cluster.apply(change, index)?;
             let other = cluster.nodes.keys().copied().find(|other| other != node);
-            if let (Some(task), Some(_)) = (cluster.tasks.get_mut(task), other) {
-                Arc::make_mut(task).node = other;
+            if let (Some(moved), Some(_)) = (cluster.tasks.get(task).map(|task| (**task).clone()), other) {
+                cluster.apply(&Change::RemoveTask { task: *task }, index)?;
+                let moved = skep_model::Task { node: other, ..moved };
+                cluster.apply(&Change::CreateTask { task: Box::new(moved) }, index)?;
             }
             Ok(())
         }

@@ -63,9 +63,8 @@ pub struct Served {
 #[derive(Debug, Clone, Copy)]
 pub struct Heard {
     pub at: Nanos,
+    /// It said that its daemon stops and comes back soon.
     pub leaving: bool,
-    /// A session of it was open at some manager.
-    pub open: bool,
 }
 
 /// What a proposal was for: who is to go on when it is answered.
@@ -114,11 +113,11 @@ impl Manager {
         std::mem::take(&mut self.sessions).into_values().map(|served| served.session).collect()
     }
 
-    pub fn note_heard(&mut self, node: NodeId, at: Nanos, leaving: bool, open: bool) {
-        let known = self.heard.get(&node).copied();
-        // A good-bye holds until the node's next session.
-        let leaving = leaving || (!open && known.is_some_and(|known| known.leaving));
-        let at = known.map_or(at, |known| known.at.max(at));
-        self.heard.insert(node, Heard { at, leaving, open });
+    /// What is heard later counts; a good-bye holds until the node's next session.
+    pub fn note_heard(&mut self, node: NodeId, at: Nanos, leaving: bool) {
+        let known = self.heard.entry(node).or_insert(Heard { at, leaving });
+        if at >= known.at {
+            *known = Heard { at, leaving };
+        }
     }
 }

@@ -26,7 +26,7 @@ impl World {
             }
             let now = self.now;
             let heard = self.managers[m].heard.iter();
-            let nodes = heard.map(|(node, heard)| (*node, now - heard.at, heard.leaving, heard.open)).collect();
+            let nodes = heard.map(|(node, heard)| (*node, now - heard.at, heard.leaving)).collect();
             if let Some(delay) = self.network.carry(m, leader, &mut self.chance) {
                 self.after(delay, Event::Heard { to: leader, nodes });
             }
@@ -44,18 +44,14 @@ impl World {
 
     fn end_served(&mut self, m: usize, node: NodeId) {
         self.managers[m].sessions.remove(&node);
-        if let Some(heard) = self.managers[m].heard.get_mut(&node) {
-            heard.open = false;
-        }
     }
 
-    pub fn take_heard(&mut self, to: usize, nodes: Vec<(NodeId, Nanos, bool, bool)>) {
+    pub fn take_heard(&mut self, to: usize, nodes: Vec<(NodeId, Nanos, bool)>) {
         if !self.managers[to].up {
             return;
         }
-        for (node, age, leaving, open) in nodes {
-            let here = self.managers[to].sessions.contains_key(&node);
-            self.managers[to].note_heard(node, self.now.saturating_sub(age), leaving, open || here);
+        for (node, age, leaving) in nodes {
+            self.managers[to].note_heard(node, self.now.saturating_sub(age), leaving);
         }
     }
 
@@ -75,7 +71,7 @@ impl World {
         }
         let now = self.now;
         let leaving = matches!(message, ToManager::Leaving);
-        self.managers[m].note_heard(node, now, leaving, true);
+        self.managers[m].note_heard(node, now, leaving);
         match message {
             ToManager::Report(tasks) => {
                 for (task, status) in tasks {
@@ -143,7 +139,7 @@ impl World {
             self.send_down(older.session, ToAgent::Closed);
         }
         let now = self.now;
-        self.managers[m].note_heard(node, now, false, true);
+        self.managers[m].note_heard(node, now, false);
         self.managers[m].dispatch_due = false;
         self.dispatch_soon(m);
     }

@@ -84,6 +84,11 @@ impl World {
             Some(service) => self.update_service(asked, &service),
         };
         if let Some((what, change)) = request {
+            // Now and then two ask for the same at once, of different managers: one of them comes too late.
+            let other = (asked + 1) % self.managers.len();
+            if self.user_chance.one_in(5) && self.managers[other].up {
+                self.propose(other, Plan::Any, vec![change.clone()], Purpose::User(what));
+            }
             self.propose(asked, Plan::Any, vec![change], Purpose::User(what));
         }
     }

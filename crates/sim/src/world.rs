@@ -76,10 +76,10 @@ pub enum Event {
         manager: usize,
         epoch: u64,
     },
-    /// What a manager heard, told to the leader: node, age, leaving, open.
+    /// What a manager heard, told to the leader: node, age, leaving.
     Heard {
         to: usize,
-        nodes: Vec<(NodeId, Nanos, bool, bool)>,
+        nodes: Vec<(NodeId, Nanos, bool)>,
     },
     ToManager {
         session: SessionId,
@@ -141,6 +141,7 @@ pub struct World {
     pub leader_missing_since: Option<Nanos>,
     /// A manager that is to take over from a healthy leader.
     pub forced: Option<usize>,
+    pub elected_at: Nanos,
     pub last_entry: Nanos,
     pub steps: u64,
     pub names: u64,
@@ -167,6 +168,7 @@ impl World {
             healed: None,
             leader_missing_since: None,
             forced: None,
+            elected_at: 0,
             last_entry: 0,
             steps: 0,
             names: 0,

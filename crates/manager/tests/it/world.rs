@@ -12,7 +12,7 @@ use skep_api::{
 use skep_identity::{ClusterCa, Credentials, Expect, JoinConnector, JoinToken, NodeClock, NodeKey, Tls};
 use skep_manager::{ImageResolver, Manager, ResolvedImage};
 use skep_model::{
-    Availability, CertificateRecord, Change, Cluster, ClusterConfig, ClusterId, ClusterSpec, JoinTokenHashes,
+    FEATURE_LEVEL, Availability, CertificateRecord, Change, Cluster, ClusterConfig, ClusterId, ClusterSpec, JoinTokenHashes,
     ManagerStatus, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp, TrustHistory,
 };
 use skep_store::{DataKey, Store, StoreConfig};
@@ -64,8 +64,8 @@ impl World {
             Change::CreateNode { node: Box::new(manager_node(&address, record)) },
         ];
         store.initialize(first).await.unwrap();
-        let tls = Tls::new(&own, Arc::new(NodeClock::new())).unwrap();
-        let manager = Manager::start(store.clone(), Arc::new(clock), NoRegistry, 7);
+        let tls = Tls::new(&own, Arc::new(clock)).unwrap();
+        let manager = Manager::start(store.clone(), &tls, NoRegistry, 7);
         let stop = CancellationToken::new();
         let serving =
             manager.serve_nodes(Server::new()).serve_tls(listener, tls.acceptor(), stop.clone().cancelled_owned());
@@ -91,7 +91,7 @@ impl World {
         let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
         let connection = connect_join(&self.address, connector).await.map_err(|error| words(&error))?;
         let csr = Bytes::from(key.request().unwrap());
-        let request = IssueRequest { token: token.to_owned(), csr, availability: Availability::Active };
+        let request = IssueRequest { token: token.to_owned(), csr, availability: Availability::Active, level: FEATURE_LEVEL };
         let issued = CaClient::new(connection).issue(request).await?;
         Ok(Credentials::new(key, &issued.certificate, &issued.authorities).unwrap())
     }
@@ -152,6 +152,8 @@ fn cluster_config(ca: &ClusterCa, worker: &JoinToken, manager: &JoinToken) -> Cl
             manager: manager.secret_hash().to_string(),
         },
         next_raft_id: 1,
+        unlock_key: None,
+        level: FEATURE_LEVEL,
         trust: TrustHistory::default(),
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use skep_agent::{Known, VolumeStore, chain};
+use skep_agent::{Known, VolumeStore};
 use skep_api::{InitRequest, Initialized, LeaveRequest, Left, Refusal, RefusalKind};
 use skep_identity::{ClusterCa, Credentials, IdentityDir, JoinToken, UnlockKey};
 use skep_image::ImageStore;

@@ -3,11 +3,11 @@
 //! Waits are for events, with a deadline that only a hang reaches. A panic prints what the cluster and the daemons said.
 //! `SKEP_TEST_KEEP=1` leaves the lab of a failed test up.
 
-use std::cell::Cell;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub struct World {
     registry: Option<Registry>,
     registry_name: String,
     /// The node that is asked, and is meant where no other is named.
-    asked: Cell<u8>,
+    asked: AtomicU8,
 }
 
 /// A row of `service ps`.
@@ -58,14 +58,14 @@ impl World {
     pub fn bare() -> World {
         let lab = Lab::builder().binary(binary()).build().unwrap();
         let registry = lab.node(1).start_registry(&images_folder().unwrap()).unwrap();
-        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab), asked: Cell::new(1) }
+        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab), asked: AtomicU8::new(1) }
     }
 
     /// As many nodes, none of them started, with a registry that all reach.
     pub fn of_nodes(nodes: u8) -> World {
         let lab = Lab::builder().nodes(nodes).binary(binary()).build().unwrap();
         let registry = lab.start_registry(&images_folder().unwrap()).unwrap();
-        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab), asked: Cell::new(1) }
+        World { registry_name: registry.name(), registry: Some(registry), lab: Some(lab), asked: AtomicU8::new(1) }
     }
 
     pub fn lab(&self) -> &Lab {
@@ -73,12 +73,12 @@ impl World {
     }
 
     pub fn node(&self) -> &Node {
-        self.lab().node(self.asked.get())
+        self.lab().node(self.asked.load(Ordering::Relaxed))
     }
 
     /// From now on node `number` is asked.
     pub fn ask(&self, number: u8) {
-        self.asked.set(number);
+        self.asked.store(number, Ordering::Relaxed);
     }
 
     /// What images of the lab's registry begin with.
