@@ -19,6 +19,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How long a delayed start waits for the old task to stop, beyond the grace that its service gives it.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Clocks of one cluster differ by less, or one of them is wrong.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
 pub fn reconcile(fleet: &mut Fleet) {
     let slots: Vec<Slot> = fleet.slots.keys().copied().collect();
@@ -61,7 +63,7 @@ fn replace_ended(fleet: &mut Fleet, slot: Slot) {
     if !wants_restart(&policy, &ended) || attempts_exhausted(&policy, tasks, &ended) {
         return;
     }
-    let (failures, not_before) = back_off(&ended);
+    let (failures, not_before) = back_off(&ended, fleet.now);
     if must_rest(&ended, fleet.now) {
         return;
     }
@@ -77,9 +79,10 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     let waiting = fleet.slots[&slot].live().find(|task| task.desired == DesiredState::Ready).cloned();
     let Some(task) = waiting else { return };
     let due = task.not_before.unwrap_or(task.meta.created_at);
-    let waited_long = fleet.now >= waits_until(&task, due);
+    // A task that waits was last written by a leader: its own clock, or another's.
+    let is_over = |until| wait_is_over(task.status.at, until, fleet.now);
     let predecessor_runs = fleet.slots[&slot].another_still_runs(&task);
-    if fleet.now >= due && (!predecessor_runs || waited_long) {
+    if is_over(due) && (!predecessor_runs || is_over(waits_until(&task, due))) {
         fleet.want(&task, DesiredState::Running);
     }
 }
@@ -89,24 +92,34 @@ pub fn waits_until(task: &Task, due: Timestamp) -> Timestamp {
     due.after(STOP_WAIT_MAX).after(task.spec.container.stop_grace_period.unwrap_or_default())
 }
 
-/// How many tasks failed in a row up to `ended`, and when its successor may run.
-pub fn back_off(ended: &Task) -> (u32, Timestamp) {
+/// Whether a wait that began at `began`, by whichever clock, has ended.
+///
+/// A beginning far ahead was told by a wrong clock, or before this one was set back: how long ago it was
+/// cannot be known, and to wait until then could take years.
+pub fn wait_is_over(began: Timestamp, until: Timestamp, now: Timestamp) -> bool {
+    now >= until || began > now.after(CLOCK_SKEW_MAX)
+}
+
+/// How many tasks failed in a row up to `ended`, and when its successor may run: an end that lies ahead
+/// counts as now.
+pub fn back_off(ended: &Task, now: Timestamp) -> (u32, Timestamp) {
     let failures = failures_in_a_row(ended);
-    (failures, ended.status.at.after(pause(&ended.spec.restart, failures)))
+    (failures, ended.status.at.min(now).after(pause(&ended.spec.restart, failures)))
 }
 
 /// Whether a successor is not even to be prepared yet: preparing is what `ended` failed at.
 pub fn must_rest(ended: &Task, now: Timestamp) -> bool {
-    ended.status.state == TaskState::Rejected && now < back_off(ended).1
+    let at = ended.status.at;
+    ended.status.state == TaskState::Rejected && !wait_is_over(at, back_off(ended, at).1, now)
 }
 
 /// When a slot whose last task was rejected is tried again; `None` for every other task.
 pub fn rests_until(task: &Task) -> Option<Timestamp> {
     let waits = task.status.state == TaskState::Rejected && task.desired < DesiredState::Shutdown;
-    waits.then(|| back_off(task).1)
+    waits.then(|| back_off(task, task.status.at).1)
 }
 
-fn wants_restart(policy: &RestartPolicy, ended: &Task) -> bool {
+pub fn wants_restart(policy: &RestartPolicy, ended: &Task) -> bool {
     match policy.condition {
         Condition::None => false,
         Condition::OnFailure => ended.status.state != TaskState::Complete,

@@ -84,8 +84,7 @@ fn step(fleet: &mut Fleet, dirty: &[Slot]) {
     let started_at = service.update_status.as_ref().map(|status| status.started_at).unwrap_or_default();
     let settled = fleet.slots.values().flat_map(|slot| slot.tasks.iter());
     let settled = settled.filter(|task| task.spec_version == service.spec_version).filter_map(|task| settled_at(task));
-    let last_step = settled.filter(|at| *at >= started_at).max();
-    if last_step.is_some_and(|last| fleet.now < last.after(config.delay)) {
+    if settled.filter(|at| *at >= started_at).any(|at| !waited(at, config.delay, fleet.now)) {
         return;
     }
     let ready: Vec<Slot> = dirty.iter().copied().filter(|slot| !pending(&fleet.slots[slot])).collect();
@@ -112,7 +111,7 @@ fn replace(fleet: &mut Fleet, slot: Slot, order: UpdateOrder) {
                 None => fleet.create(slot, DesiredState::Running, None, 0),
                 Some(failed) if restart::must_rest(&failed, fleet.now) => {}
                 Some(failed) => {
-                    let (failures, not_before) = restart::back_off(&failed);
+                    let (failures, not_before) = restart::back_off(&failed, fleet.now);
                     fleet.create(slot, DesiredState::Ready, Some(not_before), failures);
                 }
             }
@@ -178,8 +177,9 @@ fn complete(fleet: &mut Fleet) {
     let unsettled =
         fleet.slots.values().any(|slot| slot.newest_live().is_some_and(|task| task.status.state != TaskState::Running));
     let tasks = fleet.slots.values().filter_map(|slot| slot.newest_live());
-    let last = tasks.filter_map(|task| settled_at(task)).max().unwrap_or(status.started_at);
-    if unsettled || fleet.now < last.after(config.monitor) {
+    let settled: Vec<Timestamp> = tasks.filter_map(|task| settled_at(task)).collect();
+    let watched = if settled.is_empty() { vec![status.started_at] } else { settled };
+    if unsettled || watched.into_iter().any(|at| !waited(at, config.monitor, fleet.now)) {
         return;
     }
     let (state, message) = match status.state {
@@ -187,6 +187,10 @@ fn complete(fleet: &mut Fleet) {
         _ => (UpdateState::Completed, "update completed"),
     };
     set_status(fleet, state, status.started_at, Some(fleet.now), message.to_owned());
+}
+
+fn waited(since: Timestamp, how_long: Duration, now: Timestamp) -> bool {
+    restart::wait_is_over(since, since.after(how_long), now)
 }
 
 /// When a task began to run.
