@@ -17,7 +17,9 @@ pub fn trim_history(fleet: &mut Fleet) {
         let tasks = fleet.slots[&slot].tasks.clone();
         for (age, task) in tasks.iter().enumerate().filter(|(_, task)| !created.contains(&task.id)) {
             let surplus = age >= keep && task.status.state.is_terminal();
-            if surplus || is_forgotten(fleet.cluster, task) {
+            // There is nothing to remember of a task that no node ever had.
+            let never_ran = task.desired >= DesiredState::Shutdown && task.node.is_none();
+            if surplus || never_ran || is_forgotten(fleet.cluster, task) {
                 fleet.changes.push(Change::RemoveTask { task: task.id });
             }
         }

@@ -50,13 +50,18 @@ pub fn next_steps_at(cluster: &Cluster, service: &Service) -> Vec<Timestamp> {
     settled.chain(started).flat_map(|at| [at.after(config.delay), at.after(config.monitor)]).collect()
 }
 
-/// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled).
+/// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled); so is
+/// the older of any two that run.
 fn retire_replaced(fleet: &mut Fleet) {
     let service = Arc::clone(fleet.service);
+    let runs = |task: &&Arc<Task>| task.status.state == TaskState::Running;
     let mut stale = Vec::new();
     for slot in fleet.slots.values() {
-        let replaced = slot.live().any(|task| is_current(&service, task) && task.status.state == TaskState::Running);
-        stale.extend(slot.live().filter(|task| replaced && !is_current(&service, task)).cloned());
+        let current = slot.live().filter(runs).find(|task| is_current(&service, task));
+        let Some(kept) = current.or_else(|| slot.live().find(runs)) else { continue };
+        let others = slot.live().filter(|task| task.id != kept.id);
+        let replaced = |task: &&Arc<Task>| runs(task) || (current.is_some() && !is_current(&service, task));
+        stale.extend(others.filter(replaced).cloned());
     }
     for task in stale {
         fleet.want(&task, DesiredState::Shutdown);
@@ -68,7 +73,9 @@ fn retire_replaced(fleet: &mut Fleet) {
 fn is_dirty(service: &Service, slot: &SlotTasks) -> bool {
     let stale = |task: &Arc<Task>| !is_current(service, task);
     let rests = |task: &Arc<Task>| task.status.state.is_terminal() && task.desired <= DesiredState::Running;
-    slot.live().any(stale) || slot.newest().is_some_and(|task| stale(task) && rests(task))
+    // Beside a live task, one that rests is an attempt that was given up.
+    let empty = slot.newest_live().is_none();
+    slot.live().any(stale) || (empty && slot.newest().is_some_and(|task| stale(task) && rests(task)))
 }
 
 /// Starts as many replacements as the configuration allows now.
@@ -105,6 +112,12 @@ fn replace(fleet: &mut Fleet, slot: Slot, order: UpdateOrder) {
             fleet.create(slot, DesiredState::Ready, Some(now), 0);
         }
         UpdateOrder::StartFirst => {
+            // One goes on while the new one starts: the one that serves. What an update that was overtaken
+            // left on its way does not.
+            let serving = stale.iter().find(|task| task.status.state == TaskState::Running).map(|task| task.id);
+            for task in stale.iter().filter(|task| Some(task.id) != serving) {
+                fleet.want(task, DesiredState::Shutdown);
+            }
             let newest = fleet.slots[&slot].newest().cloned();
             let failed = newest.filter(|task| task.status.state.is_terminal() && is_current(fleet.service, task));
             match failed {
