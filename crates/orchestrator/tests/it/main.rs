@@ -1,5 +1,6 @@
 //! How many tasks there are and what becomes of them, with a real scheduler and simulated agents.
 
+mod disorder;
 mod sim;
 
 use std::time::Duration;
