@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
-use crate::refusal::not_written;
+use crate::refusal::{not_current, not_written};
 use crate::reports::Reports;
 use crate::sessions::{OpenSession, Sessions};
 
@@ -39,7 +39,10 @@ impl Dispatcher for DispatcherService {
         mut input: Messages<AgentMessage>,
     ) -> Result<Messages<ManagerMessage>, Refusal> {
         let identity = caller.member()?;
-        let node = known_node(&self.store.cluster(), identity.node_id)?;
+        // A replica that lags behind, as after a start, would take from a node what it was given since, and turn
+        // away one that has just joined.
+        let cluster = self.store.linearizable().await.map_err(not_current)?;
+        let node = known_node(&cluster, identity.node_id)?;
         let hello = match tokio::time::timeout(HELLO_WAIT, input.next()).await {
             Ok(Some(Ok(AgentMessage::Hello(hello)))) => hello,
             Ok(Some(Err(refusal))) => return Err(refusal),
