@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skep_api::{Assignment, AssignmentKey, Assignments};
-use skep_model::{ContentDigest, Task, TaskId};
+use skep_model::{ContentDigest, DesiredState, Task, TaskId};
 use skep_runtime::{Container, Liveness, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -102,7 +102,9 @@ impl Worker {
     }
 
     fn drive(&mut self, task: Arc<Task>) {
-        let wish = Wish::Be(task.desired);
+        // A daemon that lost what it reported last may run a task whose end is known: that one is to stop.
+        let ended = task.status.state.is_terminal();
+        let wish = Wish::Be(if ended { task.desired.max(DesiredState::Shutdown) } else { task.desired });
         if let Some(driver) = self.tasks.get(&task.id) {
             driver.send_if_modified(|known| std::mem::replace(known, wish) != wish);
             return;
