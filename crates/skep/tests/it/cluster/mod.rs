@@ -7,7 +7,6 @@ mod leader_loss;
 mod membership;
 mod partitions;
 
-use std::time::Duration;
 
 use serde_json::Value;
 use skep_lab::{Node, Outcome};
@@ -111,5 +110,3 @@ fn binary(cluster: &Cluster, number: u8) -> String {
     cluster.node(number).binary().unwrap().display().to_string()
 }
 
-/// For what is to be seen not to happen.
-pub const A_WHILE: Duration = Duration::from_secs(3);
