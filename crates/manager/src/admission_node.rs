@@ -2,7 +2,9 @@
 //!
 //! Pure, as all of admission.
 
-use skep_model::{Change, Cluster, Node, NodeState, Role, TaskState, TaskStatus, Timestamp};
+use std::sync::Arc;
+
+use skep_model::{Change, Cluster, Node, NodeState, Role, Task, TaskState, TaskStatus, Timestamp};
 
 use crate::admission::Refusal;
 
@@ -88,6 +90,15 @@ pub fn node_removal(
         );
         return Err(Refusal::Conflict(message));
     }
+    let leased = |task: &&Arc<Task>| task.spec.at_most_one && !task.status.state.is_terminal();
+    if let Some(task) = cluster.tasks_of_node(node.id).find(leased) {
+        let message = format!(
+            "task {} of node {wanted} is of an at-most-one service and may still run there until its lease is over; \
+             try again in a minute",
+            task.name()
+        );
+        return Err(Refusal::Conflict(message));
+    }
     let lost = cluster.tasks_of_node(node.id).filter(|task| !task.status.state.is_terminal());
     let mut changes: Vec<Change> = lost
         .map(|task| {
@@ -108,8 +119,6 @@ fn name_of(node: &Node) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use skep_model::{IdSource, Meta, NodeDescription, NodeSpec, NodeStatus};
 
     use super::*;

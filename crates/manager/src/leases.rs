@@ -162,7 +162,7 @@ pub async fn fence(store: Store, stop: CancellationToken) {
             fence.next_end(&current).filter(|_| leads).map(|at| at.saturating_sub(clock))
         } else {
             tracing::info!(count = ends.len(), "tasks on silent nodes have surely ended");
-            match store.propose(ends).await {
+            match store.propose_here(ends).await {
                 Ok(_) => continue,
                 Err(ProposeError::Rejected(rejection)) => tracing::debug!(%rejection, "an end was told meanwhile"),
                 Err(error) => {
@@ -263,7 +263,8 @@ mod tests {
         let [kept, stopped] = [&tasks[0], &tasks[1]].map(|task| task.id);
         let status = NodeStatus { state: NodeState::Ready, ..NodeStatus::default() };
         let (id, meta, spec) = (ids.next_id(), Meta::new(AT), NodeSpec::default());
-        let node = Node { id, meta, spec, description: None, status, manager: None };
+        let certificate = Default::default();
+        let node = Node { id, meta, spec, description: None, status, manager: None, certificate };
         let node_id = node.id;
         let mut changes =
             vec![Change::CreateNode { node: Box::new(node) }, Change::CreateService { service: Box::new(service) }];

@@ -41,7 +41,7 @@ pub fn reconcile(fleet: &mut Fleet) {
 fn is_to_return(task: &Task) -> bool {
     task.desired == DesiredState::Shutdown
         && match task.status.state {
-            TaskState::Shutdown => true,
+            TaskState::Shutdown | TaskState::Orphaned => true,
             // It never reached its node.
             TaskState::New | TaskState::Pending => true,
             state => state.is_terminal() && restart::wants_restart(&task.spec.restart, task),

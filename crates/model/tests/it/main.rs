@@ -155,6 +155,9 @@ fn a_slot_of_at_most_one_takes_no_second_task_while_the_first_may_run() {
     cluster.apply(&report(first, node, TaskState::Orphaned), 8).unwrap();
     cluster.apply(&desired(second.id, DesiredState::Running), 9).unwrap();
     assert_eq!(cluster.check(), []);
+    cluster.apply(&desired(second.id, DesiredState::Shutdown), 10).unwrap();
+    let assign = Change::AssignTask { task: second.id, node, at: AT };
+    assert!(cluster.apply(&assign, 11).is_err(), "what is to stop goes nowhere");
 }
 
 #[test]
@@ -285,6 +288,7 @@ fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
         next_raft_id: 1,
         unlock_key: None,
         level: FEATURE_LEVEL,
+        trust: Default::default(),
     };
     let mut cluster = Cluster::default();
     cluster.apply(&Change::SetClusterConfig { config: Box::new(config), expected: None }, 1).unwrap();
@@ -296,6 +300,7 @@ fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
         description: None,
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id: 1, address: "10.0.0.1:7377".to_owned() }),
+        certificate: Default::default(),
     };
     cluster.apply(&Change::CreateNode { node: Box::new(node) }, 2).unwrap();
     let expected = Some(read.meta.version);

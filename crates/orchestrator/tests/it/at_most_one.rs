@@ -194,6 +194,23 @@ fn a_node_that_is_back_in_time_does_not_make_its_slot_wait() {
 }
 
 #[test]
+fn a_nodes_return_fills_its_global_slot_whatever_the_restart_policy() {
+    let mut world = World::new(2);
+    let mut spec = single("agent", 0);
+    spec.mode = Mode::Global;
+    spec.task.restart.condition = Condition::None;
+    let id = world.sim.create(spec);
+    world.run_for(STEP * 4);
+    let node = world.sim.running(id)[0].node.unwrap();
+    world.partition(node);
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(world.running(), 1);
+    world.partitioned.clear();
+    world.run_for(STEP * 6);
+    assert_eq!((world.running(), world.sim.running(id).len()), (2, 2));
+}
+
+#[test]
 fn a_service_made_anew_waits_for_what_the_old_one_left() {
     let mut world = World::new(2);
     let id = world.sim.create(single("db", 1));

@@ -1,0 +1,128 @@
+//! Changes of tasks: made, placed, wanted, reported.
+//!
+//! States and wishes only move forward, and no wish is taken that could run a second container of an at-most-one slot.
+
+use std::sync::Arc;
+
+use super::{already_exists, backwards, in_use, not_found};
+use crate::change::Kind;
+use crate::{Cluster, DesiredState, NodeId, Rejection, Task, TaskId, TaskState, TaskStatus, Timestamp, Version, lease};
+
+impl Cluster {
+    pub(super) fn create_task(&mut self, task: &Task, version: Version) -> Result<(), Rejection> {
+        if self.tasks.contains_key(&task.id) {
+            return Err(already_exists(Kind::Task, &task.id));
+        }
+        if !self.services.contains_key(&task.service) {
+            return Err(not_found(Kind::Service, &task.service));
+        }
+        if task.desired == DesiredState::Running {
+            self.check_slot_is_free(task)?;
+        }
+        let mut task = task.clone();
+        task.meta.version = version;
+        // A service's thousand tasks have one spec in memory, as they have where they were made.
+        if let Some(sibling) = self.tasks_of_service(task.service).next_back().filter(|it| it.spec == task.spec) {
+            task.spec = Arc::clone(&sibling.spec);
+        }
+        self.index.tasks_of_service.insert((task.service, task.id));
+        if let Some(node) = task.node {
+            self.index.tasks_of_node.insert((node, task.id));
+        }
+        self.tasks.insert(task.id, Arc::new(task));
+        Ok(())
+    }
+
+    /// The last word on at-most-one, whoever decided on how old a state.
+    fn check_slot_is_free(&self, task: &Task) -> Result<(), Rejection> {
+        match lease::held_up_by(self, task) {
+            Some(holder) => Err(in_use(Kind::Task, &task.name(), format!("task {}, which may still run", holder.id))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_task_pending(
+        &mut self,
+        id: TaskId,
+        reason: &Option<String>,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if task.status.state > TaskState::Pending {
+            return Err(backwards(task, TaskState::Pending.word()));
+        }
+        let mut status = TaskStatus::new(TaskState::Pending, at, "pending task scheduling");
+        status.error.clone_from(reason);
+        task.status = status;
+        task.meta.version = version;
+        Ok(())
+    }
+
+    pub(super) fn assign_task(
+        &mut self,
+        id: TaskId,
+        node: NodeId,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(not_found(Kind::Node, &node));
+        }
+        let task = self.task_mut(id)?;
+        // One that is to stop has nothing to do anywhere, and whoever waits for its slot counts on that.
+        if task.status.state != TaskState::Pending || task.desired > DesiredState::Running {
+            return Err(backwards(task, TaskState::Assigned.word()));
+        }
+        let before = task.node.replace(node);
+        task.status = TaskStatus::new(TaskState::Assigned, at, "scheduler assigned task to node");
+        task.meta.version = version;
+        if let Some(before) = before {
+            self.index.tasks_of_node.remove(&(before, id));
+        }
+        self.index.tasks_of_node.insert((node, id));
+        Ok(())
+    }
+
+    pub(super) fn set_task_desired(
+        &mut self,
+        id: TaskId,
+        desired: DesiredState,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        if desired == DesiredState::Running
+            && let Some(task) = self.tasks.get(&id)
+        {
+            self.check_slot_is_free(task)?;
+        }
+        let task = self.task_mut(id)?;
+        if desired < task.desired {
+            return Err(backwards(task, desired.word()));
+        }
+        if desired != task.desired {
+            task.desired = desired;
+            (task.meta.version, task.meta.updated_at) = (version, at);
+        }
+        Ok(())
+    }
+
+    pub(super) fn report_task(
+        &mut self,
+        id: TaskId,
+        node: NodeId,
+        status: &TaskStatus,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if task.node != Some(node) {
+            return Err(not_found(Kind::Task, &id));
+        }
+        if status.state < task.status.state || (task.status.state.is_terminal() && status.state != task.status.state) {
+            return Err(backwards(task, status.state.word()));
+        }
+        task.status = status.clone();
+        task.meta.version = version;
+        Ok(())
+    }
+}
