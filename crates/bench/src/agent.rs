@@ -48,7 +48,7 @@ async fn converse(setup: &AgentSetup, running: &mut BTreeSet<TaskId>) -> Result<
     report(&to_manager, running.iter().copied().collect()).await?;
     loop {
         tokio::select! {
-            _ = beats.tick() => to_manager.send(AgentMessage::Heartbeat).await.context("the session broke")?,
+            _ = beats.tick() => to_manager.send(AgentMessage::Heartbeat { sent: 0 }).await.context("the session broke")?,
             message = messages.next() => match message.context("the manager ended the session")? {
                 Ok(ManagerMessage::Welcome(welcome)) => beats = tokio::time::interval(welcome.heartbeat_period),
                 Ok(ManagerMessage::Assignments(assignments)) => {
@@ -57,6 +57,8 @@ async fn converse(setup: &AgentSetup, running: &mut BTreeSet<TaskId>) -> Result<
                     report(&to_manager, new).await?;
                     setup.reported.fetch_add(count, Relaxed);
                 }
+                // It has no container to lease, no certificate to renew and no role to follow.
+                Ok(ManagerMessage::LeaseGrant(_) | ManagerMessage::Trust(_) | ManagerMessage::Standing(_)) => {}
                 // Nobody asks a simulated task for its log.
                 Ok(ManagerMessage::Log { .. } | ManagerMessage::Exec { .. }) => {}
                 Ok(ManagerMessage::Feed { .. } | ManagerMessage::Cancel { .. }) => {}
@@ -81,6 +83,7 @@ async fn open(setup: &AgentSetup) -> Result<(mpsc::Sender<AgentMessage>, Message
         },
         address: String::new(),
         revision: 0,
+        instance: String::new(),
     };
     let connection = connect_tls(&setup.manager, setup.tls.connector(Expect::Role(Role::Manager))).await?;
     let (to_manager, outgoing) = mpsc::channel(64);

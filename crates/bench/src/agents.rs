@@ -126,8 +126,12 @@ async fn start_agents(
 async fn join(manager: &str, token: &str, clock: Arc<NodeClock>) -> Result<Tls> {
     let parsed: JoinToken = token.parse()?;
     let key = NodeKey::generate()?;
-    let request =
-        IssueRequest { token: token.to_owned(), csr: key.request()?.into(), availability: Availability::Active };
+    let request = IssueRequest {
+        token: token.to_owned(),
+        csr: key.request()?.into(),
+        availability: Availability::Active,
+        level: skep_model::FEATURE_LEVEL,
+    };
     let connection = connect_join(manager, JoinConnector::new(parsed.ca(), Arc::clone(&clock))).await?;
     let issued = CaClient::new(connection).issue(request).await.map_err(|refusal| anyhow!("{}", refusal.message))?;
     let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)?;

@@ -137,7 +137,10 @@ fn first_changes() -> Vec<Change> {
         ca_certificate: String::new(),
         ca_key: String::new(),
         join_tokens: JoinTokenHashes::default(),
-        next_raft_id: CLIENT + 1,
+        next_raft_id: LEADER,
+        unlock_key: None,
+        level: skep_model::FEATURE_LEVEL,
+        trust: Default::default(),
     };
     let node = |raft_id: u64| Node {
         id: node_id(raft_id),
@@ -146,6 +149,7 @@ fn first_changes() -> Vec<Change> {
         description: None,
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id, address: address(raft_id) }),
+        certificate: Default::default(),
     };
     let nodes = (LEADER..=CLIENT).map(|raft_id| Change::CreateNode { node: Box::new(node(raft_id)) });
     std::iter::once(Change::SetClusterConfig { config: Box::new(config), expected: None }).chain(nodes).collect()

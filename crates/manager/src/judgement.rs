@@ -107,6 +107,7 @@ mod tests {
                 description: None,
                 status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
                 manager: (number == 1).then(|| ManagerStatus { raft_id: OWN, address: "m:7377".into() }),
+                certificate: Default::default(),
             };
             Self { start: Instant::now(), nodes: (1..=count).map(node).collect(), heard: BTreeMap::new() }
         }

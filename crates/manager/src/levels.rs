@@ -64,6 +64,7 @@ mod tests {
             next_raft_id: 9,
             unlock_key: None,
             level,
+            trust: Default::default(),
         };
         let mut cluster = Cluster::default();
         cluster.config = Some(Arc::new(config));
@@ -82,6 +83,7 @@ mod tests {
                 description,
                 status: NodeStatus::default(),
                 manager: (number < managers.len()).then_some(status),
+                certificate: Default::default(),
             };
             cluster.nodes.insert(id, Arc::new(node));
         }

@@ -104,6 +104,7 @@ mod tests {
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: manager
                 .then(|| ManagerStatus { raft_id: number as u64, address: format!("10.0.0.{number}:7377") }),
+            certificate: Default::default(),
         }
     }
 
@@ -118,6 +119,7 @@ mod tests {
             next_raft_id: 4,
             unlock_key: None,
             level: 1,
+            trust: Default::default(),
         };
         let mut cluster = Cluster::default();
         (cluster.version, cluster.config) = (Version(30), Some(Arc::new(config)));

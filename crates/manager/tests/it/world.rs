@@ -12,8 +12,8 @@ use skep_api::{
 use skep_identity::{ClusterCa, Credentials, Expect, JoinConnector, JoinToken, NodeClock, NodeKey, Tls};
 use skep_manager::{ImageResolver, Manager, ResolvedImage};
 use skep_model::{
-    FEATURE_LEVEL, Availability, CertificateRecord, Change, Cluster, ClusterConfig, ClusterId, ClusterSpec, JoinTokenHashes,
-    ManagerStatus, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp, TrustHistory,
+    Availability, CertificateRecord, Change, Cluster, ClusterConfig, ClusterId, ClusterSpec, FEATURE_LEVEL,
+    JoinTokenHashes, ManagerStatus, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp, TrustHistory,
 };
 use skep_store::{DataKey, Store, StoreConfig};
 use tempfile::TempDir;
@@ -91,7 +91,8 @@ impl World {
         let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
         let connection = connect_join(&self.address, connector).await.map_err(|error| words(&error))?;
         let csr = Bytes::from(key.request().unwrap());
-        let request = IssueRequest { token: token.to_owned(), csr, availability: Availability::Active, level: FEATURE_LEVEL };
+        let request =
+            IssueRequest { token: token.to_owned(), csr, availability: Availability::Active, level: FEATURE_LEVEL };
         let issued = CaClient::new(connection).issue(request).await?;
         Ok(Credentials::new(key, &issued.certificate, &issued.authorities).unwrap())
     }

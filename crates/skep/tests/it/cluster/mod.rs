@@ -7,7 +7,6 @@ mod leader_loss;
 mod membership;
 mod partitions;
 
-
 use serde_json::Value;
 use skep_lab::{Node, Outcome};
 
@@ -109,4 +108,3 @@ pub fn write(cluster: &Cluster, number: u8, name: &str) -> Outcome {
 fn binary(cluster: &Cluster, number: u8) -> String {
     cluster.node(number).binary().unwrap().display().to_string()
 }
-
