@@ -1,8 +1,13 @@
 //! Cluster replicated by Raft: log, snapshots, transactions, watch, encryption at rest.
 //!
 //! ```text
+//!                 other managers
+//!                     │     ▲
+//!                  service  │ network, peers
+//!                     ▼     │
 //!  propose(changes) ─▶ openraft ─▶ log_store ─▶ wal (one writer thread, one fdatasync per round)
-//!                         │
+//!   (at a follower:       │
+//!    to the leader)       │
 //!                         └─ committed ─▶ state_machine: Cluster::apply ─▶ watch ─▶ everybody else
 //!                                              └─▶ snapshot files
 //! ```
@@ -12,7 +17,9 @@
 //!
 //! Invariant: a proposal that was answered is on the disks of a quorum of managers.
 //! Invariant: a store where nothing happens writes nothing.
+//! Invariant: what was surely not proposed may be sent again; what may have been is told as unknown.
 
+mod apply_hash;
 mod backup;
 mod config;
 mod contacts;

@@ -19,7 +19,9 @@ use skep_api::{
 use skep_model::{Cluster, Role};
 use tokio::time::Instant;
 
+use crate::apply_hash;
 use crate::error::{ProposeError, chain};
+use crate::leadership::Leadership;
 use crate::propose::{Missed, PROPOSAL_BYTES_MAX, Written};
 use crate::raft::{SnapshotMeta, StoredMembership, Types, decode_membership};
 use crate::store::{Inner, Store};
@@ -172,8 +174,12 @@ impl Peer for PeerService {
 
     async fn append(&self, caller: Caller, input: Messages<AppendRequest>) -> Result<Messages<AppendReply>, Refusal> {
         let Some(inner) = self.store.upgrade() else { return Err(closed("it was shut down")) };
-        let raft = inner.raft.clone();
+        let (raft, mut leadership) = (inner.raft.clone(), inner.leadership.clone());
         drop(inner);
+        let stopped = async move {
+            // Either way the store is gone.
+            let _ = leadership.wait_for(|now| matches!(now, Leadership::Stopped { .. })).await;
+        };
         let refused: Arc<Mutex<Option<Refusal>>> = Arc::default();
         let requests = self.clone().admitted(caller, input, Arc::clone(&refused));
         let replies = raft.stream_append(requests).map(|result| match result {
@@ -182,7 +188,8 @@ impl Peer for PeerService {
         });
         // What ended the requests is told after the replies to those before.
         let last = stream::once(async move { refused.lock().unwrap_or_else(PoisonError::into_inner).take() });
-        Ok(replies.chain(last.filter_map(async |refusal| refusal.map(Err))).boxed())
+        let replies = replies.chain(last.filter_map(async |refusal| refusal.map(Err)));
+        Ok(replies.take_until(stopped).boxed())
     }
 
     async fn snapshot(&self, caller: Caller, mut input: Messages<SnapshotPart>) -> Result<SnapshotReply, Refusal> {
@@ -239,8 +246,17 @@ impl Peer for PeerService {
     }
 
     async fn apply_hash(&self, caller: Caller, request: ApplyHashRequest) -> Result<ApplyHashReply, Refusal> {
-        let _ = self.admit(&caller, &request.link)?;
-        Ok(ApplyHashReply::Unknown)
+        let store = self.admit(&caller, &request.link)?;
+        Ok(match store.inner.hashes.at(request.index) {
+            None => ApplyHashReply::Unknown,
+            Some(own) if own == request.hash => ApplyHashReply::Equal,
+            Some(own) => {
+                if request.decided {
+                    store.inner.outside.stop(apply_hash::words(request.index));
+                }
+                ApplyHashReply::Differs(own)
+            }
+        })
     }
 }
 

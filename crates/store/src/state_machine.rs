@@ -16,6 +16,7 @@ use skep_api::{DecodeError, decode_changes, decode_cluster, encode_cluster};
 use skep_model::{Cluster, Rejection};
 use tokio::sync::watch;
 
+use crate::apply_hash::{Folded, Folding};
 use crate::error::chain;
 use crate::raft::{LogId, Outcome, Proposal, SnapshotMeta, StoredMembership, Types};
 use crate::snapshot::{Loaded, Snapshots};
@@ -30,6 +31,7 @@ pub(crate) struct StateMachine {
     membership: StoredMembership,
     published: watch::Sender<Arc<Cluster>>,
     published_index: watch::Sender<Option<u64>>,
+    folding: Folding,
     snapshots: Arc<Snapshots>,
     since_snapshot: Arc<SinceSnapshot>,
 }
@@ -39,6 +41,7 @@ pub(crate) struct Replica {
     pub(crate) cluster: watch::Receiver<Arc<Cluster>>,
     /// The last index that is in `cluster`; known after it.
     pub(crate) applied: watch::Receiver<Option<u64>>,
+    pub(crate) folded: Folded,
 }
 
 /// How much log there is since the last snapshot.
@@ -115,9 +118,18 @@ impl StateMachine {
         let SnapshotMeta { last_log_id: applied, last_membership: membership } = meta;
         let (published, cluster_watch) = watch::channel(Arc::new(cluster.clone()));
         let (published_index, applied_watch) = watch::channel(applied.map(|id| id.index));
-        let replica = Replica { cluster: cluster_watch, applied: applied_watch };
-        let machine =
-            StateMachine { cluster, applied, membership, published, published_index, snapshots, since_snapshot };
+        let (folding, folded) = Folding::new();
+        let replica = Replica { cluster: cluster_watch, applied: applied_watch, folded };
+        let machine = StateMachine {
+            cluster,
+            applied,
+            membership,
+            published,
+            published_index,
+            folding,
+            snapshots,
+            since_snapshot,
+        };
         Ok((machine, replica))
     }
 
@@ -168,14 +180,18 @@ impl RaftStateMachine<Types> for StateMachine {
         let mut answers = Vec::new();
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let result = match &entry.payload {
-                EntryPayload::Blank => Ok(()),
+            let (result, bytes) = match &entry.payload {
+                EntryPayload::Blank => (Ok(()), &[] as &[u8]),
                 EntryPayload::Membership(members) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), members.clone());
-                    Ok(())
+                    (Ok(()), &[] as &[u8])
                 }
-                EntryPayload::Normal(proposal) => apply_proposal(&mut self.cluster, proposal, entry.log_id.index)?,
+                EntryPayload::Normal(proposal) => {
+                    let result = apply_proposal(&mut self.cluster, proposal, entry.log_id.index)?;
+                    (result, proposal.0.as_ref())
+                }
             };
+            self.folding.fold(entry.log_id.index, bytes, &result, &self.cluster);
             self.applied = Some(entry.log_id);
             answers.extend(responder.map(|responder| (responder, result)));
         }
@@ -200,6 +216,7 @@ impl RaftStateMachine<Types> for StateMachine {
         let cluster = decode_cluster(&data).map_err(Unreadable::Snapshot)?;
         write(&self.snapshots, meta, &data).await?;
         self.since_snapshot.made(self.since_snapshot.total());
+        self.folding.interrupt();
         self.cluster = cluster;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

@@ -14,6 +14,7 @@ use skep_model::{Change, Cluster};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::apply_hash::{ApplyHashes, compare};
 use crate::config::{StoreConfig, raft_config};
 use crate::error::{InitializeError, ProposeError, StoreError};
 use crate::leadership::{Leadership, Published, follow};
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) applied: watch::Receiver<Option<u64>>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) members: watch::Receiver<Members>,
+    pub(crate) hashes: Arc<ApplyHashes>,
     pub(crate) outside: Arc<Outside>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -75,7 +77,7 @@ impl Store {
         let files = config.clone();
         let opened =
             spawn_blocking(move || open_files(&files)).await.map_err(|error| StoreError::Raft(error.to_string()))??;
-        let Opened { log, snapshots, since_snapshot, machine, replica: Replica { cluster, applied } } = opened;
+        let Opened { log, snapshots, since_snapshot, machine, replica: Replica { cluster, applied, folded } } = opened;
         let raft_config = raft_config(&config, log.wal().metrics().last_sync)
             .validate()
             .map_err(|error| StoreError::Raft(error.to_string()))?;
@@ -96,8 +98,12 @@ impl Store {
             Arc::clone(&snapshots),
             config.snapshot_bytes_min,
         );
-        let tasks =
-            vec![tokio::spawn(follow(raft.clone(), Arc::clone(&outside), published)), tokio::spawn(snapshotting)];
+        let comparing = compare(Arc::clone(&outside), folded.newest, members.clone(), leadership.clone());
+        let tasks = vec![
+            tokio::spawn(comparing),
+            tokio::spawn(follow(raft.clone(), Arc::clone(&outside), published)),
+            tokio::spawn(snapshotting),
+        ];
         let inner = Inner {
             raft,
             raft_id: config.raft_id,
@@ -109,6 +115,7 @@ impl Store {
             applied,
             leadership,
             members,
+            hashes: folded.hashes,
             outside,
             tasks: Mutex::new(tasks),
         };

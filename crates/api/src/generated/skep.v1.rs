@@ -6418,6 +6418,8 @@ pub struct ApplyHashRequest {
     pub index: u64,
     #[prost(uint64, tag = "3")]
     pub hash: u64,
+    #[prost(bool, tag = "4")]
+    pub decided: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApplyHashReply {

@@ -201,6 +201,8 @@ pub struct ApplyHashRequest {
     pub link: PeerLink,
     pub index: u64,
     pub hash: u64,
+    /// Most managers have this hash: a receiver with another one must stop.
+    pub decided: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +210,7 @@ pub enum ApplyHashReply {
     Equal,
     /// The receiver has not come to that index, or no longer knows.
     Unknown,
-    /// The receiver's hash; it stops.
+    /// The receiver's hash.
     Differs(u64),
 }
 
@@ -238,7 +240,7 @@ message!(ReadIndexRequest = ReadIndexRequest { link });
 choice!(ReadIndexReply = ReadIndexReply in read_index_reply {
     Index, NotLeading; NoQuorum(ReadNoQuorum) { report }, Stopped(PeerStopped) { reason }
 });
-message!(ApplyHashRequest = ApplyHashRequest { link, index, hash });
+message!(ApplyHashRequest = ApplyHashRequest { link, index, hash, decided });
 choice!(ApplyHashReply = ApplyHashReply in apply_hash_reply {
     Differs; Equal(ApplyHashEqual) {}, Unknown(ApplyHashUnknown) {}
 });

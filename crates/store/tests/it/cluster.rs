@@ -1,11 +1,14 @@
 //! Several managers: what one cluster promises whichever of them is asked, and whichever of them is gone.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use skep_api::{PEER_PROTOCOL, PeerClient, PeerLink, ReadIndexRequest, RefusalKind, connect_tls};
+use skep_api::{
+    ApplyHashReply, ApplyHashRequest, PEER_PROTOCOL, PeerClient, PeerLink, ReadIndexRequest, RefusalKind, connect_tls,
+};
 use skep_identity::{Expect, Tls};
 use skep_model::{Change, Cluster, ConfigId, NodeSpec, Role, Version};
 use skep_store::{Leadership, ProposeError, ReadError, Store};
@@ -316,4 +319,89 @@ async fn who_is_no_manager_of_this_cluster_is_refused_by_name() {
     let refused = ask(managers.tls(2, Role::Manager), 2, 1, PEER_PROTOCOL).await.unwrap_err();
     assert!(refused.message.contains("or no longer"), "{refused}");
     managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manager_whose_state_differs_from_the_others_stops() {
+    let managers = Managers::started(2, |_| {}).await;
+    let leader = managers.store(managers.leader().await);
+    let other = leader.raft_id() % 2 + 1;
+    for number in 0..256 {
+        leader.propose(vec![note(number, "text")]).await.unwrap();
+    }
+    managers.caught_up(other).await;
+    // As the leader would ask that had computed something else.
+    let tls = managers.tls(leader.raft_id(), Role::Manager);
+    let connector = tls.connector(Expect::Role(Role::Manager));
+    let peer = PeerClient::new(connect_tls(managers.address(other), connector).await.unwrap());
+    let link = PeerLink { protocol: PEER_PROTOCOL, from: leader.raft_id(), to: other };
+    let ask = |hash, decided| peer.apply_hash(ApplyHashRequest { link, index: 255, hash, decided });
+    let ApplyHashReply::Differs(hash) = ask(0, false).await.unwrap() else { panic!("0 is no hash of anything") };
+    assert_eq!(ask(hash, true).await.unwrap(), ApplyHashReply::Equal);
+    leader.propose(vec![note(300, "goes on")]).await.unwrap();
+    ask(0, true).await.unwrap();
+    let reason = stop_reason(&managers.store(other)).await;
+    assert!(reason.contains("differs from what most managers have"), "{reason}");
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voter_with_an_old_disk_does_not_vote_and_says_what_to_do() {
+    let mut managers = Managers::started(3, |_| {}).await;
+    managers.store(1).hand_over(Some(2)).await.ok();
+    let leader = managers.leader().await;
+    let (restored, witness) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    managers.stop(restored).await;
+    let image = managers.folder(0);
+    copy(&managers.folder(restored), &image);
+    managers.start(restored).await;
+
+    let store = managers.store(leader);
+    let written = store.propose(vec![note(1, "acknowledged")]).await.unwrap().revision;
+    let mut number = 1;
+    while store.progress().get(&restored).copied().flatten() < Some(written) {
+        number += 1;
+        store.propose(vec![note(number, "more")]).await.unwrap();
+    }
+    // With this the others hear what the leader knows.
+    store.propose(vec![note(number + 1, "last")]).await.unwrap();
+    managers.caught_up(witness).await;
+
+    managers.stop(restored).await;
+    managers.stop(leader).await;
+    std::fs::remove_dir_all(managers.folder(restored)).unwrap();
+    std::fs::rename(&image, managers.folder(restored)).unwrap();
+    managers.start(restored).await;
+    // Together they are a majority, and could elect a leader that lacks what was acknowledged.
+    let reason = stop_reason(&managers.store(restored)).await;
+    assert!(reason.contains("older than what it acknowledged") && reason.contains("skep leave --force"), "{reason}");
+    let refused = managers.store(restored).propose(vec![]).await.map(drop);
+    assert!(matches!(refused, Err(ProposeError::Stopped { .. })), "{refused:?}");
+
+    managers.start(leader).await;
+    let cluster = managers.store(managers.leader().await).linearizable().await.unwrap();
+    assert!(text_of(&cluster, 1).is_some());
+    managers.shutdown().await;
+}
+
+async fn stop_reason(store: &Store) -> String {
+    let mut leadership = store.leadership();
+    let stopped = leadership.wait_for(|now| matches!(now, Leadership::Stopped { .. }));
+    match timeout(PATIENCE, stopped).await.expect("it stops").unwrap().clone() {
+        Leadership::Stopped { reason } => reason.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

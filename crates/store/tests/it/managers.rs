@@ -155,6 +155,7 @@ impl Managers {
         store.shutdown().await;
         drop(stop);
         serving.await.unwrap().unwrap();
+        drop(store);
     }
 
     /// Cuts a manager off without a word, and returns when it is down: like a lost power, since nobody hears what it
