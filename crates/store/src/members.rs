@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{ProposeError, reason};
 use crate::propose::ANSWER;
-use crate::raft::{Member, StoredMembership, Types};
+use crate::raft::{LogId, Member, StoredMembership, Types};
 use crate::store::Store;
 
 /// An attempt may be lost on its way.
@@ -102,9 +102,10 @@ impl Members {
 type Changed = Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
 
 impl Store {
-    /// The managers as this one knows them; a change shows as soon as it is logged.
+    /// The managers as this one knows them; a change shows as soon as it is logged, and at the leader before the call
+    /// that made it returns.
     pub fn members(&self) -> Members {
-        self.inner.members.borrow().clone()
+        Members::of(&self.inner.raft.server_metrics().borrow_watched().membership_config)
     }
 
     /// The managers, whenever they change.
@@ -151,7 +152,10 @@ impl Store {
     async fn change(&self, change: impl Future<Output = Changed>) -> Result<(), ChangeMembersError> {
         let Ok(changed) = timeout(ANSWER, change).await else { return Err(ChangeMembersError::Unknown) };
         let error = match changed {
-            Ok(_) => return Ok(()),
+            Ok(changed) => {
+                self.listed(&changed.log_id).await;
+                return Ok(());
+            }
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
                 return Err(ChangeMembersError::Refused(error.to_string()));
             }
@@ -166,6 +170,17 @@ impl Store {
             | ProposeError::Rejected(_)
             | ProposeError::TooLarge { .. } => ChangeMembersError::Unknown,
         })
+    }
+
+    /// Waits until [`Store::members`] knows of a change: a caller that computes the next one from an old list would undo
+    /// it.
+    async fn listed(&self, change: &LogId) {
+        let mut server = self.inner.raft.server_metrics();
+        while server.borrow_and_update().membership_config.log_id().as_ref() < Some(change) {
+            if server.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// How much of the log each manager has on its disk, by Raft id: the last index, as the leader knows. Empty at

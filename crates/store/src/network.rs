@@ -160,9 +160,10 @@ impl Manager {
     /// As `ask`; a peer that turns this manager away says why.
     async fn ask_vote<T: 'static>(&self, option: &RPCOption, answer: Answer<T>) -> Result<T, RPCError<Types>> {
         let outside = Arc::clone(&self.outside);
-        let watched = answer.inspect(move |answer| match answer {
-            Err(Refusal { kind: RefusalKind::Conflict, message }) => outside.stop(message.as_str()),
-            Ok(_) | Err(_) => {}
+        let watched = answer.inspect(move |answer| {
+            if let Err(Refusal { kind: RefusalKind::Conflict, message }) = answer {
+                outside.stop(message.as_str());
+            }
         });
         self.ask(RPCTypes::Vote, option.hard_ttl(), watched.boxed()).await
     }

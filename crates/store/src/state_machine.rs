@@ -187,7 +187,8 @@ impl RaftStateMachine<Types> for StateMachine {
                     (Ok(()), &[] as &[u8])
                 }
                 EntryPayload::Normal(proposal) => {
-                    (apply_proposal(&mut self.cluster, proposal, entry.log_id.index)?, proposal.0.as_ref())
+                    let result = apply_proposal(&mut self.cluster, proposal, entry.log_id.index)?;
+                    (result, proposal.0.as_ref())
                 }
             };
             self.folding.fold(entry.log_id.index, bytes, &result, &self.cluster);

@@ -5,4 +5,5 @@ mod cluster;
 mod control;
 mod disk;
 mod gate;
+mod peer;
 mod session;

@@ -29,11 +29,9 @@ impl Op {
     fn apply(&self, value: u64) -> Option<u64> {
         match *self {
             Op::Read(seen) => (seen == value).then_some(value),
-            Op::Swap { from, to, done: Some(true) | None } if from == value => Some(to),
+            // One without an answer and without effect need not be placed at all.
+            Op::Swap { from, to, done: Some(true) | None } => (from == value).then_some(to),
             Op::Swap { from, done: Some(false), .. } => (from != value).then_some(value),
-            Op::Swap { done: Some(true), .. } => None,
-            // Without effect, and nobody was told.
-            Op::Swap { done: None, .. } => Some(value),
         }
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod crash;
 mod disks;
 mod linear;
+mod losses;
 mod managers;
 mod notes;
 mod store;

@@ -1,6 +1,6 @@
 //! Managers of one cluster in one process: real certificates, real gRPC over TCP, real disks; and a switch between them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,20 +8,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use skep_api::Server;
 use skep_identity::{ClusterCa, Credentials, Expect, NodeClock, NodeKey, Tls};
 use skep_model::{
-    Change, ClusterConfig, ClusterId, ClusterSpec, JoinTokenHashes, ManagerStatus, Meta, Node, NodeId, NodeSpec,
-    NodeStatus, Role, Timestamp,
+    Change, Cluster, ClusterConfig, ClusterId, ClusterSpec, JoinTokenHashes, ManagerStatus, Meta, Node, NodeId,
+    NodeSpec, NodeStatus, Rejection, Role, Timestamp,
 };
-use skep_store::{DataKey, GrpcPeers, Leadership, Store, StoreConfig};
+use skep_store::{ChangeMembersError, DataKey, GrpcPeers, Leadership, ProposeError, Store, StoreConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::switch::{Switch, Switched};
 
 /// Longer than anything takes, however slow the machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+const RETRY: Duration = Duration::from_millis(20);
 
 pub struct Managers {
     dir: TempDir,
@@ -86,22 +88,52 @@ impl Managers {
         self.start(raft_id).await;
         self.announce(raft_id).await;
         self.add_learner(raft_id).await;
-        let leader = self.store(self.leader().await);
-        let voters: BTreeSet<u64> = leader.members().voters.into_keys().chain([raft_id]).collect();
-        leader.set_voters(voters).await.unwrap();
+        self.change_members(async |leader| {
+            let voters = leader.members().voters.into_keys().chain([raft_id]).collect();
+            leader.set_voters(voters).await
+        })
+        .await;
         self.caught_up(raft_id).await;
     }
 
     /// Makes a running manager known in the cluster's state.
     pub async fn announce(&self, raft_id: u64) {
-        self.store(self.leader().await).propose(vec![self.node(raft_id)]).await.unwrap();
+        write(&self.store(self.leader().await), self.node(raft_id)).await;
     }
 
     /// Makes a running manager follow, and waits until it has everything.
     pub async fn add_learner(&self, raft_id: u64) {
-        let leader = self.store(self.leader().await);
-        leader.add_learner(raft_id, self.addresses[&raft_id].clone()).await.unwrap();
+        let address = self.addresses[&raft_id].clone();
+        self.change_members(async |leader| leader.add_learner(raft_id, address.clone()).await).await;
         self.caught_up(raft_id).await;
+    }
+
+    /// Changes the managers at the leader, and again if it stopped leading meanwhile.
+    pub async fn change_members(&self, change: impl AsyncFn(Store) -> Result<(), ChangeMembersError>) {
+        let changed = async {
+            while let Err(error) = change(self.store(self.leader().await)).await {
+                eprintln!("not changed: {error}");
+                sleep(RETRY).await;
+            }
+        };
+        timeout(PATIENCE, changed).await.expect("the managers change");
+    }
+
+    /// Makes this manager lead.
+    pub async fn hand_over_to(&self, raft_id: u64) {
+        let handed = async {
+            loop {
+                match self.leader().await {
+                    leader if leader == raft_id => return,
+                    leader => {
+                        if let Err(error) = self.store(leader).hand_over(Some(raft_id)).await {
+                            eprintln!("not handed over: {error}");
+                        }
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, handed).await.expect("it comes to lead");
     }
 
     pub async fn caught_up(&self, raft_id: u64) {
@@ -213,6 +245,26 @@ impl Managers {
     }
 }
 
+/// Makes a change that creates something, whatever happens to the leader meanwhile.
+pub async fn write(store: &Store, change: Change) -> Arc<Cluster> {
+    let written = async {
+        let mut uncertain = false;
+        loop {
+            match store.propose(vec![change.clone()]).await {
+                Ok(written) => return written.cluster,
+                Err(ProposeError::Rejected(Rejection::AlreadyExists { .. })) if uncertain => return store.cluster(),
+                Err(ProposeError::Rejected(rejection)) => panic!("{rejection}"),
+                Err(error) => {
+                    uncertain |= matches!(error, ProposeError::Unknown);
+                    eprintln!("not written: {error}");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, written).await.expect("writes pass")
+}
+
 /// Returns when this manager leads.
 async fn leads(store: Store) -> u64 {
     let mut leadership = store.leadership();
@@ -222,7 +274,7 @@ async fn leads(store: Store) -> u64 {
             if store.propose_here(vec![]).await.is_ok() {
                 return store.raft_id();
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(RETRY).await;
         } else if leadership.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
