@@ -16,7 +16,7 @@ use skep_model::{
     DesiredState, MemoryBytes, NanoCpus, NodeDescription, NodeResources, Platform, Role, TaskId, TaskState, TaskStatus,
     Timestamp,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Before another try at a manager that did not answer.
@@ -28,6 +28,8 @@ pub struct AgentSetup {
     pub manager: String,
     /// Tasks that any agent reported as running, each once.
     pub reported: Arc<AtomicU64>,
+    /// Handshakes that run at once: all of them together would wait for each other.
+    pub connecting: Arc<Semaphore>,
 }
 
 /// Lives until it is aborted: a session that ends is opened again.
@@ -42,7 +44,9 @@ pub async fn live(setup: AgentSetup) {
 }
 
 async fn converse(setup: &AgentSetup, running: &mut BTreeSet<TaskId>) -> Result<()> {
+    let permit = setup.connecting.acquire().await?;
     let (to_manager, mut messages) = open(setup).await?;
+    drop(permit);
     let mut beats = tokio::time::interval(Duration::from_secs(1));
     // What was reported over an earlier session may have been lost with it.
     report(&to_manager, running.iter().copied().collect()).await?;

@@ -52,6 +52,7 @@ struct Ran {
 }
 
 pub async fn run(load: Load<'_>) -> Result<()> {
+    raise_limit(load.agents)?;
     let managers: Vec<String> = load.managers.split(',').map(str::to_owned).collect();
     let control = ControlClient::new(connect_unix(load.socket).await?);
     let start = Instant::now();
@@ -94,6 +95,15 @@ pub async fn run(load: Load<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Each agent has a connection.
+fn raise_limit(agents: u64) -> Result<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = agents + 100;
+    limit.current = limit.current.map(|current| current.max(wanted));
+    limit.maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).context("cannot open so many connections")
+}
+
 async fn start_agents(
     load: &Load<'_>,
     managers: &[String],
@@ -109,6 +119,7 @@ async fn start_agents(
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
+    let connecting = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     let mut sessions = tokio::task::JoinSet::new();
     for (number, tls) in joined {
         let setup = AgentSetup {
@@ -116,6 +127,7 @@ async fn start_agents(
             tls,
             manager: managers[number as usize % managers.len()].clone(),
             reported: Arc::clone(reported),
+            connecting: Arc::clone(&connecting),
         };
         sessions.spawn(agent::live(setup));
     }

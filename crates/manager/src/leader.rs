@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use skep_model::{Change, Cluster, IdSource, NodeId, TaskId, TaskState, Timestamp};
-use skep_orchestrator::{allocator, next_wakeup, reconcile};
+use skep_orchestrator::{allocator, next_wakeup, reconcile_some};
 use skep_scheduler::{Placement, schedule};
 use skep_store::{Leadership, ProposeError, Store};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,9 @@ use crate::clock::wall_clock;
 
 /// Changes in one proposal; a decision of more makes several, one after the other.
 const CHANGES_PER_PROPOSAL: usize = 1000;
+/// A decision looks at no further service once it has this many changes, so that the first tasks of a large deploy start
+/// before the last are made.
+const CHANGES_PER_DECISION: usize = 10_000;
 /// A decision is carried out for no longer than this; what is left of it is decided again on the newest state.
 const DECISION_AGE_MAX: Duration = Duration::from_secs(2);
 /// A round that found nothing to do is followed by a rest of this many times what it took, so that deciding takes a
@@ -128,7 +131,7 @@ async fn propose_one(store: &Store, changes: Vec<Change>) -> Pace {
 
 /// One round: what the orchestrator wants, and where the tasks that wait, the new ones among them, go.
 pub fn decide(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
-    let mut changes = reconcile(cluster, now, ids);
+    let mut changes = reconcile_some(cluster, now, ids, CHANGES_PER_DECISION);
     let mut picture = cluster.clone();
     for (number, change) in changes.iter().enumerate() {
         // A change that does not apply to the picture will be refused by the store too; the round is then

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::{
-    Change, Cluster, DesiredState, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskId, TaskState,
+    Change, Cluster, DesiredState, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskId, TaskSpec, TaskState,
     TaskStatus, Timestamp, lease,
 };
 
@@ -20,6 +20,8 @@ pub struct Fleet<'a> {
     pub now: Timestamp,
     pub slots: BTreeMap<Slot, SlotTasks>,
     pub changes: Vec<Change>,
+    /// What new tasks run, made with the first of them: a thousand tasks have one.
+    task_spec: Option<Arc<TaskSpec>>,
     ids: &'a mut IdSource,
 }
 
@@ -32,7 +34,7 @@ impl<'a> Fleet<'a> {
         for slot in slots.values_mut() {
             slot.tasks.sort_by(|a, b| newest_first(a, b));
         }
-        Self { cluster, service, now, slots, changes: Vec::new(), ids }
+        Self { cluster, service, now, slots, changes: Vec::new(), task_spec: None, ids }
     }
 
     /// Makes a task of the service's present spec.
@@ -47,13 +49,14 @@ impl<'a> Fleet<'a> {
         // Tasks of a slot are ordered by their creation, also where two are made at one time.
         let newest = self.slots.get(&slot).and_then(|slot| slot.newest()).map(|task| task.meta.created_at);
         let created_at = newest.map_or(self.now, |newest| self.now.max(Timestamp(newest.0 + 1)));
+        let task_spec = self.task_spec.get_or_insert_with(|| Arc::new(spec.task.clone()));
         let task = Task {
             id: self.ids.next_id(),
             meta: Meta::new(created_at),
             service: self.service.id,
             service_name: spec.name.clone(),
             slot,
-            spec: Arc::new(spec.task.clone()),
+            spec: Arc::clone(task_spec),
             spec_version: self.service.spec_version,
             networks,
             host_ports: allocator::host_ports(self.service),

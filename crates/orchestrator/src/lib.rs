@@ -23,10 +23,19 @@ use fleet::Fleet;
 
 /// All that is to be done now, for every service and for tasks that no service owns any more.
 pub fn reconcile(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
+    reconcile_some(cluster, now, ids, usize::MAX)
+}
+
+/// As [`reconcile`], but looks at no further service once there are `enough` changes: what is left is found by the next
+/// call, when these are applied.
+pub fn reconcile_some(cluster: &Cluster, now: Timestamp, ids: &mut IdSource, enough: usize) -> Vec<Change> {
     let mut changes = Vec::new();
     // What one service is given is taken for the next.
     let mut picture = cluster.clone();
     for service in cluster.services.keys() {
+        if changes.len() >= enough {
+            return changes;
+        }
         let decided = reconcile_service(&picture, *service, now, ids);
         for change in decided.iter().filter(|change| matches!(change, Change::SetServiceEndpoint { .. })) {
             picture.apply(change, cluster.version.0).expect("a service of the cluster takes an endpoint");
