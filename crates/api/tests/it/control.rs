@@ -66,6 +66,10 @@ impl Control for Fake {
         })
     }
 
+    async fn confirm(&self, _: Caller, (): ()) -> Result<Confirmed, Refusal> {
+        Ok(Confirmed { stale: Some("no quorum".to_owned()) })
+    }
+
     async fn list(&self, _: Caller, request: ListRequest) -> Result<ObjectList, Refusal> {
         let objects = self.objects(request.kind).into_iter().map(Readable::from).collect();
         Ok(ObjectList { version: self.cluster.version, objects })
