@@ -67,7 +67,7 @@ impl Control for Fake {
     }
 
     async fn confirm(&self, _: Caller, (): ()) -> Result<Confirmed, Refusal> {
-        Ok(Confirmed { stale: Some("old".to_owned()) })
+        Ok(Confirmed { stale: Some("no quorum".to_owned()) })
     }
 
     async fn list(&self, _: Caller, request: ListRequest) -> Result<ObjectList, Refusal> {

@@ -125,7 +125,7 @@ async fn who_is_no_manager_of_this_cluster_is_refused_by_name() {
     // The number of nobody yet: a manager that this one has not heard of may have been made by now.
     ask(managers.tls(7, Role::Manager), 100, 1, PEER_PROTOCOL).await.unwrap();
     let cases = [
-        (Role::Worker, 2, 2, 1, PEER_PROTOCOL, RefusalKind::Denied, "only to the managers"),
+        (Role::Worker, 2, 2, 1, PEER_PROTOCOL, RefusalKind::Denied, "open only to managers"),
         (Role::Manager, 2, 2, 3, PEER_PROTOCOL, RefusalKind::Denied, "this is manager 1, not manager 3"),
         (Role::Manager, 2, 1, 1, PEER_PROTOCOL, RefusalKind::Denied, "is not manager 1"),
         (Role::Manager, 9, 2, 1, PEER_PROTOCOL, RefusalKind::Denied, "is not manager 2"),

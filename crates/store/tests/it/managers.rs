@@ -77,7 +77,7 @@ impl Managers {
             unlock_key: None,
             level: 0,
             trust: Default::default(),
-            next_raft_id: 100,
+            next_raft_id: 1,
         };
         let first = vec![Change::SetClusterConfig { config: Box::new(config), expected: None }, self.node(1)];
         self.store(1).initialize(first).await.unwrap();
