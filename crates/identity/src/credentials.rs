@@ -79,6 +79,12 @@ impl Credentials {
         Ok(Self { certificate: NodeCertificate::read(&leaf)?, key, chain_pem, leaf, trust })
     }
 
+    /// The same once more, for a second holder; not `Clone`, so that no copy of a key is made in passing.
+    pub fn duplicate(&self) -> Result<Self, CredentialsError> {
+        let key = NodeKey::from_pem(&self.key.to_pem()).map_err(CredentialsError::Key)?;
+        Self::from_chain(key, self.chain_pem.clone())
+    }
+
     pub fn identity(&self) -> PeerIdentity {
         self.certificate.identity
     }

@@ -108,12 +108,16 @@ impl Vault {
         *self.opened() = None;
     }
 
-    fn keys(&self) -> Result<ManagerKeys> {
-        if let Some(keys) = &*self.opened() {
-            return Ok(ManagerKeys { data_key: keys.data_key, node_key: copy(&keys.node_key)? });
+    /// The node's key, in the clear or unlocked.
+    pub fn node_key(&self) -> Result<NodeKey> {
+        match &*self.opened() {
+            Some(keys) => copy(&keys.node_key),
+            None => Ok(self.files.key()?),
         }
-        let data_key = *self.data_key()?.as_bytes();
-        Ok(ManagerKeys { data_key, node_key: self.files.key()? })
+    }
+
+    fn keys(&self) -> Result<ManagerKeys> {
+        Ok(ManagerKeys { data_key: *self.data_key()?.as_bytes(), node_key: self.node_key()? })
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<ManagerKeys>> {

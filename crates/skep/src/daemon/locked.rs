@@ -55,7 +55,8 @@ impl Membership {
             let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
             let file = MemberFile {
                 format: MemberFile::FORMAT,
-                managers: Vec::new(),
+                // Nobody listens there while this manager is locked.
+                managers: vec![format!("127.0.0.1:{}", self.config.listen_address.port())],
                 advertise_address: String::new(),
                 raft_id: None,
             };

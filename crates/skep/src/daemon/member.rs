@@ -145,8 +145,9 @@ impl Member {
         let started = async {
             // First what fails without traces.
             let renewal = renewal_setup(&setup, &tls, &file, manager.as_ref(), word.clone())?;
+            let renewed = credentials.duplicate()?;
             let agent = Agent::start(agent_config(&setup, &tls, credentials.key(), &file, pool, say)?).await?;
-            anyhow::Ok((agent, Renewal::start(renewal)?))
+            anyhow::Ok((agent, Renewal::start(renewal, renewed)))
         };
         match started.await {
             Ok((agent, renewal)) => {

@@ -58,13 +58,12 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    pub fn start(setup: RenewalSetup) -> Result<Self> {
-        let credentials = setup.identity.load().context("failed to read the node's certificate")?;
-        let credentials = credentials.ok_or_else(|| anyhow!("the node has no certificate"))?;
+    /// `credentials`: what the node starts with. Its key may be locked on disk.
+    pub fn start(setup: RenewalSetup, credentials: Credentials) -> Self {
         let stop = CancellationToken::new();
         let clock = ClockKeeper::new(setup.identity.clone(), setup.tls.clock().clone());
         let keeping = Keeping { setup, credentials, clock, pause: RETRY, times_heard: 0, earliest: None };
-        Ok(Self { task: tokio::spawn(keeping.run(stop.clone())), stop })
+        Self { task: tokio::spawn(keeping.run(stop.clone())), stop }
     }
 
     pub async fn stop(self) {

@@ -142,6 +142,9 @@ impl Membership {
         })?;
         member.stop_manager(&self.setup()).await;
         remove_if_there(&self.config.data_dir.join("raft"))?;
+        // A worker has no key that would be worth a lock.
+        let vault = Arc::clone(&self.vault);
+        tokio::task::spawn_blocking(move || vault.release()).await??;
         tracing::info!("this node is a worker now");
         Ok(())
     }
@@ -149,7 +152,7 @@ impl Membership {
     /// A certificate with the role that the node has now.
     async fn renew(&self, member: &Member) -> Result<()> {
         let identity = self.identity();
-        let key = identity.key()?;
+        let key = self.vault.node_key()?;
         let csr = Bytes::from(key.request()?);
         let renew = |connection| {
             let request = RenewRequest { csr: csr.clone() };

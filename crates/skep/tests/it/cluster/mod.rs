@@ -6,6 +6,7 @@ mod lab_command;
 mod leader_loss;
 mod membership;
 mod partitions;
+mod recovery;
 
 use serde_json::Value;
 use skep_lab::{Node, Outcome};
