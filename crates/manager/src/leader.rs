@@ -16,6 +16,7 @@ use skep_store::{Leadership, ProposeError, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_clock;
+use crate::levels;
 
 /// Changes in one proposal; a decision of more makes several, one after the other.
 const CHANGES_PER_PROPOSAL: usize = 1000;
@@ -45,7 +46,7 @@ pub async fn run(store: Store, mut ids: IdSource, stop: CancellationToken) {
         let leads = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. });
         let now = wall_clock();
         let current = cluster.borrow_and_update().clone();
-        let changes = if leads { decide(&current, now, &mut ids) } else { Vec::new() };
+        let changes = if leads { decide_all(&current, now, &mut ids) } else { Vec::new() };
         if !changes.is_empty() {
             let pace = tokio::select! {
                 pace = propose(&store, changes) => pace,
@@ -126,6 +127,14 @@ async fn propose_one(store: &Store, changes: Vec<Change>) -> Pace {
             );
             Pace::Rest
         }
+    }
+}
+
+/// What services need; when they need nothing, what the cluster does.
+fn decide_all(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
+    match decide(cluster, now, ids) {
+        changes if changes.is_empty() => levels::level_change(cluster).into_iter().collect(),
+        changes => changes,
     }
 }
 
