@@ -60,7 +60,7 @@ use leases::LeaseAuthority;
 use reach::Reach;
 use reports::Reports;
 use roster_service::RosterService;
-pub use roster_service::leave;
+
 use sessions::Sessions;
 
 /// A running manager: its loops, and the services that it answers with.

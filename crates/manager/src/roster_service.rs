@@ -85,7 +85,7 @@ impl RosterService {
 }
 
 /// Takes a node out: a manager leaves Raft's list first; what is left is a node that is down, until it is removed.
-pub async fn leave(store: &Store, id: NodeId) -> Result<(), Refusal> {
+async fn leave(store: &Store, id: NodeId) -> Result<(), Refusal> {
     let mut watch = store.watch();
     let deadline = tokio::time::Instant::now() + LEAVE_WAIT;
     loop {

@@ -19,6 +19,8 @@ use super::membership::{Membership, internal, unsupported};
 use super::node_clock::node_clock;
 use super::standing::ask;
 
+/// Longer than the managers take to give up on it.
+const LEAVE_WAIT: Duration = Duration::from_secs(40);
 /// How long a joining manager waits for its vote: a large state takes its time on a slow link.
 const VOTE_WAIT: Duration = Duration::from_secs(60);
 
@@ -102,15 +104,13 @@ async fn first_certificate<'a>(
     Err(refused)
 }
 
-/// Tells the cluster that this node goes: a manager is out of Raft's list when this returns.
+/// Tells the cluster that this node goes: a manager is out of Raft's list when this returns. Another manager sees to it,
+/// for whoever leaves the list is not told of its end.
 pub(super) async fn tell_leaving(member: &Member) -> Result<(), Refusal> {
-    let id = member.tls.identity().node_id;
-    match member.store() {
-        Some(store) if store.members().voters.len() > 1 => skep_manager::leave(store, id).await,
-        Some(_) => Ok(()),
-        None => {
-            let leave = |connection| async { RosterClient::new(connection).leave(()).await };
-            ask(&member.tls, &member.others(), leave).await
-        }
+    let others = member.others();
+    if member.store().is_some_and(|store| store.members().voters.len() <= 1) {
+        return Ok(());
     }
+    let leave = |connection| async { RosterClient::new(connection).leave(()).await };
+    ask(&member.tls, &others, LEAVE_WAIT, leave).await
 }

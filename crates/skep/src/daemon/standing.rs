@@ -89,7 +89,10 @@ impl Membership {
             false => Ok(Turn::Stay),
             true if own_role == Some(Role::Worker) || told == Some(Role::Worker) || leaderless => {
                 // Only a manager that is sure may end a replica.
-                match ask(&tls, &others, |connection| async { RosterClient::new(connection).standing(()).await }).await
+                match ask(&tls, &others, PATIENCE, |connection| async {
+                    RosterClient::new(connection).standing(()).await
+                })
+                .await
                 {
                     Ok(NodeStanding { role: Role::Worker, raft_id: None, .. }) => Ok(Turn::BecomeWorker),
                     Ok(_) => Ok(Turn::Stay),
@@ -116,7 +119,7 @@ impl Membership {
             let request = request.clone();
             async move { RosterClient::new(connection).enroll(request).await }
         };
-        let enrolled = ask(&member.tls, &managers, enroll).await;
+        let enrolled = ask(&member.tls, &managers, PATIENCE, enroll).await;
         let NodeStanding { raft_id, managers, .. } = enrolled.map_err(|refusal| anyhow!(refusal))?;
         // Under a fresh number a replica begins empty.
         remove_if_there(&self.config.data_dir.join("raft"))?;
@@ -158,7 +161,7 @@ impl Membership {
             let request = RenewRequest { csr: csr.clone() };
             async move { CaClient::new(connection).renew(request).await }
         };
-        let issued = ask(&member.tls, &member.others(), renew).await.map_err(|refusal| anyhow!(refusal))?;
+        let issued = ask(&member.tls, &member.others(), PATIENCE, renew).await.map_err(|refusal| anyhow!(refusal))?;
         let credentials = Credentials::new(key, &issued.certificate, &issued.authorities)?;
         identity.store(&credentials)?;
         member.tls.replace(&credentials)?;
@@ -200,13 +203,18 @@ impl Seen {
 }
 
 /// Asks one manager after the other; a refusal of the request itself ends it.
-pub(super) async fn ask<T, F>(tls: &Tls, managers: &[String], call: impl Fn(Connection) -> F) -> Result<T, Refusal>
+pub(super) async fn ask<T, F>(
+    tls: &Tls,
+    managers: &[String],
+    patience: Duration,
+    call: impl Fn(Connection) -> F,
+) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, Refusal>>,
 {
     let mut last = Refusal::new(RefusalKind::Unavailable, "no other manager is known");
     for manager in managers {
-        let answer = tokio::time::timeout(PATIENCE, async {
+        let answer = tokio::time::timeout(patience, async {
             let connection = connect_tls(manager, tls.connector(Expect::Role(Role::Manager)))
                 .await
                 .map_err(|error| Refusal::new(RefusalKind::Unavailable, format!("manager {manager}: {error}")))?;
