@@ -1,4 +1,4 @@
-//! What one does with this repository: `cargo xtask demo`, `test`, `bench`, `tidy`, `images`, `codegen`.
+//! What one does with this repository: `cargo xtask demo`, `test`, `bench`, `sim`, `tidy`, `images`, `codegen`.
 //!
 //! Development only: it may use the machine's own tools (apt, skopeo, tar), which the product does not.
 
@@ -10,6 +10,7 @@ mod docker;
 mod images;
 mod packages;
 mod shell;
+mod sim;
 mod test;
 mod tidy;
 mod vm;
@@ -39,6 +40,8 @@ enum Task {
     Test(test::Options),
     /// Measure rows of the budgets, each beside its anchor
     Bench(bench::Options),
+    /// Simulate a cluster's decisions under faults, seed by seed
+    Sim(sim::Options),
     /// Check the rules that the compiler does not know
     Tidy,
     /// Make the images that demo and tests run, from Debian's packages
@@ -67,6 +70,7 @@ fn run(task: Task) -> Result<()> {
         Task::Down => skep_lab::down(demo::LAB),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Tidy => tidy::run(),
         Task::Images => images::make().map(|folder| println!("images: {}", folder.display())),
         Task::Sweep => skep_lab::sweep().map(|labs| println!("labs taken down: {labs}")),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_api::{AssignedContent, Assignment, AssignmentKey, Assignments};
-use skep_model::{ContentDigest, Task, TaskId};
+use skep_model::{ContentDigest, DesiredState, Task, TaskId};
 use skep_runtime::{Container, Liveness, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -191,7 +191,9 @@ impl Worker {
     }
 
     fn drive(&mut self, task: Arc<Task>) {
-        let wish = Wish::Be(task.desired);
+        // A daemon that lost what it reported last may run a task whose end is known: that one is to stop.
+        let ended = task.status.state.is_terminal();
+        let wish = Wish::Be(if ended { task.desired.max(DesiredState::Shutdown) } else { task.desired });
         if let Some(driven) = self.tasks.get_mut(&task.id) {
             driven.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
             driven.task = task;

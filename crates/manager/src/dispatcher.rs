@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
 use crate::leases::{Grants, LeaseAuthority};
-use crate::refusal::not_written;
+use crate::refusal::{not_current, not_written};
 use crate::reports::Reports;
 use crate::role_news::{addresses, standing_of};
 use crate::sessions::{OpenSession, Origin, Sessions};
@@ -46,7 +46,10 @@ impl Dispatcher for DispatcherService {
         mut input: Messages<AgentMessage>,
     ) -> Result<Messages<ManagerMessage>, Refusal> {
         let identity = caller.member()?;
-        let node = Arc::clone(standing(&self.store.cluster(), identity)?);
+        // A replica that lags behind, as after a start, would take from a node what it was given since, and turn
+        // away one that has just joined.
+        let cluster = self.store.linearizable().await.map_err(not_current)?;
+        let node = Arc::clone(standing(&cluster, identity)?);
         let hello = match tokio::time::timeout(HELLO_WAIT, input.next()).await {
             Ok(Some(Ok(AgentMessage::Hello(hello)))) => hello,
             Ok(Some(Err(refusal))) => return Err(refusal),

@@ -16,7 +16,7 @@ mod control;
 pub mod deploy;
 mod dispatcher;
 mod fellows;
-mod judgement;
+pub mod judgement;
 pub mod leader;
 mod leases;
 pub mod levels;

@@ -1,7 +1,7 @@
 //! The manager's own refusals in the words of the wire.
 
 use skep_api::{Refusal, RefusalKind};
-use skep_store::ProposeError;
+use skep_store::{ProposeError, ReadError};
 
 use crate::admission;
 
@@ -22,4 +22,9 @@ pub fn not_written(error: ProposeError) -> Refusal {
         ProposeError::Rejected(rejection) => rejection.into(),
         error => Refusal::new(RefusalKind::Unavailable, error.to_string()),
     }
+}
+
+/// Why this manager cannot say what the cluster holds now.
+pub fn not_current(error: ReadError) -> Refusal {
+    Refusal::new(RefusalKind::Unavailable, error.to_string())
 }

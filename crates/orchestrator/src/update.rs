@@ -51,7 +51,7 @@ pub fn next_steps_at(cluster: &Cluster, service: &Service) -> Vec<Timestamp> {
 }
 
 /// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled); so is
-/// the older of two that an overtaken update left running.
+/// the older of any two that run.
 fn retire_replaced(fleet: &mut Fleet) {
     let service = Arc::clone(fleet.service);
     let runs = |task: &&Arc<Task>| task.status.state == TaskState::Running;
@@ -59,8 +59,9 @@ fn retire_replaced(fleet: &mut Fleet) {
     for slot in fleet.slots.values() {
         let current = slot.live().filter(runs).find(|task| is_current(&service, task));
         let Some(kept) = current.or_else(|| slot.live().find(runs)) else { continue };
-        let old = slot.live().filter(|task| task.id != kept.id && !is_current(&service, task));
-        stale.extend(old.filter(|task| current.is_some() || runs(task)).cloned());
+        let others = slot.live().filter(|task| task.id != kept.id);
+        let replaced = |task: &&Arc<Task>| runs(task) || (current.is_some() && !is_current(&service, task));
+        stale.extend(others.filter(replaced).cloned());
     }
     for task in stale {
         fleet.want(&task, DesiredState::Shutdown);
@@ -72,7 +73,9 @@ fn retire_replaced(fleet: &mut Fleet) {
 fn is_dirty(service: &Service, slot: &SlotTasks) -> bool {
     let stale = |task: &Arc<Task>| !is_current(service, task);
     let rests = |task: &Arc<Task>| task.status.state.is_terminal() && task.desired <= DesiredState::Running;
-    slot.live().any(stale) || slot.newest().is_some_and(|task| stale(task) && rests(task))
+    // Beside a live task, one that rests is an attempt that was given up.
+    let empty = slot.newest_live().is_none();
+    slot.live().any(stale) || (empty && slot.newest().is_some_and(|task| stale(task) && rests(task)))
 }
 
 /// Starts as many replacements as the configuration allows now.

@@ -1,12 +1,14 @@
 //! Elections, commits and replication over the simulated network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_api::{decode_cluster, encode_cluster};
-use skep_model::Change;
+use skep_model::{Change, NodeState};
 
 use crate::check::Violation;
-use crate::clock::{MILLI, SECOND};
+use crate::clock::{MILLI, MINUTE, SECOND};
+use crate::liveness::SILENCE_MAX;
 use crate::log::{self, Plan, Proposal, Term};
 use crate::manager::Purpose;
 use crate::sabotage::Sabotage;
@@ -92,6 +94,7 @@ impl World {
             format!("{index} term {term} by m{leader} for m{from} {purpose:?}{refused}: {}", what.join("; "))
         });
         self.checker.entry(&self.log, index, self.healed.is_some())?;
+        self.check_patience(index)?;
         self.replicate(leader, index)?;
         let answer = if result.is_ok() { Answer::Applied } else { Answer::Rejected };
         match self.network.carry(leader, from, &mut self.chance) {
@@ -106,6 +109,28 @@ impl World {
         Ok(())
     }
 
+    /// Nodes are given up for silence towards this leader, not for what it did not hear before it led; and
+    /// where nothing is broken, none is.
+    fn check_patience(&self, index: u64) -> Result<(), Violation> {
+        let entry = &self.log.entries[index as usize - 1];
+        let gives_up = |change: &Change| match change {
+            Change::ReportNode { status, .. } => status.state == NodeState::Down,
+            _ => false,
+        };
+        if !entry.changes.iter().any(gives_up) {
+            return Ok(());
+        }
+        if self.now - self.elected_at < SILENCE_MAX {
+            let detail =
+                format!("entry {index} gives a node up {} ms after an election", (self.now - self.elected_at) / MILLI);
+            return Err(Violation::new("patience-after-election", detail));
+        }
+        if self.healed.is_some_and(|healed| self.now > healed + MINUTE) {
+            return Err(Violation::new("healthy-nodes-stay", format!("entry {index} gives a healthy node up")));
+        }
+        Ok(())
+    }
+
     /// A manager applies what it has of the log, up to an index.
     pub fn replicate(&mut self, m: usize, upto: u64) -> Result<(), Violation> {
         if !self.managers[m].up || self.managers[m].applied >= upto {
@@ -115,11 +140,13 @@ impl World {
             let entry = &self.log.entries[self.managers[m].applied as usize];
             let manager = &mut self.managers[m];
             let mut changes = Arc::clone(&entry.changes);
-            if self.sabotage == Some(Sabotage::ReplicaSkipsEntry) && entry.index % 40 == 0 && m == 0 {
+            if self.sabotage == Some(Sabotage::ReplicaSkipsEntry) && entry.index.is_multiple_of(40) && m == 0 {
                 changes = Arc::default();
             }
             let (cluster, _) = log::apply(&manager.cluster, &changes, entry.index, self.sabotage);
             (manager.cluster, manager.applied) = (cluster, entry.index);
+            let clock = Duration::from_nanos(self.now - manager.began);
+            manager.fence.observe(&manager.cluster, clock);
         }
         self.checker.replica(&self.log, m, &self.managers[m])?;
         self.poke(m);
@@ -176,6 +203,7 @@ impl World {
         }
         self.log.term += 1;
         self.log.leader = Some(leader);
+        self.elected_at = self.now;
         self.leader_missing_since = None;
         let term = self.log.term;
         self.say(|| format!("m{leader} is elected in term {term}"));
@@ -225,5 +253,6 @@ impl World {
         // A snapshot knows its place in the log by itself: an entry that changed nothing moves no version.
         self.managers[m].cluster = Arc::new(cluster);
         self.managers[m].applied = index;
+        self.managers[m].began = self.now;
     }
 }

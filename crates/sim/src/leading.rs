@@ -1,21 +1,22 @@
-//! The leader's loops: decisions, and the watch over nodes. What they decide is the real code's.
+//! The leader's loop: decisions, as the real code makes them, and what sabotage makes of those.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_manager::leader;
-use skep_model::{Change, Cluster, DesiredState, IdSource, NodeState, NodeStatus, Timestamp};
+use skep_model::{
+    Availability, Change, Cluster, DesiredState, IdSource, Node, NodeState, Slot, Task, TaskId, Timestamp,
+};
 use skep_orchestrator::next_wakeup;
 
 use crate::check::Violation;
-use crate::clock::{MILLI, Nanos, SECOND};
+use crate::clock::{MILLI, Nanos};
 use crate::log::Plan;
-use crate::manager::{Heard, Purpose};
+use crate::manager::Purpose;
 use crate::sabotage::Sabotage;
 use crate::world::{Answer, Event, World};
 
-const SILENCE_MAX: Nanos = 4 * SECOND;
-const RESTART_GRACE: Nanos = 60 * SECOND;
 /// How long the leader loop rests after a proposal that was not written.
 const RETRY: Nanos = 200 * MILLI;
 /// Rounds at one moment after which nothing new may be decided: each service is first given its endpoint,
@@ -83,7 +84,7 @@ impl World {
     ) -> Result<(), Violation> {
         self.checker.decision(cluster, changes)?;
         self.checker.decisions += 1;
-        if self.checker.decisions % 4 != 0 || changes.is_empty() {
+        if !self.checker.decisions.is_multiple_of(4) || changes.is_empty() {
             return Ok(());
         }
         let mut ids = self.managers[m].ids.clone();
@@ -118,51 +119,6 @@ impl World {
             Answer::Rejected | Answer::Unknown => self.after(RETRY, Event::Rested { manager: m, epoch }),
         }
     }
-
-    pub fn watch_nodes(&mut self, m: usize) {
-        let manager = &self.managers[m];
-        let Some((term, since)) = manager.leads else { return };
-        if manager.liveness_waits || manager.applied < self.log.barrier {
-            return;
-        }
-        let at = manager.wall.read(self.now);
-        let mut changes = Vec::new();
-        for node in manager.cluster.nodes.values() {
-            let heard = manager.heard.get(&node.id).copied();
-            if heard.is_none()
-                && node.manager.as_ref().is_some_and(|manager| manager.raft_id == self.managers[m].raft_id)
-            {
-                continue;
-            }
-            let since = if self.sabotage == Some(Sabotage::LeaderForgetsElection) { 0 } else { since };
-            let state = judge(node.status.state, heard, since, self.now);
-            let Some((state, message)) = state else { continue };
-            if state == NodeState::Ready && self.sabotage == Some(Sabotage::NodesStayDown) {
-                continue;
-            }
-            let status = NodeStatus { state, message: message.to_owned(), address: node.status.address.clone() };
-            changes.push(Change::ReportNode { node: node.id, description: None, status, at });
-        }
-        if !changes.is_empty() {
-            let base = manager.applied;
-            self.managers[m].liveness_waits = true;
-            self.propose(m, Plan::Leader { term, base }, changes, Purpose::Liveness);
-        }
-    }
-}
-
-/// As the manager's liveness decides it.
-fn judge(state: NodeState, heard: Option<Heard>, since: Nanos, now: Nanos) -> Option<(NodeState, &'static str)> {
-    let last = heard.map_or(since, |heard| heard.at.max(since));
-    let patience = if heard.is_some_and(|heard| heard.leaving) { RESTART_GRACE } else { SILENCE_MAX };
-    let silent = now.saturating_sub(last) > patience;
-    match (state, silent) {
-        (NodeState::Ready | NodeState::Unknown | NodeState::Disconnected, true) => {
-            Some((NodeState::Down, "heartbeat failure"))
-        }
-        (NodeState::Down, false) if heard.is_some_and(|heard| heard.open) => Some((NodeState::Ready, "")),
-        _ => None,
-    }
 }
 
 /// The real decision, and what sabotage makes of it.
@@ -188,14 +144,7 @@ fn decided(
                 }
             }
         }
-        Some(Sabotage::Overcommit) => {
-            let mut one = None;
-            for change in &mut changes {
-                if let Change::AssignTask { node, .. } = change {
-                    *node = *one.get_or_insert(*node);
-                }
-            }
-        }
+        Some(Sabotage::Overcommit) => crowd(cluster, &mut changes),
         Some(Sabotage::SchedulerOverlooks) => changes.retain(|change| match change {
             Change::AssignTask { task, .. } => task.as_u128() % 4 != 0,
             _ => true,
@@ -215,4 +164,26 @@ fn decided(
         _ => {}
     }
     changes
+}
+
+/// Puts every task that may run anywhere on one node.
+fn crowd(cluster: &Cluster, changes: &mut [Change]) {
+    let takes =
+        |node: &&Arc<Node>| node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
+    let Some(one) = cluster.nodes.values().find(takes).map(|node| node.id) else { return };
+    let made: BTreeMap<TaskId, Task> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::CreateTask { task } => Some((task.id, (**task).clone())),
+            _ => None,
+        })
+        .collect();
+    for change in changes {
+        let Change::AssignTask { task, node, .. } = change else { continue };
+        let task = cluster.tasks.get(task).map(|task| &**task).or_else(|| made.get(task));
+        if task.is_some_and(|task| matches!(task.slot, Slot::Replica(_)) && task.spec.placement.constraints.is_empty())
+        {
+            *node = one;
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod consensus;
 mod daemon;
 mod faults;
 mod leading;
+mod liveness;
 mod log;
 mod manager;
 mod network;

@@ -126,7 +126,7 @@ fn apply_sabotaged(cluster: &mut Cluster, change: &Change, index: u64, sabotage:
             let change = Change::UpdateService { service: *service, expected, spec: Arc::clone(spec), at: *at };
             cluster.apply(&change, index)
         }
-        (Sabotage::TaskGoesBack, Change::ReportTask { task, status, .. }) if index % 3 == 0 => {
+        (Sabotage::TaskGoesBack, Change::ReportTask { task, status, .. }) if index.is_multiple_of(3) => {
             let mut status = status.clone();
             status.state = skep_model::TaskState::Preparing;
             if let Some(task) = cluster.tasks.get_mut(task) {
@@ -137,8 +137,10 @@ fn apply_sabotaged(cluster: &mut Cluster, change: &Change, index: u64, sabotage:
         (Sabotage::TaskMoves, Change::ReportTask { task, node, .. }) => {
             cluster.apply(change, index)?;
             let other = cluster.nodes.keys().copied().find(|other| other != node);
-            if let (Some(task), Some(_)) = (cluster.tasks.get_mut(task), other) {
-                Arc::make_mut(task).node = other;
+            if let (Some(moved), Some(_)) = (cluster.tasks.get(task).map(|task| (**task).clone()), other) {
+                cluster.apply(&Change::RemoveTask { task: *task }, index)?;
+                let moved = skep_model::Task { node: other, ..moved };
+                cluster.apply(&Change::CreateTask { task: Box::new(moved) }, index)?;
             }
             Ok(())
         }

@@ -8,10 +8,10 @@ use skep_sim::{Failure, Sabotage, run_and_explain};
 #[derive(Parser)]
 #[command(name = "skep-sim", about = "Simulate a cluster's decisions under faults, seed by seed")]
 struct Arguments {
-    /// How many seeds to run
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
-    /// The first seed; alone, the only one
+    /// How many seeds to run: 100, or the one that is given
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed
     #[arg(long)]
     seed: Option<u64>,
     /// Break the code under test on purpose
@@ -24,10 +24,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (first, count) = match arguments.seed {
-        Some(seed) => (seed, if std::env::args().any(|a| a.starts_with("--seeds")) { arguments.seeds } else { 1 }),
-        None => (0, arguments.seeds),
-    };
+    let first = arguments.seed.unwrap_or(0);
+    let count = arguments.seeds.unwrap_or(if arguments.seed.is_some() { 1 } else { 100 });
     let mut failed = 0;
     for seed in first..first + count {
         match run_and_explain(seed, arguments.sabotage) {

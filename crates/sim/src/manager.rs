@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use skep_manager::AssignmentSet;
 use skep_model::{Cluster, IdSource, NodeId, TaskId, TaskStatus};
+use skep_orchestrator::Fence;
 
 use crate::clock::{Nanos, WallClock};
 use crate::log::Term;
@@ -29,6 +30,10 @@ pub struct Manager {
     pub decided_in: Option<Term>,
     pub leader_loop: Loop,
     pub liveness_waits: bool,
+    pub fence: Fence,
+    pub fence_waits: bool,
+    /// When this run began: its monotonic clock's zero.
+    pub began: Nanos,
     pub sessions: BTreeMap<NodeId, Served>,
     pub heard: BTreeMap<NodeId, Heard>,
     pub dispatch_due: bool,
@@ -63,9 +68,8 @@ pub struct Served {
 #[derive(Debug, Clone, Copy)]
 pub struct Heard {
     pub at: Nanos,
+    /// It said that its daemon stops and comes back soon.
     pub leaving: bool,
-    /// A session of it was open at some manager.
-    pub open: bool,
 }
 
 /// What a proposal was for: who is to go on when it is answered.
@@ -73,6 +77,7 @@ pub struct Heard {
 pub enum Purpose {
     Decision,
     Liveness,
+    Fence,
     Reports,
     /// A session may open once the node is known to be ready.
     Ready(SessionId),
@@ -93,6 +98,9 @@ impl Manager {
             decided_in: None,
             leader_loop: Loop::default(),
             liveness_waits: false,
+            fence: Fence::default(),
+            fence_waits: false,
+            began: 0,
             sessions: BTreeMap::new(),
             heard: BTreeMap::new(),
             dispatch_due: false,
@@ -108,17 +116,19 @@ impl Manager {
         self.decided_in = None;
         self.leader_loop = Loop::default();
         self.liveness_waits = false;
+        self.fence = Fence::default();
+        self.fence_waits = false;
         self.heard.clear();
         self.dispatch_due = false;
         self.reports = Reports::default();
         std::mem::take(&mut self.sessions).into_values().map(|served| served.session).collect()
     }
 
-    pub fn note_heard(&mut self, node: NodeId, at: Nanos, leaving: bool, open: bool) {
-        let known = self.heard.get(&node).copied();
-        // A good-bye holds until the node's next session.
-        let leaving = leaving || (!open && known.is_some_and(|known| known.leaving));
-        let at = known.map_or(at, |known| known.at.max(at));
-        self.heard.insert(node, Heard { at, leaving, open });
+    /// What is heard later counts; a good-bye holds until the node's next session.
+    pub fn note_heard(&mut self, node: NodeId, at: Nanos, leaving: bool) {
+        let known = self.heard.entry(node).or_insert(Heard { at, leaving });
+        if at >= known.at {
+            *known = Heard { at, leaving };
+        }
     }
 }

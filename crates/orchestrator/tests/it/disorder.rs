@@ -168,3 +168,18 @@ fn an_update_does_not_wait_for_a_clock_that_was_set_back() {
     assert!(sim.running(id).iter().all(|task| task.spec.container.image == "app:2"));
     assert_eq!(sim.cluster.services[&id].update_status.as_ref().unwrap().state, UpdateState::Completed);
 }
+
+#[test]
+fn a_rollback_keeps_the_task_that_served_all_along() {
+    let mut sim = Sim::new(1);
+    let mut web = spec("web", 1);
+    (web.update.order, web.update.failure_action) = (UpdateOrder::StartFirst, FailureAction::Rollback);
+    sim.fate = Box::new(|task| if task.spec.container.image == "app:2" { Fate::Rejected } else { Fate::Runs });
+    let id = sim.create(web);
+    sim.settle();
+    let served = sim.running(id)[0].id;
+    sim.update(id, |spec| spec.task.container.image = "app:2".into());
+    sim.run_for(5 * MINUTE);
+    assert_eq!(sim.cluster.services[&id].update_status.as_ref().unwrap().state, UpdateState::RollbackCompleted);
+    assert_eq!(live_in_slot(&sim, id, 1), [served]);
+}

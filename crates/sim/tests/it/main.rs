@@ -1,1 +1,115 @@
+//! Seeds that must hold, and sabotage that must be found.
+//!
+//! `SKEP_SOAK=1` runs ten thousand seeds. A failure names the command that replays it.
 
+use clap::ValueEnum;
+use skep_sim::{Failure, Sabotage, Tracing, run, run_and_explain};
+
+const PARTS: u64 = 8;
+
+fn seeds_of_part() -> u64 {
+    if std::env::var_os("SKEP_SOAK").is_some() { 10_000 / PARTS } else { 25 }
+}
+
+fn hold(part: u64) {
+    let count = seeds_of_part();
+    for seed in part * count..(part + 1) * count {
+        if let Err(Failure { seed, violation, trace }) = run_and_explain(seed, None) {
+            let last = trace.len().saturating_sub(60);
+            panic!(
+                "{}\nseed {seed} broke {}: {}\nreplay: cargo xtask sim --seed {seed}",
+                trace[last..].join("\n"),
+                violation.invariant,
+                violation.detail
+            );
+        }
+    }
+}
+
+/// Parts of their own, so that they run beside each other.
+macro_rules! parts {
+    ($($name:ident $part:literal),*) => { $( #[test] fn $name() { hold($part); } )* };
+}
+
+parts!(
+    seeds_hold_part_0 0, seeds_hold_part_1 1, seeds_hold_part_2 2, seeds_hold_part_3 3,
+    seeds_hold_part_4 4, seeds_hold_part_5 5, seeds_hold_part_6 6, seeds_hold_part_7 7
+);
+
+#[test]
+fn a_seed_has_one_history() {
+    for seed in [3, 11] {
+        assert_eq!(run(seed, None, Tracing::Off), run(seed, None, Tracing::Off));
+        assert_eq!(run(seed, None, Tracing::Off), run(seed, None, Tracing::On), "looking changes nothing");
+    }
+}
+
+/// How many seeds a sabotage may survive, and which checks may find it.
+fn found_by(sabotage: Sabotage) -> (u64, &'static [&'static str]) {
+    match sabotage {
+        Sabotage::ApplySkipsVersionCheck => (40, &["compare-and-set"]),
+        Sabotage::ReplicaSkipsEntry => (10, &["replicas-equal"]),
+        Sabotage::SnapshotForgetsTask => (10, &["replicas-equal"]),
+        Sabotage::DeposedLeaderWrites => (30, &["one-leader-writes"]),
+        Sabotage::LeaderSkipsBarrier => (60, &["one-task-a-slot", "no-overcommitment", "placement-allowed"]),
+        Sabotage::LeaderReshuffles => (20, &["no-needless-stop"]),
+        Sabotage::DropDesiredShutdown => (10, &["one-task-a-slot", "fixpoint", "in-desired-state"]),
+        Sabotage::IgnoreConstraints => (10, &["placement-allowed"]),
+        Sabotage::Overcommit => (20, &["no-overcommitment"]),
+        Sabotage::TaskGoesBack => (10, &["task-forward"]),
+        Sabotage::TaskMoves => (10, &["node-set-once"]),
+        Sabotage::RestlessReconcile => (10, &["fixpoint", "comes-to-rest", "bounded-work"]),
+        Sabotage::ReaperSleeps => (20, &["history-bounded", "no-orphans", "fixpoint"]),
+        Sabotage::SchedulerOverlooks => (20, &["no-pending-schedulable"]),
+        Sabotage::AssignmentsLeak => (20, &["need-to-know"]),
+        Sabotage::DeltaForgetsRemoval => (10, &["assignments-arrive"]),
+        Sabotage::SessionsFromStaleReplica => (60, &["containers-match", "no-pending-schedulable", "in-desired-state"]),
+        Sabotage::ReportsLost => (10, &["in-desired-state", "no-orphans", "updates-end"]),
+        Sabotage::NodesStayDown => (30, &["nodes-return"]),
+        Sabotage::LeaderForgetsElection => (30, &["patience-after-election"]),
+        Sabotage::AgentOutlivesLease => (150, &["at-most-one"]),
+        Sabotage::FenceTooSoon => (150, &["at-most-one"]),
+        Sabotage::LeasesUnconfirmed => (400, &["at-most-one"]),
+        Sabotage::AgentKeepsContainers => (10, &["containers-match"]),
+    }
+}
+
+/// Every sabotage is found by the check that is there for it.
+fn find(part: usize) {
+    for (number, sabotage) in Sabotage::value_variants().iter().enumerate() {
+        if number % 4 != part {
+            continue;
+        }
+        let (seeds, checks) = found_by(*sabotage);
+        let found = (0..seeds).find_map(|seed| run(seed, Some(*sabotage), Tracing::Off).err());
+        let failure = found.unwrap_or_else(|| panic!("{} is not found within {seeds} seeds", sabotage.name()));
+        let invariant = failure.violation.invariant;
+        assert!(
+            checks.contains(&invariant),
+            "{} is found by {invariant}: {}",
+            sabotage.name(),
+            failure.violation.detail
+        );
+        println!("{}: seed {} by {invariant}", sabotage.name(), failure.seed);
+    }
+}
+
+#[test]
+fn sabotage_is_found_part_0() {
+    find(0);
+}
+
+#[test]
+fn sabotage_is_found_part_1() {
+    find(1);
+}
+
+#[test]
+fn sabotage_is_found_part_2() {
+    find(2);
+}
+
+#[test]
+fn sabotage_is_found_part_3() {
+    find(3);
+}
