@@ -97,7 +97,9 @@ impl World {
             Some(_) if self.chance.one_in(8) => self.end_session(machine),
             Some(_) => {}
             None => {
-                let manager = (agent.last_manager + 1) % self.managers.len();
+                // The manager on the same machine is the nearest.
+                let near = machine < self.managers.len() && self.chance.one_in(2);
+                let manager = if near { machine } else { (agent.last_manager + 1) % self.managers.len() };
                 self.agents[machine].last_manager = manager;
                 let session = self.sessions.open(machine, manager);
                 self.agents[machine].session = Some(session);
