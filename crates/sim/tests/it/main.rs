@@ -2,6 +2,8 @@
 //!
 //! `SKEP_SOAK=1` runs ten thousand seeds. A failure names the command that replays it.
 
+mod stores;
+
 use clap::ValueEnum;
 use skep_sim::{Failure, Sabotage, Tracing, run, run_and_explain};
 
