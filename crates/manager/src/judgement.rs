@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Timestamp};
 
-use crate::sessions::Heard;
+pub use crate::sessions::Heard;
 
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 const RESTART_GRACE: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ pub mod deploy;
 mod dispatcher;
 mod fanout;
 mod fellows;
-mod judgement;
+pub mod judgement;
 pub mod leader;
 mod leases;
 pub mod levels;

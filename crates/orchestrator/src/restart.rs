@@ -56,10 +56,10 @@ fn leave_lost_nodes(fleet: &mut Fleet, slot: Slot) {
 
 fn replace_ended(fleet: &mut Fleet, slot: Slot) {
     let tasks = &fleet.slots[&slot];
-    let Some(ended) = tasks.newest().cloned() else { return };
-    if tasks.newest_live().is_some() || ended.desired >= DesiredState::Shutdown {
-        return;
-    }
+    // What had to stop is not asked: behind it may be one that was wanted to the end, as where a start-first update
+    // lost its new task first.
+    let wanted = tasks.tasks.iter().find(|task| task.desired < DesiredState::Shutdown);
+    let Some(ended) = wanted.filter(|_| tasks.newest_live().is_none()).cloned() else { return };
     let policy = ended.spec.restart;
     if !wants_restart(&policy, &ended) || attempts_exhausted(&policy, tasks, &ended) {
         return;
@@ -80,13 +80,17 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     let waiting = fleet.slots[&slot].live().find(|task| task.desired == DesiredState::Ready).cloned();
     let Some(task) = waiting else { return };
     let due = task.not_before.unwrap_or(task.meta.created_at);
-    // A task that waits was last written by a leader: its own clock, or another's.
-    let is_over = |until| wait_is_over(task.status.at, until, fleet.now);
+    let longest = BACKOFF_MAX.max(task.spec.restart.delay);
+    let is_over = |until, longest| fleet.now >= until || lies_too_far(until, longest, fleet.now);
+    let lost_patience = || {
+        let until = waits_until(&task, due);
+        is_over(until, longest.saturating_add(until.since(due)))
+    };
     let free = match task.spec.at_most_one {
         true => !fleet.may_still_run(slot, Some(task.id)),
-        false => !fleet.slots[&slot].another_still_runs(&task) || is_over(waits_until(&task, due)),
+        false => !fleet.slots[&slot].another_still_runs(&task) || lost_patience(),
     };
-    if is_over(due) && free {
+    if is_over(due, longest) && free {
         fleet.want(&task, DesiredState::Running);
     }
 }
@@ -101,7 +105,12 @@ pub fn waits_until(task: &Task, due: Timestamp) -> Timestamp {
 /// A beginning far ahead was told by a wrong clock, or before this one was set back: how long ago it was
 /// cannot be known, and to wait until then could take years.
 pub fn wait_is_over(began: Timestamp, until: Timestamp, now: Timestamp) -> bool {
-    now >= until || began > now.after(CLOCK_SKEW_MAX)
+    now >= until || lies_too_far(began, Duration::ZERO, now)
+}
+
+/// Whether a time is further ahead than a wait of this length and clocks that differ explain.
+fn lies_too_far(until: Timestamp, longest: Duration, now: Timestamp) -> bool {
+    until > now.after(longest).after(CLOCK_SKEW_MAX)
 }
 
 /// How many tasks failed in a row up to `ended`, and when its successor may run: an end that lies ahead

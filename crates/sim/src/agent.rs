@@ -14,7 +14,7 @@ use skep_model::{
     Timestamp,
 };
 
-use crate::clock::WallClock;
+use crate::clock::{Nanos, WallClock};
 use crate::session::SessionId;
 
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Agent {
     pub assigned: BTreeMap<AssignmentKey, Assignment>,
     pub drivers: BTreeMap<TaskId, Driver>,
     pub containers: BTreeMap<TaskId, Container>,
+    /// Until when at-most-one tasks may run, by the machine's monotonic clock.
+    pub leases: BTreeMap<TaskId, Nanos>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,9 @@ pub struct Container {
     pub slot: (ServiceId, Slot),
     pub started: Timestamp,
     pub exit: Option<i32>,
+    /// Of an at-most-one task: until when, kept by its warden; the grace that it then has to stop.
+    pub lease: Option<Nanos>,
+    pub grace: Nanos,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,7 @@ impl Agent {
             assigned: BTreeMap::new(),
             drivers: BTreeMap::new(),
             containers: BTreeMap::new(),
+            leases: BTreeMap::new(),
         }
     }
 
@@ -102,6 +108,7 @@ impl Agent {
         self.welcomed = false;
         self.revision = 0;
         self.drivers.clear();
+        self.leases.clear();
     }
 
     pub fn cut_power(&mut self) {
@@ -201,6 +208,15 @@ impl Agent {
             Phase::Pulling | Phase::Pulled | Phase::Starting | Phase::Running | Phase::Stopping | Phase::Ended => {
                 Next::Nothing
             }
+        }
+    }
+
+    /// Notes a grant: a later one never shortens an earlier.
+    pub fn note_lease(&mut self, task: TaskId, until: Nanos) {
+        let known = self.leases.entry(task).or_default();
+        *known = until.max(*known);
+        if let Some(lease) = self.containers.get_mut(&task).and_then(|container| container.lease.as_mut()) {
+            *lease = until.max(*lease);
         }
     }
 

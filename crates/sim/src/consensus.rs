@@ -1,6 +1,7 @@
 //! Elections, commits and replication over the simulated network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_api::{decode_cluster, encode_cluster};
 use skep_model::{Change, NodeState};
@@ -139,11 +140,13 @@ impl World {
             let entry = &self.log.entries[self.managers[m].applied as usize];
             let manager = &mut self.managers[m];
             let mut changes = Arc::clone(&entry.changes);
-            if self.sabotage == Some(Sabotage::ReplicaSkipsEntry) && entry.index % 40 == 0 && m == 0 {
+            if self.sabotage == Some(Sabotage::ReplicaSkipsEntry) && entry.index.is_multiple_of(40) && m == 0 {
                 changes = Arc::default();
             }
             let (cluster, _) = log::apply(&manager.cluster, &changes, entry.index, self.sabotage);
             (manager.cluster, manager.applied) = (cluster, entry.index);
+            let clock = Duration::from_nanos(self.now - manager.began);
+            manager.fence.observe(&manager.cluster, clock);
         }
         self.checker.replica(&self.log, m, &self.managers[m])?;
         self.poke(m);
@@ -250,5 +253,6 @@ impl World {
         // A snapshot knows its place in the log by itself: an entry that changed nothing moves no version.
         self.managers[m].cluster = Arc::new(cluster);
         self.managers[m].applied = index;
+        self.managers[m].began = self.now;
     }
 }

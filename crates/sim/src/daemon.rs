@@ -1,6 +1,6 @@
 //! The machine's side: daemon starts and ends, the agent's session, its drivers' timers, its containers.
 
-use skep_model::{Task, TaskId, TaskState, TaskStatus};
+use skep_model::{Task, TaskId, TaskState, TaskStatus, lease};
 
 use crate::agent::{self, Container, Next, Phase};
 use crate::check::Violation;
@@ -8,6 +8,9 @@ use crate::clock::{MILLI, MINUTE, Nanos, SECOND};
 use crate::sabotage::Sabotage;
 use crate::session::{SessionId, ToAgent, ToManager};
 use crate::world::{Event, World};
+
+/// What is left of a lease when a container starts at the least.
+const LEFT_AT_START_MIN: Nanos = lease::LEFT_AT_START_MIN.as_nanos() as Nanos;
 
 /// How a task turns out, told by its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +92,14 @@ impl World {
         }
         match agent.session {
             Some(session) if self.sessions.is_broken(session) && self.chance.one_in(4) => self.end_session(machine),
-            Some(session) if agent.welcomed => self.send_up(session, ToManager::Heartbeat),
+            Some(session) if agent.welcomed => self.send_up(session, ToManager::Heartbeat { sent: self.now }),
             // No answer to a hello yet, for a while.
             Some(_) if self.chance.one_in(8) => self.end_session(machine),
             Some(_) => {}
             None => {
-                let manager = (agent.last_manager + 1) % self.managers.len();
+                // The manager on the same machine is the nearest.
+                let near = machine < self.managers.len() && self.chance.one_in(2);
+                let manager = if near { machine } else { (agent.last_manager + 1) % self.managers.len() };
                 self.agents[machine].last_manager = manager;
                 let session = self.sessions.open(machine, manager);
                 self.agents[machine].session = Some(session);
@@ -111,7 +116,7 @@ impl World {
         }
     }
 
-    pub fn to_agent(&mut self, session: SessionId, message: ToAgent) -> Result<(), Violation> {
+    pub fn at_agent(&mut self, session: SessionId, message: ToAgent) -> Result<(), Violation> {
         let Some(machine) = self.sessions.all.get(&session).map(|session| session.machine) else { return Ok(()) };
         if self.agents[machine].session != Some(session) || !self.agents[machine].up {
             return Ok(());
@@ -121,6 +126,12 @@ impl World {
                 self.agents[machine].session = None;
                 self.agents[machine].welcomed = false;
                 self.sessions.close(session);
+            }
+            ToAgent::Lease { sent, tasks } => {
+                let until = sent + lease::DURATION.as_nanos() as Nanos;
+                for task in tasks {
+                    self.agents[machine].note_lease(task, until);
+                }
             }
             ToAgent::Assignments { delta, result } => self.take_assignments(machine, delta, &result)?,
         }
@@ -196,10 +207,12 @@ impl World {
         }
     }
 
-    pub fn driver_timer(&mut self, machine: usize, epoch: u64, task: TaskId, timer: u64) {
+    pub fn driver_timer(&mut self, machine: usize, epoch: u64, task: TaskId, timer: u64) -> Result<(), Violation> {
         let agent = &self.agents[machine];
         let current = agent.up && agent.epoch == epoch;
-        let Some(driver) = agent.drivers.get(&task).filter(|driver| current && driver.timer == timer) else { return };
+        let Some(driver) = agent.drivers.get(&task).filter(|driver| current && driver.timer == timer) else {
+            return Ok(());
+        };
         let (phase, spec) = (driver.phase, driver.task.clone());
         match phase {
             Phase::Pulling if self.fate(&spec) == Fate::Rejected => {
@@ -214,7 +227,11 @@ impl World {
                 );
             }
             Phase::Pulling => self.set_phase(machine, task, Phase::Pulled),
-            Phase::Starting => self.run_container(machine, &spec),
+            Phase::Starting if spec.spec.at_most_one && self.lease_left(machine, task) < LEFT_AT_START_MIN => {
+                self.after(500 * MILLI, Event::Driver { machine, epoch, task, timer });
+                return Ok(());
+            }
+            Phase::Starting => self.run_container(machine, &spec)?,
             Phase::Stopping => {
                 if self.sabotage != Some(Sabotage::AgentKeepsContainers) {
                     self.agents[machine].containers.remove(&task);
@@ -222,20 +239,68 @@ impl World {
                 let status = TaskStatus::new(TaskState::Shutdown, self.wall(machine), "shutdown");
                 self.report(machine, task, Phase::Ended, status);
             }
-            Phase::Pulled | Phase::Running | Phase::Ended => return,
+            Phase::Pulled | Phase::Running | Phase::Ended => return Ok(()),
         }
         let next = self.agents[machine].advance(task);
         self.follow(machine, task, next);
+        Ok(())
     }
 
-    fn run_container(&mut self, machine: usize, task: &Task) {
+    fn run_container(&mut self, machine: usize, task: &Task) -> Result<(), Violation> {
         let started = self.wall(machine);
-        let container = Container { slot: (task.service, task.slot), started, exit: None };
+        let slot = (task.service, task.slot);
+        if task.spec.at_most_one {
+            self.check_alone(machine, task)?;
+        }
+        let lease = self.agents[machine].leases.get(&task.id).copied().filter(|_| task.spec.at_most_one);
+        let grace = task.spec.container.stop_grace().as_nanos() as Nanos;
+        let container = Container { slot, started, exit: None, lease, grace };
+        let power = self.agents[machine].power;
         self.agents[machine].containers.insert(task.id, container);
         self.report(machine, task.id, Phase::Running, agent::running(started));
+        if let Some(lease) = lease {
+            self.at(lease, Event::LeaseEnds { machine, power, task: task.id });
+        }
         if let Fate::Ends(code, after) = self.fate(task) {
-            let power = self.agents[machine].power;
             self.after(after, Event::ContainerEnds { machine, power, task: task.id, code });
+        }
+        Ok(())
+    }
+
+    /// No other container of an at-most-one task's slot lives anywhere, in real time.
+    fn check_alone(&self, machine: usize, task: &Task) -> Result<(), Violation> {
+        let slot = (task.service, task.slot);
+        for (other, agent) in self.agents.iter().enumerate() {
+            if let Some((twin, _)) = agent.live_containers().find(|(_, container)| container.slot == slot) {
+                let detail = format!(
+                    "{} starts as {} on machine {machine} while {twin} lives on machine {other}",
+                    task.name(),
+                    task.id
+                );
+                return Err(Violation::new("at-most-one", detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn lease_left(&self, machine: usize, task: TaskId) -> Nanos {
+        self.agents[machine].leases.get(&task).map_or(0, |until| until.saturating_sub(self.now))
+    }
+
+    /// The warden's part: it needs no daemon.
+    pub fn lease_ends(&mut self, machine: usize, power: u64, task: TaskId) {
+        let now = self.now;
+        let agent = &self.agents[machine];
+        let Some(container) = agent.containers.get(&task).filter(|_| agent.power == power) else { return };
+        let (Some(until), grace) = (container.lease.filter(|_| container.exit.is_none()), container.grace) else {
+            return;
+        };
+        if until > now {
+            self.at(until, Event::LeaseEnds { machine, power, task });
+        } else if self.sabotage != Some(Sabotage::AgentOutlivesLease) {
+            self.say(|| format!("the lease of {task} on machine {machine} runs out"));
+            let stops = self.chance.between(0, grace);
+            self.after(stops, Event::ContainerEnds { machine, power, task, code: 143 });
         }
     }
 

@@ -66,7 +66,11 @@ impl World {
     fn partition(&mut self) {
         let all = self.agents.len();
         let one_way = self.chance.one_in(3);
-        let side: Vec<bool> = (0..all).map(|_| self.chance.one_in(3)).collect();
+        let alone = self.chance.one_in(2).then(|| self.chance.below(all as u64) as usize);
+        let mut side: Vec<bool> = (0..all).map(|_| self.chance.one_in(3)).collect();
+        if let Some(alone) = alone {
+            side = (0..all).map(|machine| machine == alone).collect();
+        }
         self.say(|| format!("partition, one-way {one_way}: {side:?}"));
         for from in 0..all {
             for to in 0..all {

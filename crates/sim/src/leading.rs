@@ -84,7 +84,7 @@ impl World {
     ) -> Result<(), Violation> {
         self.checker.decision(cluster, changes)?;
         self.checker.decisions += 1;
-        if self.checker.decisions % 4 != 0 || changes.is_empty() {
+        if !self.checker.decisions.is_multiple_of(4) || changes.is_empty() {
             return Ok(());
         }
         let mut ids = self.managers[m].ids.clone();

@@ -1,19 +1,18 @@
-//! The leader's watch over nodes, by the rules of the manager's own.
+//! The leader's watch over silent nodes: whom it gives up, and which at-most-one tasks are then surely over.
 
-use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Timestamp};
+use std::time::Duration;
 
-use crate::clock::{Nanos, SECOND};
+use skep_manager::judgement::{self, Moment, judge_all};
+use skep_model::{Change, Cluster, DesiredState, NodeId, NodeState, TaskId};
+
+use crate::clock::{HOUR, Nanos, SECOND};
 use crate::log::Plan;
-use crate::manager::{Manager, Purpose};
+use crate::manager::Purpose;
 use crate::sabotage::Sabotage;
 use crate::world::World;
 
+/// What the real judgement waits for at least.
 pub const SILENCE_MAX: Nanos = 4 * SECOND;
-const RESTART_GRACE: Nanos = 60 * SECOND;
-/// From here on a node counts as silent together with others.
-const MISSED: Nanos = 2_200_000_000;
-/// With fewer nodes, losing more than half is not unusual.
-const BREAKER_MIN: usize = 4;
 
 impl World {
     pub fn watch_nodes(&mut self, m: usize) {
@@ -23,11 +22,18 @@ impl World {
             return;
         }
         let since = if self.sabotage == Some(Sabotage::LeaderForgetsElection) { 0 } else { since };
-        let mut changes = judge_all(&manager.cluster, manager, since, self.now);
+        let at = |nanos: Nanos| self.origin + Duration::from_nanos(nanos);
+        let heard = |node: NodeId| {
+            manager.heard.get(&node).map(|heard| judgement::Heard { at: at(heard.at), leaving: heard.leaving })
+        };
+        let moment = Moment { leading_since: at(since), now: at(self.now), at: manager.wall.read(self.now) };
+        let mut changes = judge_all(&manager.cluster, &heard, moment, manager.raft_id).changes;
+        let returns = |change: &Change| match change {
+            Change::ReportNode { status, .. } => status.state == NodeState::Ready,
+            _ => false,
+        };
         if self.sabotage == Some(Sabotage::NodesStayDown) {
-            changes.retain(
-                |change| !matches!(change, Change::ReportNode { status, .. } if status.state == NodeState::Ready),
-            );
+            changes.retain(|change| !returns(change));
         }
         if !changes.is_empty() {
             let base = manager.applied;
@@ -35,42 +41,25 @@ impl World {
             self.propose(m, Plan::Leader { term, base }, changes, Purpose::Liveness);
         }
     }
-}
 
-fn judge_all(cluster: &Cluster, manager: &Manager, since: Nanos, now: Nanos) -> Vec<Change> {
-    let at = manager.wall.read(now);
-    let heard = |node: NodeId| manager.heard.get(&node).copied();
-    let mut changes = Vec::new();
-    let (mut counted, mut missed) = (0, 0);
-    let mut lost: Vec<&Node> = Vec::new();
-    for node in cluster.nodes.values() {
-        let heard = heard(node.id);
-        if node.status.state == NodeState::Down {
-            let speaks = heard.is_some_and(|heard| !heard.leaving && now - heard.at <= SILENCE_MAX);
-            changes.extend(speaks.then(|| report(node, NodeState::Ready, "", at)));
-            continue;
+    /// Ends tasks on silent nodes once their leases have surely run out.
+    pub fn watch_leases(&mut self, m: usize) {
+        let manager = &self.managers[m];
+        if manager.leads.is_none() || manager.fence_waits || manager.applied < self.log.barrier {
+            return;
         }
-        counted += 1;
-        let own = node.manager.as_ref().is_some_and(|own| own.raft_id == manager.raft_id);
-        if heard.is_none() && own {
-            // Its agent is about to open its first session.
-            continue;
-        }
-        let silence = now - heard.map_or(since, |heard| heard.at.max(since));
-        let leaving = heard.is_some_and(|heard| heard.leaving);
-        let (patience, missed_after) = if leaving { (RESTART_GRACE, RESTART_GRACE) } else { (SILENCE_MAX, MISSED) };
-        missed += usize::from(silence > missed_after);
-        if silence > patience {
-            lost.push(node);
+        let hasty = if self.sabotage == Some(Sabotage::FenceTooSoon) { HOUR } else { 0 };
+        let clock = Duration::from_nanos(self.now - manager.began + hasty);
+        let ends = manager.fence.ends(&manager.cluster, clock, manager.wall.read(self.now));
+        if !ends.is_empty() {
+            self.managers[m].fence_waits = true;
+            self.propose(m, Plan::Any, ends, Purpose::Fence);
         }
     }
-    if counted < BREAKER_MIN || missed * 2 <= counted {
-        changes.extend(lost.into_iter().map(|node| report(node, NodeState::Down, "heartbeat failure", at)));
-    }
-    changes
 }
 
-fn report(node: &Node, state: NodeState, message: &str, at: Timestamp) -> Change {
-    let status = NodeStatus { state, message: message.to_owned(), address: node.status.address.clone() };
-    Change::ReportNode { node: node.id, description: None, status, at }
+/// The node's tasks that may live on, as the manager's leases have it.
+pub fn leased_tasks(cluster: &Cluster, node: NodeId) -> Vec<TaskId> {
+    let tasks = cluster.tasks_of_node(node).filter(|task| task.spec.at_most_one);
+    tasks.filter(|task| task.is_live() && task.desired == DesiredState::Running).map(|task| task.id).collect()
 }

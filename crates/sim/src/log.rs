@@ -126,7 +126,7 @@ fn apply_sabotaged(cluster: &mut Cluster, change: &Change, index: u64, sabotage:
             let change = Change::UpdateService { service: *service, expected, spec: Arc::clone(spec), at: *at };
             cluster.apply(&change, index)
         }
-        (Sabotage::TaskGoesBack, Change::ReportTask { task, status, .. }) if index % 3 == 0 => {
+        (Sabotage::TaskGoesBack, Change::ReportTask { task, status, .. }) if index.is_multiple_of(3) => {
             let mut status = status.clone();
             status.state = skep_model::TaskState::Preparing;
             if let Some(task) = cluster.tasks.get_mut(task) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use skep_manager::AssignmentSet;
 use skep_model::{Cluster, IdSource, NodeId, TaskId, TaskStatus};
+use skep_orchestrator::Fence;
 
 use crate::clock::{Nanos, WallClock};
 use crate::log::Term;
@@ -29,6 +30,10 @@ pub struct Manager {
     pub decided_in: Option<Term>,
     pub leader_loop: Loop,
     pub liveness_waits: bool,
+    pub fence: Fence,
+    pub fence_waits: bool,
+    /// When this run began: its monotonic clock's zero.
+    pub began: Nanos,
     pub sessions: BTreeMap<NodeId, Served>,
     pub heard: BTreeMap<NodeId, Heard>,
     pub dispatch_due: bool,
@@ -72,6 +77,7 @@ pub struct Heard {
 pub enum Purpose {
     Decision,
     Liveness,
+    Fence,
     Reports,
     /// A session may open once the node is known to be ready.
     Ready(SessionId),
@@ -92,6 +98,9 @@ impl Manager {
             decided_in: None,
             leader_loop: Loop::default(),
             liveness_waits: false,
+            fence: Fence::default(),
+            fence_waits: false,
+            began: 0,
             sessions: BTreeMap::new(),
             heard: BTreeMap::new(),
             dispatch_due: false,
@@ -107,6 +116,8 @@ impl Manager {
         self.decided_in = None;
         self.leader_loop = Loop::default();
         self.liveness_waits = false;
+        self.fence = Fence::default();
+        self.fence_waits = false;
         self.heard.clear();
         self.dispatch_due = false;
         self.reports = Reports::default();

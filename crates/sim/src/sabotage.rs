@@ -47,6 +47,12 @@ pub enum Sabotage {
     NodesStayDown,
     /// A leader counts silence from before its election.
     LeaderForgetsElection,
+    /// A container runs on when its lease has run out.
+    AgentOutlivesLease,
+    /// A silent node's tasks are taken for over at once.
+    FenceTooSoon,
+    /// A manager that may be cut off grants leases.
+    LeasesUnconfirmed,
     /// Containers of tasks that were taken from a node run on.
     AgentKeepsContainers,
 }

@@ -6,6 +6,7 @@ use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskSta
 
 use crate::check::Violation;
 use crate::clock::{MILLI, Nanos};
+use crate::liveness::leased_tasks;
 use crate::log::Plan;
 use crate::manager::{Purpose, Reports, Served};
 use crate::sabotage::Sabotage;
@@ -39,6 +40,7 @@ impl World {
             }
         }
         self.watch_nodes(m);
+        self.watch_leases(m);
         Ok(())
     }
 
@@ -55,7 +57,7 @@ impl World {
         }
     }
 
-    pub fn to_manager(&mut self, session: SessionId, message: ToManager) -> Result<(), Violation> {
+    pub fn at_manager(&mut self, session: SessionId, message: ToManager) -> Result<(), Violation> {
         let Some(known) = self.sessions.all.get(&session) else { return Ok(()) };
         let (m, node) = (known.manager, self.agents[known.machine].node);
         if !self.managers[m].up {
@@ -79,7 +81,8 @@ impl World {
                 }
             }
             ToManager::Leaving | ToManager::Closed => self.end_served(m, node),
-            ToManager::Hello | ToManager::Heartbeat => {}
+            ToManager::Heartbeat { sent } => self.ask_for_leases(m, node, session, sent),
+            ToManager::Hello => {}
         }
         Ok(())
     }
@@ -88,20 +91,46 @@ impl World {
     /// given since.
     fn confirm(&mut self, session: SessionId, m: usize) {
         let epoch = self.managers[m].epoch;
-        if self.sabotage == Some(Sabotage::SessionsFromStaleReplica) {
-            self.after(0, Event::Confirmed { manager: m, epoch, session, upto: 0 });
+        let read = match self.sabotage {
+            Some(Sabotage::SessionsFromStaleReplica) => Some((0, 0)),
+            _ => self.linearizable(m),
+        };
+        match read {
+            Some((delay, upto)) => self.after(delay, Event::Confirmed { manager: m, epoch, session, upto }),
+            None => self.send_down(session, ToAgent::Closed),
+        }
+    }
+
+    /// How long a linearizable read takes, and which index it waits for; `None` when nobody confirms it.
+    fn linearizable(&mut self, m: usize) -> Option<(Nanos, u64)> {
+        let leader = self.log.leader.filter(|leader| self.has_quorum(*leader))?;
+        let asked = self.network.carry(m, leader, &mut self.chance)?;
+        let told = self.network.carry(leader, m, &mut self.chance)?;
+        Some((asked + told, self.log.committed()))
+    }
+
+    /// A heartbeat renews the leases of the node's at-most-one tasks, once the cluster confirms them.
+    fn ask_for_leases(&mut self, m: usize, node: NodeId, session: SessionId, sent: Nanos) {
+        if leased_tasks(&self.managers[m].cluster, node).is_empty() {
             return;
         }
-        let leader = self.log.leader.filter(|leader| self.has_quorum(*leader));
-        let asked = leader.and_then(|leader| self.network.carry(m, leader, &mut self.chance));
-        let told = leader.and_then(|leader| self.network.carry(leader, m, &mut self.chance));
-        match (asked, told) {
-            (Some(asked), Some(told)) => {
-                let upto = self.log.committed();
-                self.after(asked + told, Event::Confirmed { manager: m, epoch, session, upto });
-            }
-            _ => self.send_down(session, ToAgent::Closed),
+        let epoch = self.managers[m].epoch;
+        let read = match self.sabotage {
+            Some(Sabotage::LeasesUnconfirmed) => Some((0, 0)),
+            _ => self.linearizable(m),
+        };
+        if let Some((delay, upto)) = read {
+            self.after(delay, Event::Granted { manager: m, epoch, session, sent, upto });
         }
+    }
+
+    pub fn granted(&mut self, m: usize, session: SessionId, sent: Nanos, upto: u64) -> Result<(), Violation> {
+        self.replicate(m, upto)?;
+        if let Some(machine) = self.sessions.all.get(&session).map(|session| session.machine) {
+            let tasks = leased_tasks(&self.managers[m].cluster, self.agents[machine].node);
+            self.send_down(session, ToAgent::Lease { sent, tasks });
+        }
+        Ok(())
     }
 
     pub fn confirmed(&mut self, m: usize, session: SessionId, upto: u64) -> Result<(), Violation> {
@@ -192,6 +221,7 @@ impl World {
         match purpose {
             Purpose::Decision => self.decision_answered(m, &answer),
             Purpose::Liveness => self.managers[m].liveness_waits = false,
+            Purpose::Fence => self.managers[m].fence_waits = false,
             Purpose::Reports => self.reports_answered(m, &answer),
             Purpose::Ready(session) => match answer {
                 Answer::Applied => self.open_served(m, session),
@@ -202,7 +232,7 @@ impl World {
     }
 
     fn take_report(&mut self, m: usize, node: NodeId, task: TaskId, status: TaskStatus) {
-        let lost = self.sabotage == Some(Sabotage::ReportsLost) && task.as_u128() % 3 == 0;
+        let lost = self.sabotage == Some(Sabotage::ReportsLost) && task.as_u128().is_multiple_of(3);
         if status.state < TaskState::Running || lost {
             return;
         }

@@ -15,7 +15,10 @@ pub type SessionId = u64;
 #[derive(Debug)]
 pub enum ToManager {
     Hello,
-    Heartbeat,
+    /// When it was sent, by the agent's monotonic clock.
+    Heartbeat {
+        sent: Nanos,
+    },
     Report(Vec<(TaskId, TaskStatus)>),
     Leaving,
     Closed,
@@ -27,6 +30,11 @@ pub enum ToAgent {
     Assignments {
         delta: Assignments,
         result: AssignmentSet,
+    },
+    /// These tasks may live on, for a lease's duration from the heartbeat that was sent then.
+    Lease {
+        sent: Nanos,
+        tasks: Vec<TaskId>,
     },
     Closed,
 }

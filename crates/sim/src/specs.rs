@@ -79,6 +79,12 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
     let file = FileTarget { path: "key".to_owned(), uid: 0, gid: 0, mode: 0o444 };
     let secret = SecretRef { secret: "key".to_owned(), digest: None, file };
     let attachment = NetworkAttachment { network: "back".to_owned(), aliases: Vec::new(), address: None };
+    let at_most_one = chance.one_in(4);
+    let updates = |chance: &mut Chance| match at_most_one {
+        true => UpdateConfig { order: UpdateOrder::StopFirst, ..update(chance) },
+        false => update(chance),
+    };
+    let (update, rollback) = (updates(chance), updates(chance));
     ServiceSpec {
         name,
         labels: Labels::new(),
@@ -96,10 +102,10 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
             networks: if chance.one_in(2) { vec![attachment] } else { Vec::new() },
             log_driver: None,
             force_update: 0,
-            at_most_one: false,
+            at_most_one,
         },
-        update: update(chance),
-        rollback: update(chance),
+        update,
+        rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
     }
 }

@@ -7,7 +7,7 @@ use skep_manager::admission::{self, NewContent};
 use skep_model::{
     Availability, CertificateRecord, Change, ClusterConfig, ClusterId, ClusterSpec, Condition, IdSource,
     JoinTokenHashes, Labels, ManagerStatus, MemoryBytes, Meta, Mode, NanoCpus, NetworkSpec, Node, NodeDescription,
-    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, Role, Service, ServiceSpec, TrustHistory,
+    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, Role, Service, ServiceSpec, TrustHistory, UpdateOrder,
 };
 
 use crate::agent::Agent;
@@ -52,6 +52,7 @@ impl World {
             changes.push(Change::CreateSecret { secret: Box::new(secret) });
         }
         self.log.append(0, Plan::Any, Arc::new(changes), None);
+        assert!(self.log.entries[0].result.is_ok(), "the cluster is founded: {:?}", self.log.entries[0].result);
         for manager in 0..self.managers.len() {
             self.at(manager as u64 * 7 * MILLI, Event::ManagerTick { manager });
         }
@@ -116,8 +117,10 @@ impl World {
             2 => spec.task.force_update += 1,
             _ => {
                 spec.task.container.image = specs::image(chance).to_owned();
-                spec.update = specs::update(chance);
-                spec.rollback = specs::update(chance);
+                (spec.update, spec.rollback) = (specs::update(chance), specs::update(chance));
+                if spec.task.at_most_one {
+                    (spec.update.order, spec.rollback.order) = (UpdateOrder::StopFirst, UpdateOrder::StopFirst);
+                }
             }
         }
         let change = admission::service_update(&self.managers[asked].cluster, service, spec, at).ok()?;
@@ -163,7 +166,7 @@ impl World {
 fn new_node(machine: usize, managers: usize, at: skep_model::Timestamp, ids: &mut IdSource) -> Node {
     let manages = machine < managers;
     let status = ManagerStatus { raft_id: machine as u64 + 1, address: format!("10.0.0.{}:7377", machine + 1) };
-    let disk = if machine % 2 == 0 { "ssd" } else { "hdd" };
+    let disk = if machine.is_multiple_of(2) { "ssd" } else { "hdd" };
     Node {
         id: ids.next_id(),
         meta: Meta::new(at),

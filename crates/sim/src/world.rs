@@ -6,6 +6,7 @@
 //! Events of one moment happen in the order in which they were planned, so a seed has one history.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use skep_model::{NodeId, TaskId};
 
@@ -76,6 +77,20 @@ pub enum Event {
         manager: usize,
         epoch: u64,
     },
+    /// A manager may grant leases.
+    Granted {
+        manager: usize,
+        epoch: u64,
+        session: SessionId,
+        sent: Nanos,
+        upto: u64,
+    },
+    /// A warden looks whether its container's lease has run out.
+    LeaseEnds {
+        machine: usize,
+        power: u64,
+        task: TaskId,
+    },
     /// What a manager heard, told to the leader: node, age, leaving.
     Heard {
         to: usize,
@@ -124,6 +139,8 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct World {
     pub now: Nanos,
+    /// Stands for the beginning where real code wants an `Instant`; only differences count.
+    pub origin: Instant,
     queue: BTreeMap<(Nanos, u64), Event>,
     planned: u64,
     pub chance: Chance,
@@ -148,12 +165,14 @@ pub struct World {
 }
 
 impl World {
+    #[expect(clippy::disallowed_methods, reason = "an arbitrary beginning, of which only differences are taken")]
     pub fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut chance = Chance::new(seed, 1);
         let managers = [1, 3, 3, 3, 5][chance.below(5) as usize];
         let machines = (managers + chance.between(1, 4)) as usize;
         let mut world = Self {
             now: 0,
+            origin: Instant::now(),
             queue: BTreeMap::new(),
             planned: 0,
             user_chance: Chance::new(seed, 2),
@@ -226,16 +245,22 @@ impl World {
                     self.confirmed(manager, session, upto)?;
                 }
             }
+            Event::Granted { manager, epoch, session, sent, upto } => {
+                if self.is_run(manager, epoch) {
+                    self.granted(manager, session, sent, upto)?;
+                }
+            }
+            Event::LeaseEnds { machine, power, task } => self.lease_ends(machine, power, task),
             Event::Decide { .. } | Event::Rested { .. } | Event::Dispatch { .. } | Event::Gather { .. } => {}
             Event::Heard { to, nodes } => self.take_heard(to, nodes),
-            Event::ToManager { session, message } => self.to_manager(session, message)?,
-            Event::ToAgent { session, message } => self.to_agent(session, message)?,
+            Event::ToManager { session, message } => self.at_manager(session, message)?,
+            Event::ToAgent { session, message } => self.at_agent(session, message)?,
             Event::AgentTick { machine } => {
                 self.agent_tick(machine);
                 let pause = SECOND - self.chance.below(20 * MILLI);
                 self.after(pause, Event::AgentTick { machine });
             }
-            Event::Driver { machine, epoch, task, timer } => self.driver_timer(machine, epoch, task, timer),
+            Event::Driver { machine, epoch, task, timer } => self.driver_timer(machine, epoch, task, timer)?,
             Event::ContainerEnds { machine, power, task, code } => self.container_ends(machine, power, task, code),
             Event::Start { machine } => self.start(machine),
             Event::User => self.user_acts(),

@@ -139,6 +139,23 @@ fn a_restart_does_not_wait_for_a_clock_that_was_set_back() {
 }
 
 #[test]
+fn a_restart_that_is_placed_after_the_clock_was_set_back_does_not_wait_for_it() {
+    let mut sim = Sim::new(1);
+    let node = *sim.cluster.nodes.keys().next().unwrap();
+    let id = sim.create(spec("web", 1));
+    sim.settle();
+    set_node(&mut sim, node, |spec| spec.availability = Availability::Pause);
+    let task = sim.running(id)[0].clone();
+    sim.apply(Change::ReportTask { task: task.id, node, status: TaskStatus::new(TaskState::Failed, sim.now, "") });
+    sim.settle();
+    sim.now = Timestamp(sim.now.0 - 5 * HOUR.as_nanos() as u64);
+    // Written anew, with a time that looks right.
+    set_node(&mut sim, node, |spec| spec.availability = Availability::Active);
+    sim.run_for(2 * MINUTE);
+    assert_eq!(sim.running(id).len(), 1);
+}
+
+#[test]
 fn ends_that_a_wrong_clock_dates_hours_ahead_are_followed_by_restarts_in_time() {
     for state in [TaskState::Failed, TaskState::Rejected] {
         let mut sim = Sim::new(1);
@@ -182,4 +199,29 @@ fn a_rollback_keeps_the_task_that_served_all_along() {
     sim.run_for(5 * MINUTE);
     assert_eq!(sim.cluster.services[&id].update_status.as_ref().unwrap().state, UpdateState::RollbackCompleted);
     assert_eq!(live_in_slot(&sim, id, 1), [served]);
+}
+
+#[test]
+fn a_slot_whose_new_task_was_lost_first_is_filled_when_the_old_one_ends() {
+    let mut sim = Sim::new(2);
+    let mut web = spec("web", 1);
+    web.update.order = UpdateOrder::StartFirst;
+    let id = sim.create(web);
+    sim.settle();
+    let old = sim.running(id)[0].clone();
+    set_node(&mut sim, old.node.unwrap(), |spec| spec.availability = Availability::Pause);
+    sim.update(id, |spec| spec.task.container.image = "app:2".into());
+    sim.round();
+    let new = *live_in_slot(&sim, id, 1).iter().find(|task| **task != old.id).unwrap();
+    let now = sim.now;
+    let paused = UpdateStatus { state: UpdateState::Paused, started_at: now, completed_at: None, message: "".into() };
+    sim.apply(Change::SetUpdateStatus { service: id, status: Some(paused) });
+    let node = sim.cluster.tasks[&new].node.unwrap();
+    set_node(&mut sim, node, |spec| spec.availability = Availability::Drain);
+    sim.settle();
+    assert_eq!(live_in_slot(&sim, id, 1), [old.id]);
+    set_node(&mut sim, old.node.unwrap(), |spec| spec.availability = Availability::Active);
+    sim.fate = Box::new(|task| if task.spec.container.image == "app:1" { Fate::Exits(1) } else { Fate::Runs });
+    sim.run_for(MINUTE);
+    assert_eq!(sim.running(id).len(), 1);
 }

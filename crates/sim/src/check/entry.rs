@@ -43,7 +43,7 @@ impl Checker {
 /// Terms never fall, and what a leader decided is written in its own term.
 fn terms(log: &Log, index: u64) -> Result<(), Violation> {
     let entry = &log.entries[index as usize - 1];
-    let last = (index >= 2).then(|| log.entries[index as usize - 2].term).unwrap_or_default();
+    let last = log.entries[..index as usize - 1].last().map_or(0, |before| before.term);
     let decided = match entry.plan {
         Plan::Leader { term, .. } => term,
         Plan::Any => entry.term,
