@@ -13,11 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use skep_api::{
-    CaClient, Connection, EnrollRequest, NodeStanding, Refusal, RefusalKind, RenewRequest, RosterClient, connect_tls,
+    CaClient, Connection, EnrollRequest, NodeStanding, Refusal, RefusalKind, RenewRequest, RosterClient, Standing,
+    connect_tls,
 };
 use skep_identity::{Credentials, Expect, Tls};
-use skep_model::Role;
+use skep_model::{Cluster, Role};
 use skep_store::Leadership;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::address::host_port;
@@ -39,16 +41,37 @@ enum Turn {
     BecomeWorker,
 }
 
+/// Where news of the node's role come from.
+struct News {
+    standing: Option<watch::Receiver<Option<Standing>>>,
+    /// Of a manager.
+    cluster: Option<watch::Receiver<Arc<Cluster>>>,
+}
+
+impl News {
+    /// Returns at the next news; never where none can come.
+    async fn next(self) {
+        tokio::select! {
+            () = changed(self.standing) => {}
+            () = changed(self.cluster) => {}
+        }
+    }
+}
+
+async fn changed<T>(watch: Option<watch::Receiver<T>>) {
+    let Some(mut watch) = watch else { return std::future::pending().await };
+    if watch.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 impl Membership {
     /// Follows the node's standing until `stop`.
     pub async fn mind_standing(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            tokio::select! {
-                () = self.news() => {}
-                () = tokio::time::sleep(ROUND) => {}
-                () = stop.cancelled() => return,
-            }
+            // From here on, so that nothing is missed while the turn is taken.
+            let news = self.news().await;
             let turned = match self.turn().await {
                 Ok(Turn::Stay) => Ok(()),
                 Ok(Turn::BecomeManager) => self.become_manager().await,
@@ -60,24 +83,22 @@ impl Membership {
                 tracing::warn!(problem, "this node's role could not be followed; it will be tried again");
             }
             told = problem;
+            tokio::select! {
+                () = news.next() => {}
+                () = tokio::time::sleep(ROUND) => {}
+                () = stop.cancelled() => return,
+            }
         }
     }
 
-    /// Returns when something about the node's role may have changed.
-    async fn news(&self) {
+    /// What may change the node's role from now on.
+    async fn news(&self) -> News {
         let watches = self.look(|member| (member.agent.standing(), member.store().map(|store| store.watch()))).await;
-        match watches {
-            Some((mut standing, Some(mut cluster))) => tokio::select! {
-                changed = standing.changed() => if changed.is_err() { std::future::pending().await },
-                changed = cluster.changed() => if changed.is_err() { std::future::pending().await },
-            },
-            Some((mut standing, None)) => {
-                if standing.changed().await.is_err() {
-                    std::future::pending().await
-                }
-            }
-            None => std::future::pending().await,
-        }
+        let Some((mut standing, mut cluster)) = watches else { return News { standing: None, cluster: None } };
+        // A fresh receiver calls news what was there before it.
+        standing.mark_unchanged();
+        cluster.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        News { standing: Some(standing), cluster }
     }
 
     async fn turn(&self) -> Result<Turn> {
