@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::{BoxFuture, FutureExt, select};
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use skep_api::{
     AppendReply, AppendRequest, ApplyHashReply, ApplyHashRequest, Messages, ProposeFailure, ProposeReply,
     ProposeRequest, ReadIndexReply, ReadIndexRequest, Refusal, RefusalKind, SnapshotPart, SnapshotReply, TransferReply,
@@ -90,9 +90,15 @@ impl PeerNetwork for Switched {
         let requests = requests.take_until(self.switch.closed(self.from, to.raft_id)).boxed();
         let replies = self.pass(to, || self.inner.append(to, requests));
         async move {
-            let replies = replies.await?;
-            let end = futures::stream::once(async { Err(lost()) });
-            Ok(replies.take_until(closed).chain(end).boxed())
+            let passing = (replies.await?, closed);
+            let replies = stream::unfold(Some(passing), |passing| async {
+                let (mut replies, mut closed) = passing?;
+                tokio::select! {
+                    reply = replies.next() => reply.map(|reply| (reply, Some((replies, closed)))),
+                    () = &mut closed => Some((Err(lost()), None)),
+                }
+            });
+            Ok(replies.boxed())
         }
         .boxed()
     }
