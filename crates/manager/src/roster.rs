@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use skep_model::{Change, Cluster, NodeId, Role, Timestamp};
+use skep_model::{Change, Cluster, ManagerStatus, NodeId, Role, Timestamp};
 use skep_store::{Leadership, Members, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,8 @@ use crate::clock::wall_clock;
 const LAG_MAX: u64 = 200;
 /// Between two looks while something is under way.
 const ROUND: Duration = Duration::from_millis(200);
+/// Between two looks for managers whose address changed: nothing tells of it.
+const MOVED_ROUND: Duration = Duration::from_secs(2);
 /// After a step that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,9 @@ pub async fn keep(store: Store, stop: CancellationToken) {
     loop {
         let leads = matches!(*leadership.borrow_and_update(), Leadership::Leader { .. });
         let current = cluster.borrow_and_update().clone();
+        if leads {
+            list_moved(&store, &current).await;
+        }
         let step = match leads {
             true => next_step(
                 &current,
@@ -106,16 +111,32 @@ pub async fn keep(store: Store, stop: CancellationToken) {
             ),
             false => None,
         };
+        let idle = step.is_none();
         let pause = match step {
             Some(Step::Wait) => Some(ROUND),
             Some(step) => Some(perform(&store, step).await),
-            None => None,
+            None => leads.then_some(MOVED_ROUND),
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep_or_forever(pause) => {}
-            changed = cluster.changed(), if pause.is_none() => if changed.is_err() { return },
+            changed = cluster.changed(), if idle => if changed.is_err() { return },
             changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A manager that answers elsewhere than it is listed is listed there from now on.
+async fn list_moved(store: &Store, cluster: &Cluster) {
+    for (raft_id, address) in store.moved() {
+        let of = |manager: &ManagerStatus| manager.raft_id == raft_id && manager.address != address;
+        let Some(node) = cluster.nodes.values().find(|node| node.manager.as_ref().is_some_and(of)) else { continue };
+        tracing::info!(node.id = %node.id, address, "a manager has moved");
+        let manager = Some(ManagerStatus { raft_id, address: address.clone() });
+        let change = Change::SetNodeManager { node: node.id, manager, at: wall_clock() };
+        if let Err(error) = store.propose_here(vec![change]).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "its address was not written, it will be tried again");
         }
     }
 }
@@ -161,7 +182,7 @@ async fn sleep_or_forever(pause: Option<Duration>) {
 mod tests {
     use std::sync::Arc;
 
-    use skep_model::{IdSource, ManagerStatus, Meta, Node, NodeSpec, NodeStatus};
+    use skep_model::{IdSource, Meta, Node, NodeSpec, NodeStatus};
 
     use super::*;
 

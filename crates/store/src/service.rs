@@ -4,7 +4,9 @@
 //! message says as which manager, and both must still fit. A replica that lags must not shut out who became a manager
 //! after what it knows, or it would never catch up; Raft ids are drawn in order, so it can tell.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
@@ -54,6 +56,9 @@ impl PeerService {
         }
         check_link(link, store.raft_id())?;
         check_caller(caller, link.from, &store.cluster())?;
+        if let Caller::Member { address, .. } = caller {
+            store.note_place(link.from, address.ip());
+        }
         Ok(store)
     }
 
@@ -81,6 +86,25 @@ impl PeerService {
 }
 
 impl Store {
+    /// Notes where a manager speaks from: one whose machine got another address is found again there.
+    fn note_place(&self, raft_id: u64, from: IpAddr) {
+        let outside = &self.inner.outside;
+        let listed: Option<SocketAddr> = outside.address_of(raft_id).and_then(|listed| listed.address.parse().ok());
+        if let Some(listed) = listed.filter(|listed| listed.ip() != from) {
+            outside.peers.learn_address(raft_id, SocketAddr::new(from, listed.port()).to_string());
+        }
+    }
+
+    /// Tells where a manager may be found that does not answer at its listed address. `address`: `host:port`.
+    pub fn learn_address(&self, raft_id: u64, address: impl Into<String>) {
+        self.inner.outside.peers.learn_address(raft_id, address.into());
+    }
+
+    /// Managers that answer elsewhere than they are listed, by Raft id.
+    pub fn moved(&self) -> BTreeMap<u64, String> {
+        self.inner.outside.peers.moved()
+    }
+
     /// Whether the disk still has what it is known to have had. If not, this manager must not take part: others count
     /// on it.
     fn check_disk(&self, acknowledged: Option<u64>) -> Result<(), Refusal> {

@@ -4584,6 +4584,8 @@ pub struct JoinRequest {
     pub listen_address: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(enumeration = "Availability", tag = "5")]
     pub availability: i32,
+    #[prost(bool, tag = "6")]
+    pub reconnect: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Joined {

@@ -66,6 +66,8 @@ pub struct JoinRequest {
     pub advertise_address: Option<String>,
     pub listen_address: Option<String>,
     pub availability: Availability,
+    /// Finds the cluster again that the node is a member of, at other addresses; no token is needed.
+    pub reconnect: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +125,7 @@ message!(
     }
 );
 message!(Initialized = Initialized { node, cluster, advertise_address, worker_token, manager_token, unlock_key });
-message!(JoinRequest = JoinRequest { token, managers, advertise_address, listen_address, availability });
+message!(JoinRequest = JoinRequest { token, managers, advertise_address, listen_address, availability, reconnect });
 message!(Joined = Joined { node, cluster, role, warnings });
 message!(LeaveRequest = LeaveRequest { force, remove_volumes });
 message!(Left = Left { kept_volumes, untold });

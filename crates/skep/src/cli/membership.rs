@@ -45,8 +45,11 @@ pub struct InitOptions {
 #[derive(Debug, Args)]
 pub struct JoinOptions {
     /// The token that the cluster's `init` or `join-token` printed
+    #[arg(long, required_unless_present = "reconnect", conflicts_with = "reconnect")]
+    token: Option<String>,
+    /// Find the cluster of this node again when all its addresses have changed; needs no token
     #[arg(long)]
-    token: String,
+    reconnect: bool,
     /// The address that other nodes reach this one under; by default the one of the way to the manager
     #[arg(long, value_name = "ADDRESS")]
     advertise_addr: Option<String>,
@@ -195,11 +198,12 @@ pub async fn join(options: JoinOptions, host: &Host) -> Result {
     let (connection, started) = start::connect_or_start(host, "join").await?;
     let local = LocalClient::new(connection);
     let info = local.info(()).await?;
-    if let Some(node) = info.node {
+    if let Some(node) = info.node.filter(|_| !options.reconnect) {
         return already_member(&info, &node.to_string(), started.as_ref());
     }
     let request = JoinRequest {
-        token: options.token,
+        reconnect: options.reconnect,
+        token: options.token.unwrap_or_default(),
         managers: options.managers,
         advertise_address: options.advertise_addr,
         listen_address: options.listen_addr,
@@ -213,7 +217,10 @@ pub async fn join(options: JoinOptions, host: &Host) -> Result {
         Role::Worker => "worker",
         Role::Manager => "manager",
     };
-    output::line(format_args!("This node joined the cluster as a {role} ({}).", joined.node))?;
+    match options.reconnect {
+        true => output::line(format_args!("This node ({}) looks for its cluster there, as a {role}.", joined.node))?,
+        false => output::line(format_args!("This node joined the cluster as a {role} ({}).", joined.node))?,
+    }
     joined.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
     tell_warnings(&info);
     Ok(())

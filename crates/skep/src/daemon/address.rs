@@ -33,6 +33,15 @@ pub async fn address_towards(manager: &str) -> Option<String> {
     Some(socket.local_addr().ok()?.ip().to_string())
 }
 
+/// Whether this machine has the address. What is no IP address is taken for a name that leads here.
+pub fn is_own(address: &str) -> bool {
+    let Ok(address) = address.parse::<IpAddr>() else { return true };
+    match UdpSocket::bind((address, 0)) {
+        Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
+        Ok(_) => true,
+    }
+}
+
 /// The first address of an interface, where `text` names one; any other text is an address already.
 pub fn by_interface(text: String) -> Result<String> {
     let is_interface = std::path::Path::new("/sys/class/net").join(&text).exists() && !text.contains('/');
@@ -60,6 +69,12 @@ mod tests {
         assert_eq!(host_port("fd00::1", 7377), "[fd00::1]:7377");
         assert_eq!(host_port("10.0.0.1:1", 7377), "10.0.0.1:1");
         assert_eq!(host_port("", 7377), ":7377");
+    }
+
+    #[test]
+    fn an_address_of_nobody_here_is_not_its_own() {
+        assert!(is_own("127.0.0.1") && is_own("::1") && is_own("manager.example.org"));
+        assert!(!is_own("198.51.100.77"));
     }
 
     #[test]

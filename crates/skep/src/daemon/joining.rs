@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use skep_agent::chain;
 use skep_api::{
     CaClient, IssueRequest, IssuedCertificate, JoinRequest, Joined, Refusal, RefusalKind, RosterClient, connect_join,
 };
-use skep_identity::{Credentials, JoinConnector, JoinToken};
+use skep_identity::{Credentials, Expect, JoinConnector, JoinToken};
 use skep_model::Role;
 
 use super::address::{address_towards, by_interface};
@@ -27,7 +27,10 @@ const VOTE_WAIT: Duration = Duration::from_secs(60);
 impl Membership {
     /// Joins the cluster of the token's manager; returns once the node has the role that the token stands for.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
-        let JoinRequest { token, managers, advertise_address, listen_address, availability } = request;
+        if request.reconnect {
+            return self.reconnect(request.managers).await;
+        }
+        let JoinRequest { token, managers, advertise_address, listen_address, availability, reconnect: _ } = request;
         if listen_address.is_some() {
             return Err(unsupported(
                 "a listen address at join; set listen_address in the configuration file instead: it",
@@ -63,6 +66,29 @@ impl Membership {
         Ok(joined)
     }
 
+    /// Goes on as the member that this node is, with managers that are at these addresses now.
+    async fn reconnect(&self, managers: Vec<String>) -> Result<Joined, Refusal> {
+        let mut guard = self.lock().await;
+        let Some(member) = guard.take() else {
+            let message = "this node is not part of a cluster; `skep join --token …` makes it part of one";
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        };
+        let reached = reach(&member, &managers).await;
+        if let (Ok(()), None) = (&reached, member.store()) {
+            // A worker's agent begins again with what it is told here.
+            member.stop(&self.gate).await;
+            MemberFile::update(&self.config.data_dir, |file| file.managers = managers).map_err(internal)?;
+            self.resume_as(&mut guard).await.map_err(internal)?;
+        } else {
+            *guard = Some(member);
+        }
+        reached?;
+        let member = guard.as_ref().ok_or_else(|| internal(anyhow!("this node is no member any more")))?;
+        let identity = member.tls.identity();
+        let (node, cluster, role) = (identity.node_id, identity.cluster_id, identity.role);
+        Ok(Joined { node, cluster, role, warnings: Vec::new() })
+    }
+
     /// Returns once this manager has a vote; with what its operator should know.
     async fn await_vote(&self) -> Result<Option<String>> {
         let store = self.look(|member| member.store().cloned()).await.flatten().context("this node is no manager")?;
@@ -80,6 +106,29 @@ impl Membership {
             ))),
         }
     }
+}
+
+/// Looks who is at each address; a manager's replica then knows them there.
+async fn reach(member: &Member, managers: &[String]) -> Result<(), Refusal> {
+    let mut found = Err(Refusal::new(RefusalKind::Invalid, "no manager's address was given"));
+    for address in managers {
+        match member.tls.connector(Expect::Role(Role::Manager)).connect(address.as_str()).await {
+            Ok((_, identity)) => {
+                found = Ok(());
+                let Some(store) = member.store() else { continue };
+                let cluster = store.cluster();
+                let node = cluster.nodes.get(&identity.node_id);
+                if let Some(manager) = node.and_then(|node| node.manager.as_ref()) {
+                    store.learn_address(manager.raft_id, address);
+                }
+            }
+            Err(error) if found.is_err() => {
+                found = Err(Refusal::new(RefusalKind::Unavailable, format!("{address}: {}", chain(&error))));
+            }
+            Err(error) => tracing::warn!(address, error = chain(&error), "nobody of this cluster is there"),
+        }
+    }
+    found
 }
 
 /// The first certificate, from the first manager that gives one; and which that was.

@@ -20,7 +20,7 @@ use skep_model::{
 use skep_store::{NoPeers, Store};
 use tokio::sync::Mutex;
 
-use super::address::{by_interface, default_address};
+use super::address::{address_towards, by_interface, default_address, is_own};
 use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
@@ -70,10 +70,28 @@ impl Membership {
             return Ok(());
         }
         let Some(credentials) = self.vault.credentials()? else { return Ok(()) };
-        let Some(file) = MemberFile::load(&self.config.data_dir)? else { return Ok(()) };
+        let Some(mut file) = MemberFile::load(&self.config.data_dir)? else { return Ok(()) };
+        if !is_own(&file.advertise_address) {
+            file.advertise_address = self.new_address(&file).await;
+            tracing::warn!(address = file.advertise_address, "this machine has another address now");
+            file.store(&self.config.data_dir)?;
+        }
         tracing::info!(node.id = %credentials.identity().node_id, "resuming as a member");
         *member = Some(self.start(&credentials, file).await?);
         Ok(())
+    }
+
+    /// Where this node is, whose advertised address went away: the settings' word, or what leads to a manager.
+    async fn new_address(&self, file: &MemberFile) -> String {
+        if let Some(address) = self.config.advertise_address.clone().filter(|address| is_own(address)) {
+            return address;
+        }
+        for manager in &file.managers {
+            if let Some(address) = address_towards(manager).await {
+                return address;
+            }
+        }
+        default_address()
     }
 
     pub async fn stop(&self) {

@@ -39,6 +39,15 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 pub struct GrpcPeers {
     connector: TlsConnector,
     lines: Mutex<BTreeMap<(String, Lane), Arc<Line>>>,
+    places: Mutex<BTreeMap<u64, Place>>,
+}
+
+/// Where a manager is.
+#[derive(Debug, Default, Clone)]
+struct Place {
+    listed: String,
+    /// Where it was heard from, or somebody said that it is.
+    learnt: Option<String>,
 }
 
 /// Which of a manager's two connections.
@@ -61,7 +70,7 @@ struct Line {
 #[derive(Debug)]
 enum State {
     Idle { failures: u32, not_before: Instant, why: Option<Refusal> },
-    Connecting(Connecting),
+    Connecting { connecting: Connecting, failures: u32 },
     Ready { client: PeerClient, unanswered_since: Option<Instant> },
 }
 
@@ -70,15 +79,33 @@ type Connecting = Shared<BoxFuture<'static, Result<PeerClient, Refusal>>>;
 impl GrpcPeers {
     /// `connector` must expect a manager at the other end.
     pub fn new(connector: TlsConnector) -> GrpcPeers {
-        GrpcPeers { connector, lines: Mutex::default() }
+        GrpcPeers { connector, lines: Mutex::default(), places: Mutex::default() }
     }
 
+    fn places(&self) -> MutexGuard<'_, BTreeMap<u64, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The listed address, as long as it does not fail more than the learnt one.
     fn line(&self, to: &PeerAddress, lane: Lane) -> Arc<Line> {
+        let learnt = {
+            let mut places = self.places();
+            let place = places.entry(to.raft_id).or_default();
+            if place.listed != to.address {
+                place.listed.clone_from(&to.address);
+            }
+            place.learnt.clone().filter(|learnt| *learnt != to.address)
+        };
+        let listed = self.line_to(&to.address, lane);
+        let learnt = learnt.map(|learnt| self.line_to(&learnt, lane));
+        learnt.filter(|learnt| learnt.failures() < listed.failures()).unwrap_or(listed)
+    }
+
+    fn line_to(&self, address: &str, lane: Lane) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = lines.entry((to.address.clone(), lane)).or_insert_with(|| {
+        let line = lines.entry((address.to_owned(), lane)).or_insert_with(|| {
             let state = State::Idle { failures: 0, not_before: Instant::now(), why: None };
-            let (address, connector) = (to.address.clone(), self.connector.clone());
-            Arc::new(Line { address, connector, state: Mutex::new(state) })
+            Arc::new(Line { address: address.to_owned(), connector: self.connector.clone(), state: Mutex::new(state) })
         });
         Arc::clone(line)
     }
@@ -105,18 +132,30 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tries in a row that failed.
+    fn failures(&self) -> u32 {
+        match &*self.state() {
+            State::Idle { failures, .. } | State::Connecting { failures, .. } => *failures,
+            State::Ready { .. } => 0,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(*self.state(), State::Ready { .. })
+    }
+
     async fn client(self: &Arc<Line>) -> Result<PeerClient, Refusal> {
         let connecting = {
             let mut state = self.state();
             match &*state {
                 State::Ready { client, .. } => return Ok(client.clone()),
-                State::Connecting(connecting) => connecting.clone(),
+                State::Connecting { connecting, .. } => connecting.clone(),
                 State::Idle { not_before, why: Some(why), .. } if Instant::now() < *not_before => {
                     return Err(why.clone());
                 }
                 State::Idle { failures, .. } => {
-                    let connecting = self.connect(*failures);
-                    *state = State::Connecting(connecting.clone());
+                    let (failures, connecting) = (*failures, self.connect(*failures));
+                    *state = State::Connecting { connecting: connecting.clone(), failures };
                     connecting
                 }
             }
@@ -259,5 +298,19 @@ impl PeerNetwork for GrpcPeers {
 
     fn apply_hash(&self, to: &PeerAddress, request: ApplyHashRequest) -> Answer<ApplyHashReply> {
         self.call(to, Lane::Bulk, async move |peer| peer.apply_hash(request).await)
+    }
+
+    fn learn_address(&self, raft_id: u64, address: String) {
+        self.places().entry(raft_id).or_default().learnt = Some(address);
+    }
+
+    fn moved(&self) -> BTreeMap<u64, String> {
+        let places = self.places().clone();
+        let moved = places.into_iter().filter_map(|(raft_id, Place { listed, learnt })| {
+            let learnt = learnt.filter(|learnt| *learnt != listed)?;
+            let answers = self.line_to(&learnt, Lane::Control).is_ready();
+            (answers && self.line_to(&listed, Lane::Control).failures() > 0).then_some((raft_id, learnt))
+        });
+        moved.collect()
     }
 }

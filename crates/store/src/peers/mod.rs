@@ -4,6 +4,7 @@
 
 mod grpc;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use futures::future::{self, BoxFuture, FutureExt};
@@ -46,6 +47,15 @@ pub trait PeerNetwork: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<ProposeReply, ProposeFailure>>;
     fn read_index(&self, to: &PeerAddress, request: ReadIndexRequest) -> Answer<ReadIndexReply>;
     fn apply_hash(&self, to: &PeerAddress, request: ApplyHashRequest) -> Answer<ApplyHashReply>;
+
+    /// A manager may also be reached at `address` (`host:port`): it spoke from there, or somebody says so. Tried when
+    /// its listed address fails.
+    fn learn_address(&self, _raft_id: u64, _address: String) {}
+
+    /// Managers that answer at a learnt address and not at their listed one.
+    fn moved(&self) -> BTreeMap<u64, String> {
+        BTreeMap::new()
+    }
 }
 
 /// No way to anybody: for a manager that is alone in its cluster.

@@ -2,6 +2,7 @@
 //!
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
+mod addresses;
 mod lab_command;
 mod leader_loss;
 mod membership;
