@@ -151,7 +151,9 @@ impl World {
     async fn fault(&mut self) {
         let raft_id = 1 + self.chance.below(MANAGERS);
         let faults = Arc::clone(&self.disks[&raft_id].faults);
-        match self.chance.below(8) {
+        let fault = self.chance.below(8);
+        println!("fault {fault} at manager {raft_id}; leaders {:?}", self.seen.leaders.lock().unwrap());
+        match fault {
             0..=2 => self.power_cut(raft_id).await,
             3 => {
                 // A failed sync is the end of a manager until it is started again.
@@ -194,7 +196,12 @@ async fn watch(store: Store, seen: Arc<Seen>) {
         let state = Arc::clone(&cluster.borrow_and_update());
         let bytes = encode_cluster(&state);
         let known = seen.states.lock().unwrap().entry(state.version).or_insert_with(|| bytes.clone()).clone();
-        assert!(known == bytes, "manager {raft_id} differs at {:?}", state.version);
+        if known != bytes {
+            let other = skep_api::decode_cluster(&known).unwrap();
+            let (here, there) = (names(&state), names(&other));
+            let (more, less): (Vec<_>, Vec<_>) = (here.difference(&there).collect(), there.difference(&here).collect());
+            panic!("manager {raft_id} differs at {:?}: it has {more:?} and lacks {less:?}", state.version);
+        }
         let changed = tokio::select! {
             changed = leadership.changed() => changed,
             changed = cluster.changed() => changed,
