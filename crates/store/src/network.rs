@@ -20,7 +20,7 @@ use skep_api::{
     AppendReply, Messages, PEER_PROTOCOL, PeerLink, Refusal, RefusalKind, SnapshotBegin, SnapshotPart, SnapshotReply,
     TransferReply,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::contacts::Contacts;
 use crate::peers::{Answer, PeerAddress, PeerNetwork};
@@ -35,6 +35,8 @@ const SNAPSHOT_PART: usize = 1 << 20;
 const SNAPSHOT_PACE: u64 = 256 << 10;
 /// A connection may have to be made first.
 const APPEND_OPEN: Duration = Duration::from_millis(2500);
+/// A stream that broke is opened again after this: openraft itself would do so at once, without end.
+const APPEND_RETRY: Duration = Duration::from_millis(200);
 /// How long a follower's disk may take for an append.
 const APPEND_ANSWER: Duration = Duration::from_secs(5);
 
@@ -303,7 +305,10 @@ where
     let opening = manager.outside.peers.append(&manager.target(), requests.boxed());
     let replies = match timeout(APPEND_OPEN, opening).await {
         Ok(Ok(replies)) => replies,
-        Ok(Err(refusal)) => return Err(Unreachable::from_string(manager.words(&refusal)).into()),
+        Ok(Err(refusal)) => {
+            sleep(APPEND_RETRY).await;
+            return Err(Unreachable::from_string(manager.words(&refusal)).into());
+        }
         Err(_) => return Err(Unreachable::from_string("no answer in time").into()),
     };
     let matches = stream::unfold(Some(replies), move |replies| {
@@ -318,6 +323,9 @@ where
                 }
                 Err(refusal) => Err(Unreachable::from_string(manager.words(&refusal)).into()),
             };
+            if matched.is_err() {
+                sleep(APPEND_RETRY).await;
+            }
             let goes_on = matches!(matched, Ok(Ok(_)));
             Some((matched, goes_on.then_some(replies)))
         }

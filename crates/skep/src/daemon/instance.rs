@@ -22,6 +22,17 @@ pub fn instance(run_dir: &Path) -> Result<String> {
     Ok(made)
 }
 
+/// The node is no member any more.
+pub fn forget(run_dir: &Path) -> Result<()> {
+    let path = run_dir.join("instance");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,7 @@ use super::address::{address_towards, by_interface, default_address, is_own};
 use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
+use super::instance;
 use super::joining::tell_leaving;
 use super::member::{Member, MemberFile, MemberSetup, open_store, random_seed};
 use super::rebirth::{finish_recovery, kept_folders};
@@ -260,6 +261,7 @@ impl Membership {
         for folder in ["identity", "raft", "net", "containers", "agent"] {
             remove_if_there(&data_dir.join(folder))?;
         }
+        instance::forget(&self.config.run_dir)?;
         self.vault.forget();
         // Without their key nobody can read them any more.
         for folder in kept_folders(data_dir)? {

@@ -77,7 +77,7 @@ pub async fn run(overrides: Overrides) -> Result<()> {
 
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SKEP_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn,hyper=warn,h2=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=error,hyper=warn,h2=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 

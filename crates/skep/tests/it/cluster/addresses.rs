@@ -58,7 +58,10 @@ fn a_cluster_whose_addresses_all_changed_is_put_together_without_a_token() {
     }
     cluster.until_whole(4);
     for number in 1..=3 {
-        assert_eq!(configs(&cluster, number).unwrap(), ["before"], "n{number}");
+        cluster.world.until("everybody has what was there", || match configs(&cluster, number)? {
+            names if names == ["before"] => Ok(()),
+            names => Err(format!("n{number}: {names:?}")),
+        });
     }
     until_listed_at(&cluster, &[1, 2, 3]);
     let stranger = cluster.on(2, &["join", "--reconnect", "198.51.100.254:7377"]);

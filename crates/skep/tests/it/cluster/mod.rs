@@ -24,7 +24,7 @@ impl Cluster {
     /// All of them ready, every manager with a vote.
     pub fn new(managers: u8, workers: u8) -> Cluster {
         let world = World::of_nodes(managers + workers);
-        world.ok(&["init"]);
+        world.ok(&["init", "--advertise-addr", "eth0"]);
         for number in 2..=managers + workers {
             let role = if number <= managers { "manager" } else { "worker" };
             join(&world, number, role).ok().unwrap_or_else(|error| panic!("{error}"));
