@@ -67,6 +67,9 @@ pub(crate) fn raft_config(config: &StoreConfig, sync: Duration) -> openraft::Con
         // What openraft calls installing is the whole transfer here.
         install_snapshot_timeout: 60_000,
         enable_pre_vote: Some(true),
+        // Followers may have, and may have committed, entries of this term that this leader's own disk had not yet:
+        // one that resumed its term after a power cut would write others at their indexes.
+        enable_leader_restore: Some(false),
         backoff: "50ms 100ms 200ms ...500ms".to_owned(),
         // By bytes, not entries: the store triggers it.
         snapshot_policy: SnapshotPolicy::Never,

@@ -59,6 +59,13 @@ pub struct Committed {
     pub cluster: Arc<Cluster>,
 }
 
+/// Whether a manager is the only one that votes in its cluster.
+fn is_alone(raft: &Raft<Types, StateMachine>, raft_id: u64) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().voter_ids().eq([raft_id])
+}
+
 /// What the disk held.
 struct Opened {
     log: LogStore,
@@ -87,6 +94,10 @@ impl Store {
         let raft = Raft::new(config.raft_id, Arc::new(raft_config), managers, log.clone(), machine)
             .await
             .map_err(|error| StoreError::Raft(crate::error::chain(&error)))?;
+        if is_alone(&raft, config.raft_id) {
+            // Nobody else can be leader or vote: there is nothing to wait for.
+            raft.trigger().elect(false).await.map_err(|error| StoreError::Raft(error.to_string()))?;
+        }
 
         let (leading, leadership) = watch::channel(Leadership::Follower { leader: None });
         let (listing, members) = watch::channel(Members::default());

@@ -87,15 +87,13 @@ fn find(part: usize) {
             continue;
         }
         let (seeds, checks) = found_by(*sabotage);
-        let found = (0..seeds).find_map(|seed| run(seed, Some(*sabotage), Tracing::Off).err());
+        let found = (0..seeds).find_map(|seed| {
+            let failure = run(seed, Some(*sabotage), Tracing::Off).err()?;
+            // Others may stumble over it first; the check that is there for it must do without them.
+            checks.contains(&failure.violation.invariant).then_some(failure)
+        });
         let failure = found.unwrap_or_else(|| panic!("{} is not found within {seeds} seeds", sabotage.name()));
         let invariant = failure.violation.invariant;
-        assert!(
-            checks.contains(&invariant),
-            "{} is found by {invariant}: {}",
-            sabotage.name(),
-            failure.violation.detail
-        );
         println!("{}: seed {} by {invariant}", sabotage.name(), failure.seed);
     }
 }
