@@ -87,6 +87,11 @@ impl Node {
 
     /// Kills all that runs in the node but what holds its namespaces: what a power cut does to processes.
     pub fn kill_everything(&self) -> Result<()> {
+        // In a power cut nobody sees the others go: the daemon must not take the containers' ends for their own.
+        if let Some(daemon) = self.daemon()? {
+            daemon.stop(StopSignal::Kill, PATIENCE)?;
+            daemon.reap();
+        }
         cgroup::kill(self.cgroup_parent().trim_start_matches('/'), Some(self.holder()))
     }
 
