@@ -74,7 +74,11 @@ pub fn next_step(
     if next.len() != members.voters.len() || ready.is_some() {
         // The last manager stays, whatever the cluster's state says: without it nobody could say otherwise.
         if !next.contains(&own) && !next.is_empty() {
-            return Some(Step::HandOver);
+            if next.iter().any(|raft_id| members.voters.contains_key(raft_id)) {
+                return Some(Step::HandOver);
+            }
+            // Only who votes can take over: the learner votes first, and this manager still.
+            next.insert(own);
         }
         if !next.is_empty() {
             return Some(Step::Vote { voters: next });
@@ -241,6 +245,15 @@ mod tests {
     fn a_leader_that_is_to_go_hands_over_and_the_last_one_stays() {
         assert_eq!(step(&cluster(&[(1, Role::Worker), (2, M)]), &members(&[1, 2], &[]), &[]), Some(Step::HandOver));
         assert_eq!(step(&cluster(&[(1, Role::Worker)]), &members(&[1], &[]), &[]), None);
+    }
+
+    #[test]
+    fn a_leader_that_is_to_go_lets_a_learner_vote_where_nobody_else_could_take_over() {
+        let demoted = cluster(&[(1, Role::Worker), (2, M), (3, M)]);
+        assert_eq!(step(&demoted, &members(&[1], &[2, 3]), &[]), Some(Step::Wait));
+        let at = [(2, 1000), (3, 1000)];
+        assert_eq!(step(&demoted, &members(&[1], &[2, 3]), &at), Some(Step::Vote { voters: [1, 2].into() }));
+        assert_eq!(step(&demoted, &members(&[1, 2], &[3]), &at), Some(Step::HandOver));
     }
 
     #[test]

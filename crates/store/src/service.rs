@@ -18,7 +18,7 @@ use skep_api::{
     PEER_PROTOCOL_MIN, Peer, PeerLink, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, Refusal,
     RefusalKind, SnapshotBegin, SnapshotPart, SnapshotReply, TransferReply, TransferRequest, VoteReply, VoteRequest,
 };
-use skep_model::{Cluster, Role};
+use skep_model::Cluster;
 use tokio::time::Instant;
 
 use crate::apply_hash;
@@ -161,11 +161,10 @@ fn check_caller(caller: &Caller, from: u64, cluster: &Cluster) -> Result<(), Ref
     if from >= config.next_raft_id {
         return Ok(());
     }
-    let node = cluster.nodes.get(&identity.node_id);
-    let manages = node.is_some_and(|node| {
-        node.spec.role == Role::Manager && node.manager.as_ref().is_some_and(|manager| manager.raft_id == from)
-    });
-    if manages {
+    // Not by the role that its spec wants: who is demoted keeps its seat until Raft's list is without it, and as
+    // leader must still reach the others to hand over.
+    let manager = cluster.nodes.get(&identity.node_id).and_then(|node| node.manager.as_ref());
+    if manager.is_some_and(|manager| manager.raft_id == from) {
         return Ok(());
     }
     let words = format!("node {} is not manager {from} of this cluster, or no longer", identity.node_id);

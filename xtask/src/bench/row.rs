@@ -48,7 +48,8 @@ impl Row {
     }
 
     pub fn print(&self) {
-        let value = |number: f64| format!("{} {}", figure(number), self.unit);
+        let value =
+            |number: f64| if number.is_nan() { "-".to_owned() } else { format!("{} {}", figure(number), self.unit) };
         let sign = match self.sense {
             Sense::LessIsBetter => "≤",
             Sense::MoreIsBetter => "≥",

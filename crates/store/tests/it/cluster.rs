@@ -137,15 +137,22 @@ async fn who_is_no_manager_of_this_cluster_is_refused_by_name() {
         assert!(refused.message.contains(words), "{refused}");
     }
 
-    // Demoted in the cluster's state: refused at once, whatever its certificate says.
+    // To be demoted: it keeps its seat until it is no manager in the cluster's state, for it may have to hand over.
     let leader = managers.store(managers.leader().await);
     let node = leader.cluster().nodes[&node_id(2)].clone();
     let spec = NodeSpec { role: Role::Worker, ..node.spec.clone() };
-    let demote = Change::UpdateNodeSpec { node: node.id, expected: node.meta.version, spec, at: node.meta.updated_at };
+    let at = node.meta.updated_at;
+    let demote = Change::UpdateNodeSpec { node: node.id, expected: node.meta.version, spec, at };
     leader.propose(vec![demote]).await.unwrap();
     let mut watch = managers.store(1).watch();
     let demoted = watch.wait_for(|cluster| cluster.nodes[&node_id(2)].spec.role == Role::Worker);
     timeout(PATIENCE, demoted).await.unwrap().unwrap();
+    ask(managers.tls(2, Role::Manager), 2, 1, PEER_PROTOCOL).await.unwrap();
+    // From then on it is refused, whatever its certificate says.
+    let leader = managers.store(managers.leader().await);
+    leader.propose(vec![Change::SetNodeManager { node: node.id, manager: None, at }]).await.unwrap();
+    let unmade = watch.wait_for(|cluster| cluster.nodes[&node_id(2)].manager.is_none());
+    timeout(PATIENCE, unmade).await.unwrap().unwrap();
     let refused = ask(managers.tls(2, Role::Manager), 2, 1, PEER_PROTOCOL).await.unwrap_err();
     assert!(refused.message.contains("or no longer"), "{refused}");
     managers.shutdown().await;
