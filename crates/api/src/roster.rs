@@ -54,7 +54,7 @@ pub struct NodePresence {
     pub leaving: bool,
 }
 
-/// The leader took in a report, and still led when it had.
+/// The leader took in a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresenceNote {
     pub number: u64,

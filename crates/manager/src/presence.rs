@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  agent ─ heartbeat ─▶ follower ─ report, every half second ─▶ leader ─▶ liveness
-//!                           ◀────────── note: taken in, and still leading ──────
+//!                           ◀────────── note: taken in ─────────────────────────
 //! ```
 //! Nothing of it is replicated. A new leader knows of no session but its own; it counts silence from its
 //! election, and followers tell it of theirs within a round.
@@ -67,8 +67,7 @@ async fn tell_one(leader: &str, sessions: &Sessions, fellows: &Fellows) -> Resul
     let mut notes = timed(client.presence(ReceiverStream::new(outgoing))).await?;
     loop {
         match timed_next(&mut notes).await? {
-            Some(PresenceNote { number: taken }) if taken == number => sessions.note_confirmed(number),
-            Some(_) => {}
+            Some(PresenceNote { .. }) => {}
             None => return Ok(()),
         }
         rounds.tick().await;
@@ -78,7 +77,7 @@ async fn tell_one(leader: &str, sessions: &Sessions, fellows: &Fellows) -> Resul
 }
 
 async fn send(reports: &mpsc::Sender<PresenceReport>, number: u64, sessions: &Sessions) -> Result<(), Refusal> {
-    let (nodes, progress) = sessions.report(number);
+    let (nodes, progress) = sessions.report();
     let report = PresenceReport { number, nodes, progress };
     reports.send(report).await.map_err(|_| Refusal::new(RefusalKind::Unavailable, "the stream is closed"))
 }
@@ -109,8 +108,8 @@ pub fn take(
             }
             let PresenceReport { number, nodes, progress } = report;
             sessions.take_report(from, nodes, progress);
-            // A leader that was overtaken without knowing must not vouch for having heard anybody.
-            if store.linearizable().await.is_err() || notes.send(Ok(PresenceNote { number })).await.is_err() {
+            sessions.prune_progress(&store.cluster());
+            if notes.send(Ok(PresenceNote { number })).await.is_err() {
                 break;
             }
         }

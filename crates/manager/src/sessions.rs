@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use skep_api::{AgentMessage, ExecOutput, LogEntry, ManagerMessage, NodePresence, Refusal, RefusalKind, TaskReport};
-use skep_model::{NodeId, TaskId, TaskStatus};
+use skep_model::{Cluster, NodeId, TaskId, TaskStatus};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,6 @@ struct Inner {
     untold: BTreeSet<TaskId>,
     /// What other managers told.
     elsewhere: HashMap<NodeId, Elsewhere>,
-    confirmed: Confirmed,
 }
 
 /// A node whose session ends at another manager.
@@ -59,15 +58,6 @@ struct Elsewhere {
     manager: u64,
     heard: Heard,
     open: bool,
-}
-
-/// How far the leader has confirmed to know of this manager's sessions.
-#[derive(Debug, Default)]
-struct Confirmed {
-    /// When each report under way was made.
-    sent: Vec<(u64, Instant)>,
-    /// Everything heard before is known to a manager that led after.
-    up_to: Option<Instant>,
 }
 
 /// The machine and boot that a node's agent runs in, and where from it connects.
@@ -170,10 +160,9 @@ impl Sessions {
     }
 
     /// What the leader is to know: the nodes that were heard here not too long ago, and news of their tasks.
-    pub fn report(&self, number: u64) -> (Vec<NodePresence>, Vec<TaskReport>) {
+    pub fn report(&self) -> (Vec<NodePresence>, Vec<TaskReport>) {
         let mut inner = self.lock();
         let now = Instant::now();
-        inner.confirmed.sent.push((number, now));
         let Inner { by_node, heard, progress, untold, .. } = &mut *inner;
         heard.retain(|node, heard| by_node.contains_key(node) || now.duration_since(heard.at) < TOLD_FOR);
         let nodes = heard.iter().map(|(node, heard)| NodePresence {
@@ -186,18 +175,6 @@ impl Sessions {
         let news = std::mem::take(untold).into_iter();
         let news = news.filter_map(|task| Some(TaskReport { task, status: progress.get(&task)?.clone() })).collect();
         (nodes, news)
-    }
-
-    /// The leader took in report `number`.
-    pub fn note_confirmed(&self, number: u64) {
-        let Confirmed { sent, up_to } = &mut self.lock().confirmed;
-        *up_to = sent.iter().find(|(sent, _)| *sent == number).map(|(_, at)| *at).or(*up_to);
-        sent.retain(|(sent, _)| *sent > number);
-    }
-
-    /// Until when a manager that led afterwards knows what was heard here; never, when none was told.
-    pub fn confirmed_up_to(&self) -> Option<Instant> {
-        self.lock().confirmed.up_to
     }
 
     /// Takes in what manager `manager` (a Raft id) heard of its agents.
@@ -213,6 +190,14 @@ impl Sessions {
             }
         }
         inner.progress.extend(progress.into_iter().map(|TaskReport { task, status }| (task, status)));
+    }
+
+    /// Forgets the states that the cluster has caught up with.
+    pub fn prune_progress(&self, cluster: &Cluster) {
+        let ahead = |task: &TaskId, status: &TaskStatus| {
+            cluster.tasks.get(task).is_some_and(|known| known.status.state < status.state)
+        };
+        self.lock().progress.retain(|task, status| ahead(task, status));
     }
 
     /// A manager tells no more: its sessions count as ended until somebody tells of them again.
