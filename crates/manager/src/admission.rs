@@ -12,6 +12,7 @@ use skep_model::{
 };
 use skep_orchestrator::allocator;
 
+pub use crate::admission_cluster::cluster_update;
 pub use crate::admission_node::{even_number, node_removal, role_change};
 
 /// A secret's and a config's limits, in bytes.

@@ -8,6 +8,7 @@
 //! A manager holds no state of the cluster outside the store, but for who is connected to it.
 
 pub mod admission;
+mod admission_cluster;
 mod admission_node;
 mod assignments;
 mod ca;

@@ -1,5 +1,7 @@
 //! Requests and replies of the control service.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use skep_model::{
     ClusterId, ClusterSpec, ConfigId, Kind, Labels, Meta, NetworkSpec, NodeId, NodeSpec, Role, SecretId, ServiceId,
@@ -92,6 +94,18 @@ pub enum UpdateRequest {
     Node(NodeUpdate),
     Secret(SecretUpdate),
     Config(ConfigUpdate),
+    Cluster(ClusterUpdate),
+}
+
+/// Settings of the whole cluster; what is absent stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClusterUpdate {
+    /// Finished tasks kept for each slot.
+    pub task_history_limit: Option<u32>,
+    /// Between two heartbeats of a node.
+    pub heartbeat_period: Option<Duration>,
+    /// How long a node's certificate is valid; an hour at least.
+    pub certificate_validity: Option<Duration>,
 }
 
 /// A spec without registry credentials (they are never read back) keeps those that the service has.
@@ -223,7 +237,8 @@ message!(ObjectList = ObjectList { version, objects });
 message!(GetRequest = GetRequest { kind, wanted });
 message!(NewContent = NewContent { name, labels, data });
 choice!(CreateRequest = CreateRequest in create_request { Service, Network, Secret, Config });
-choice!(UpdateRequest = UpdateRequest in update_request { Service, Node, Secret, Config });
+choice!(UpdateRequest = UpdateRequest in update_request { Service, Node, Secret, Config, Cluster });
+message!(ClusterUpdate = ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity });
 message!(ServiceUpdate = ServiceUpdate { id, expected, spec });
 message!(NodeUpdate = NodeUpdate { id, expected, spec });
 message!(SecretUpdate = SecretUpdate { id, expected, labels, data });

@@ -10,10 +10,10 @@ mod stack;
 pub use autolock::{AutolockChange, AutolockRequest, AutolockState};
 pub use ca::{RotateCaRequest, RotatedCa};
 pub use messages::{
-    ClusterInfo, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest, JoinTokenText,
-    ListRequest, LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed, RemovedObject,
-    RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent, WatchRequest,
-    Written,
+    ClusterInfo, ClusterUpdate, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest,
+    JoinTokenText, ListRequest, LogSource, LogsRequest, NewContent, NodeUpdate, ObjectList, RemoveRequest, Removed,
+    RemovedObject, RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent,
+    WatchRequest, Written,
 };
 pub use readable::Readable;
 pub use stack::{DeployAction, DeployMode, DeployRequest, Deployed, DeployedObject, Prune};

@@ -2288,7 +2288,7 @@ pub mod create_request {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateRequest {
-    #[prost(oneof = "update_request::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "update_request::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<update_request::Kind>,
 }
 /// Nested message and enum types in `UpdateRequest`.
@@ -2303,7 +2303,19 @@ pub mod update_request {
         Secret(super::SecretUpdate),
         #[prost(message, tag = "4")]
         Config(super::ConfigUpdate),
+        #[prost(message, tag = "5")]
+        Cluster(super::ClusterUpdate),
     }
+}
+/// What is absent stays.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClusterUpdate {
+    #[prost(uint32, optional, tag = "1")]
+    pub task_history_limit: ::core::option::Option<u32>,
+    #[prost(uint64, optional, tag = "2")]
+    pub heartbeat_period: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    pub certificate_validity: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceUpdate {

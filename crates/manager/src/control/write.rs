@@ -79,6 +79,7 @@ impl<R: ImageResolver> ControlService<R> {
                 warnings.extend(admission::role_change(&cluster, node, spec.role)?);
                 (id.to_string(), Change::UpdateNodeSpec { node: id, expected, spec, at })
             }
+            UpdateRequest::Cluster(update) => admission::cluster_update(&cluster, update)?,
             UpdateRequest::Secret(SecretUpdate { id, expected, labels, data }) => {
                 let data = data.map(|data| data.to_vec());
                 (id.to_string(), admission::secret_update(&cluster, id, expected, labels, data, at)?)

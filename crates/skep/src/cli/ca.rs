@@ -112,7 +112,7 @@ async fn wait(connection: &Connection, rotated: &RotatedCa, quiet: bool) -> Resu
 }
 
 /// `2160h`, `1h30m`, `45m`: Docker's durations, in the units that make sense here.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration such as 2160h or 1h30m");
     let (mut total, mut number) = (0u64, String::new());
     for character in text.chars() {

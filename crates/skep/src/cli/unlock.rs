@@ -1,12 +1,14 @@
 //! Autolock: `unlock` for a manager that waits for its key, `swarm unlock-key`, and `swarm update --autolock`.
 
-use clap::{ArgAction, Args};
-use skep_api::{AutolockChange, AutolockRequest, AutolockState, UnlockRequest};
+use std::time::Duration;
 
-use super::Result;
+use clap::{ArgAction, Args};
+use skep_api::{AutolockChange, AutolockRequest, AutolockState, ClusterUpdate, UnlockRequest, UpdateRequest};
+
 use super::hidden_input;
 use super::host::Host;
 use super::output;
+use super::{Result, ca};
 
 #[derive(Debug, Args)]
 pub struct KeyOptions {
@@ -19,10 +21,20 @@ pub struct KeyOptions {
 }
 
 #[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
 pub struct UpdateOptions {
     /// Whether a manager that starts waits for the unlock key
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
-    autolock: bool,
+    autolock: Option<bool>,
+    /// How long nodes' certificates are valid, such as 2160h
+    #[arg(long, value_name = "DURATION", value_parser = ca::duration)]
+    cert_expiry: Option<Duration>,
+    /// Between two heartbeats of a node, such as 500ms; 1s at most
+    #[arg(long, value_name = "DURATION", value_parser = ca::duration)]
+    dispatcher_heartbeat: Option<Duration>,
+    /// How many ended tasks of each slot are kept
+    #[arg(long, value_name = "COUNT")]
+    task_history_limit: Option<u32>,
 }
 
 pub async fn unlock(host: &Host) -> Result {
@@ -53,9 +65,17 @@ pub async fn key(options: KeyOptions, host: &Host) -> Result {
 }
 
 pub async fn update(options: UpdateOptions, host: &Host) -> Result {
-    let change = if options.autolock { AutolockChange::On } else { AutolockChange::Off };
-    let state = host.control().await?.autolock(AutolockRequest { change: Some(change) }).await?;
-    match state.unlock_key {
+    let UpdateOptions { autolock, cert_expiry, dispatcher_heartbeat, task_history_limit } = options;
+    let control = host.control().await?;
+    let update =
+        ClusterUpdate { task_history_limit, heartbeat_period: dispatcher_heartbeat, certificate_validity: cert_expiry };
+    if update != ClusterUpdate::default() {
+        control.update(UpdateRequest::Cluster(update)).await?;
+        output::line("The cluster was updated.")?;
+    }
+    let Some(autolock) = autolock else { return Ok(()) };
+    let change = if autolock { AutolockChange::On } else { AutolockChange::Off };
+    match control.autolock(AutolockRequest { change: Some(change) }).await?.unlock_key {
         Some(key) => tell(&key),
         None => Ok(output::line("Autolock is off: managers start without a key.")?),
     }

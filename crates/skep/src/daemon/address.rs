@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, bail};
 
+use super::config::PORT;
+
 /// An address with a port, IPv6 in brackets; one that has a port already stays as it is.
 pub fn host_port(address: &str, port: u16) -> String {
     match address.parse::<IpAddr>() {
@@ -31,6 +33,22 @@ pub async fn address_towards(manager: &str) -> Option<String> {
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(target).ok()?;
     Some(socket.local_addr().ok()?.ip().to_string())
+}
+
+/// Where to listen: an address or an interface, with a port or without one.
+pub fn listen_address(text: &str) -> Result<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if text.parse::<IpAddr>().is_err() => (host, port.parse().ok()),
+        _ => (text, Some(PORT)),
+    };
+    let ip = by_interface(host.to_owned())?.parse::<IpAddr>().ok();
+    match (ip, port) {
+        (Some(ip), Some(port)) => Ok(SocketAddr::new(ip, port)),
+        _ => bail!("`{text}` is no address to listen on; write ADDRESS, ADDRESS:PORT, or an interface in its place"),
+    }
 }
 
 /// Whether this machine has the address. What is no IP address is taken for a name that leads here.
@@ -70,6 +88,17 @@ mod tests {
         assert_eq!(host_port("fd00::1", 7377), "[fd00::1]:7377");
         assert_eq!(host_port("10.0.0.1:1", 7377), "10.0.0.1:1");
         assert_eq!(host_port("", 7377), ":7377");
+    }
+
+    #[test]
+    fn listening_takes_an_address_with_a_port_or_without() {
+        let read =
+            |text: &str| listen_address(text).map(|address| address.to_string()).map_err(|error| error.to_string());
+        assert_eq!(read("10.0.0.1:99").unwrap(), "10.0.0.1:99");
+        assert_eq!(read("10.0.0.1").unwrap(), "10.0.0.1:7377");
+        assert_eq!(read("fd00::1").unwrap(), "[fd00::1]:7377");
+        assert!(read("nowhere:99").unwrap_err().contains("nowhere:99"));
+        assert!(read("10.0.0.1:x").is_err());
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Two steps: [`FileConfig`] is the file as written, [`NodeConfig`] what the daemon runs with.
 //! Settings of the whole cluster live in Raft, not here.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -54,7 +55,8 @@ pub struct Overrides {
 pub struct NodeConfig {
     pub data_dir: PathBuf,
     pub run_dir: PathBuf,
-    pub listen_address: SocketAddr,
+    listen_default: SocketAddr,
+    listen_address: Arc<RwLock<SocketAddr>>,
     pub advertise_address: Option<String>,
     pub cgroup_parent: String,
     pub socket_group: String,
@@ -70,10 +72,12 @@ impl NodeConfig {
     pub fn load(overrides: &Overrides) -> Result<Self> {
         let path = overrides.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_PATH));
         let file = read(&path, overrides.config.is_some())?;
+        let listen_default = file.listen_address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], PORT)));
         let config = Self {
             data_dir: overrides.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
             run_dir: overrides.run_dir.clone().or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()),
-            listen_address: file.listen_address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], PORT))),
+            listen_default,
+            listen_address: Arc::new(RwLock::new(listen_default)),
             advertise_address: file.advertise_address,
             cgroup_parent: file.cgroup_parent.unwrap_or_else(|| skep_agent::CGROUP_PARENT.to_owned()),
             socket_group: file.socket_group.unwrap_or_else(|| "skep".to_owned()),
@@ -96,6 +100,28 @@ impl NodeConfig {
             }
         }
         Ok(config)
+    }
+
+    /// Where managers listen for nodes.
+    pub fn listen_address(&self) -> SocketAddr {
+        *self.listen_address.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another one, as `init` or `join` was told; where nodes of this machine reach it, too.
+    pub fn listen_at(&self, address: SocketAddr) {
+        *self.listen_address.write().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    /// Where the settings say, again.
+    pub fn listen_as_set(&self) {
+        self.listen_at(self.listen_default);
+    }
+
+    /// Where a manager of this machine is reached from here.
+    pub fn own_manager(&self) -> String {
+        let listening = self.listen_address();
+        let ip = if listening.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listening.ip() };
+        SocketAddr::new(ip, listening.port()).to_string()
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -125,9 +151,9 @@ mod tests {
         std::fs::write(&path, "data_dir = \"/d\"\nrun_dir = \"/r\"\ninsecure_registries = [\"reg:5000\"]\n").unwrap();
         let overrides = Overrides { config: Some(path.clone()), run_dir: Some("/other".into()), data_dir: None };
         let config = NodeConfig::load(&overrides).unwrap();
+        assert_eq!(config.listen_address().port(), PORT);
         assert_eq!((config.data_dir, config.run_dir), ("/d".into(), "/other".into()));
         assert_eq!(config.insecure_registries, ["reg:5000"]);
-        assert_eq!(config.listen_address.port(), PORT);
         std::fs::write(&path, "data_dri = \"/d\"\n").unwrap();
         let error = format!("{:#}", NodeConfig::load(&overrides).unwrap_err());
         assert!(error.contains("data_dri") && error.contains("data_dir"), "{error}");

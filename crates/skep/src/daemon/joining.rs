@@ -12,10 +12,10 @@ use skep_api::{
 use skep_identity::{Credentials, Expect, JoinConnector, JoinToken};
 use skep_model::Role;
 
-use super::address::{address_towards, by_interface};
+use super::address::{address_towards, by_interface, listen_address};
 use super::config::NodeConfig;
 use super::member::{Member, MemberFile};
-use super::membership::{Membership, internal, unsupported};
+use super::membership::{Membership, internal, invalid};
 use super::node_clock::node_clock;
 use super::standing::ask;
 
@@ -30,17 +30,14 @@ impl Membership {
         if request.reconnect {
             return self.reconnect(request.managers).await;
         }
-        let JoinRequest { token, managers, advertise_address, listen_address, availability, reconnect: _ } = request;
-        if listen_address.is_some() {
-            return Err(unsupported(
-                "a listen address at join; set listen_address in the configuration file instead: it",
-            ));
-        }
+        let JoinRequest { token, managers, advertise_address, listen_address: listen, availability, .. } = request;
+        let listen_address = listen.as_deref().map(listen_address).transpose().map_err(invalid)?;
         let advertise = advertise_address.or_else(|| self.config.advertise_address.clone());
         let advertise = advertise.map(by_interface).transpose().map_err(internal)?;
         let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
         let mut member = self.lock().await;
         self.refuse_member(member.as_ref())?;
+        listen_address.inspect(|address| self.config.listen_at(*address));
         let identity = self.identity();
         let key = identity.key().map_err(|error| internal(error.into()))?;
         let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
@@ -52,7 +49,8 @@ impl Membership {
             Some(address) => address,
             None => address_towards(manager).await.unwrap_or_default(),
         };
-        let file = MemberFile { format: MemberFile::FORMAT, managers, advertise_address, raft_id: None };
+        let file =
+            MemberFile { format: MemberFile::FORMAT, managers, advertise_address, raft_id: None, listen_address };
         file.store(&self.config.data_dir).map_err(internal)?;
         identity.store(&credentials).map_err(|error| internal(error.into()))?;
         *member = Some(self.start(&credentials, file).await.map_err(internal)?);

@@ -46,7 +46,7 @@ impl Local for LocalService {
             role: identity.map(|identity| identity.role),
             managers,
             manager_reachable: connected,
-            listen_address: config.listen_address.to_string(),
+            listen_address: config.listen_address().to_string(),
             advertise_address: advertise_address.unwrap_or_default(),
             containers_running: running as u64,
             warnings: warnings.iter().cloned().chain(clock_warnings).collect(),

@@ -56,9 +56,10 @@ impl Membership {
             let file = MemberFile {
                 format: MemberFile::FORMAT,
                 // Nobody listens there while this manager is locked.
-                managers: vec![format!("127.0.0.1:{}", self.config.listen_address.port())],
+                managers: vec![self.config.own_manager()],
                 advertise_address: String::new(),
                 raft_id: None,
+                listen_address: None,
             };
             self.start(&credentials, file).await?.leave(&self.gate).await
         };

@@ -46,6 +46,9 @@ pub struct MemberFile {
     pub advertise_address: String,
     /// On managers: the Raft id.
     pub raft_id: Option<u64>,
+    /// Where to listen, where `init` or `join` was told; the settings' address otherwise.
+    #[serde(default)]
+    pub listen_address: Option<SocketAddr>,
 }
 
 impl MemberFile {
@@ -129,7 +132,7 @@ impl Member {
     pub async fn start(setup: MemberSetup<'_>, credentials: &Credentials, file: MemberFile) -> Result<Self> {
         let clock = Arc::new(node_clock(setup.config));
         let tls = Tls::new(credentials, clock).context("failed to use the node's certificate")?;
-        let own_address = host_port(&file.advertise_address, setup.config.listen_address.port());
+        let own_address = host_port(&file.advertise_address, setup.config.listen_address().port());
         let manager = match (tls.identity().role, file.raft_id) {
             (Role::Manager, Some(raft_id)) => Some(RunningManager::start(&setup, &tls, raft_id, &file).await?),
             _ => {
@@ -229,8 +232,8 @@ impl Member {
 impl RunningManager {
     async fn start(setup: &MemberSetup<'_>, tls: &Tls, raft_id: u64, file: &MemberFile) -> Result<Self> {
         // First what can fail: an open store must be shut down.
-        let listener = TcpListener::bind(setup.config.listen_address).await;
-        let listener = listener.with_context(|| format!("failed to listen on {}", setup.config.listen_address))?;
+        let listener = TcpListener::bind(setup.config.listen_address()).await;
+        let listener = listener.with_context(|| format!("failed to listen on {}", setup.config.listen_address()))?;
         let seed = random_seed()?;
         let peers = Arc::new(GrpcPeers::new(tls.connector(Expect::Role(Role::Manager))));
         let store = open_store(setup.config, &setup.vault, peers, raft_id, &file.advertise_address).await?;
@@ -291,7 +294,7 @@ pub async fn open_store(
 
 /// How this manager's replica is opened.
 pub fn store_config(config: &NodeConfig, vault: &Vault, raft_id: u64, address: &str) -> Result<StoreConfig> {
-    let address = host_port(address, config.listen_address.port());
+    let address = host_port(address, config.listen_address().port());
     Ok(StoreConfig::new(config.data_dir.join("raft"), raft_id, address, vault.data_key()?))
 }
 
@@ -321,7 +324,7 @@ fn agent_config(
     word: watch::Sender<ManagersWord>,
 ) -> Result<AgentConfig> {
     let config = setup.config;
-    let own_manager = file.raft_id.map(|_| format!("127.0.0.1:{}", config.listen_address.port()));
+    let own_manager = file.raft_id.map(|_| config.own_manager());
     let program = std::env::current_exe().context("failed to find this program")?;
     Ok(AgentConfig {
         data_dir: config.data_dir.clone(),

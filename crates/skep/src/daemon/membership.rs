@@ -4,6 +4,7 @@
 //! what an interrupted `init` left is made anew.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use skep_model::{
 use skep_store::{NoPeers, Store};
 use tokio::sync::Mutex;
 
-use super::address::{address_towards, by_interface, default_address, is_own};
+use super::address::{address_towards, by_interface, default_address, host_port, is_own, listen_address};
 use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
@@ -77,6 +78,7 @@ impl Membership {
             tracing::warn!(address = file.advertise_address, "this machine has another address now");
             file.store(&self.config.data_dir)?;
         }
+        file.listen_address.inspect(|address| self.config.listen_at(*address));
         tracing::info!(node.id = %credentials.identity().node_id, "resuming as a member");
         *member = Some(self.start(&credentials, file).await?);
         Ok(())
@@ -120,12 +122,9 @@ impl Membership {
             let message = "this node is not a manager of a cluster: there is nothing to make a new cluster of";
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
-        if request.listen_address.is_some() {
-            return Err(unsupported(
-                "a listen address at init; set listen_address in the configuration file instead: it",
-            ));
-        }
-        let (credentials, file, initialized) = self.new_cluster(request).await.map_err(internal)?;
+        let listen = request.listen_address.as_deref().map(listen_address).transpose().map_err(invalid)?;
+        listen.inspect(|address| self.config.listen_at(*address));
+        let (credentials, file, initialized) = self.new_cluster(request, listen).await.map_err(internal)?;
         match self.start(&credentials, file).await {
             Ok(started) => *member = Some(started),
             Err(error) => {
@@ -139,7 +138,11 @@ impl Membership {
         Ok(initialized)
     }
 
-    async fn new_cluster(&self, request: InitRequest) -> Result<(Credentials, MemberFile, Initialized)> {
+    async fn new_cluster(
+        &self,
+        request: InitRequest,
+        listen_address: Option<SocketAddr>,
+    ) -> Result<(Credentials, MemberFile, Initialized)> {
         let now = wall_clock();
         let mut ids = IdSource::from_seed(random_seed()?);
         let (cluster_id, node_id) = (ids.next_id(), ids.next_id());
@@ -151,7 +154,7 @@ impl Membership {
         let advertise =
             request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
         let advertise = by_interface(advertise)?;
-        let port = self.config.listen_address.port();
+        let port = self.config.listen_address().port();
         let defaults = ClusterSpec::default();
         let unlock_key = request.autolock.then(UnlockKey::generate).transpose()?.map(|key| key.to_string());
         let spec = ClusterSpec {
@@ -184,7 +187,7 @@ impl Membership {
             spec: NodeSpec { role: Role::Manager, labels: request.node_labels, ..NodeSpec::default() },
             description: None,
             status: NodeStatus::default(),
-            manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: format!("{advertise}:{port}") }),
+            manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: host_port(&advertise, port) }),
             certificate,
         };
         let store = open_store(&self.config, &self.vault, Arc::new(NoPeers), FIRST_RAFT_ID, &advertise).await?;
@@ -197,19 +200,20 @@ impl Membership {
         initialized.context("failed to write the new cluster")?;
         let certificate = ca.issue(&key.request()?, node_id, Role::Manager, now, validity)?;
         let credentials = Credentials::new(key, &certificate, ca.certificate_pem())?;
-        let managers = vec![format!("{advertise}:{port}")];
+        let managers = vec![host_port(&advertise, port)];
         let file = MemberFile {
             format: MemberFile::FORMAT,
             managers,
             advertise_address: advertise.clone(),
             raft_id: Some(FIRST_RAFT_ID),
+            listen_address,
         };
         file.store(data_dir)?;
         identity.store(&credentials)?;
         let initialized = Initialized {
             node: node_id,
             cluster: cluster_id,
-            advertise_address: format!("{advertise}:{port}"),
+            advertise_address: host_port(&advertise, port),
             worker_token: worker.to_string(),
             manager_token: manager.to_string(),
             unlock_key,
@@ -261,6 +265,7 @@ impl Membership {
         for folder in ["identity", "raft", "net", "containers", "agent"] {
             remove_if_there(&data_dir.join(folder))?;
         }
+        self.config.listen_as_set();
         instance::forget(&self.config.run_dir)?;
         self.vault.forget();
         // Without their key nobody can read them any more.
@@ -318,8 +323,8 @@ fn loses(cluster: &Cluster) -> bool {
     !cluster.services.is_empty() || cluster.nodes.len() > 1
 }
 
-pub(super) fn unsupported(what: &str) -> Refusal {
-    Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported by this version of skep"))
+pub(super) fn invalid(error: anyhow::Error) -> Refusal {
+    Refusal::new(RefusalKind::Invalid, format!("{error:#}"))
 }
 
 pub(super) fn internal(error: anyhow::Error) -> Refusal {

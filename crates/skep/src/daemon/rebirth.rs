@@ -114,7 +114,7 @@ impl Membership {
         let node_id = IdSource::from_seed(random_seed()?).next_id();
         let advertise =
             options.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
-        let address = format!("{advertise}:{}", self.config.listen_address.port());
+        let address = format!("{advertise}:{}", self.config.listen_address().port());
         let node = Node {
             id: node_id,
             meta: Meta::new(now),
@@ -146,6 +146,7 @@ impl Membership {
             managers: vec![address.clone()],
             advertise_address: advertise,
             raft_id: Some(raft_id),
+            listen_address: None,
         };
         file.store(data_dir)?;
         identity.store(&credentials)?;
@@ -193,7 +194,7 @@ impl Membership {
         let data_dir = self.config.data_dir.clone();
         let raft_id = file.raft_id.context("this node has no Raft id")?;
         let old = store_config(&self.config, &self.vault, raft_id, &file.advertise_address)?;
-        let port = self.config.listen_address.port();
+        let port = self.config.listen_address().port();
         let work = move || {
             let local = read_local(&old).context("failed to read this manager's own state")?;
             let next = local.cluster.config.as_ref().map(|config| config.next_raft_id);

@@ -133,7 +133,7 @@ impl Membership {
         if member.tls.identity().role != Role::Manager {
             self.renew(member).await.context("failed to get a manager's certificate")?;
         }
-        let port = self.config.listen_address.port();
+        let port = self.config.listen_address().port();
         let request = EnrollRequest { address: host_port(&member.file.advertise_address, port) };
         let managers = member.others();
         let enroll = |connection| {

@@ -5,6 +5,7 @@
 mod addresses;
 mod lab_command;
 mod leader_loss;
+mod losses;
 mod membership;
 mod partitions;
 mod recovery;
