@@ -41,6 +41,16 @@ pub struct PresenceReport {
     pub nodes: Vec<NodePresence>,
     /// States that are not replicated, since the last report.
     pub progress: Vec<TaskReport>,
+    /// Managers that spoke from elsewhere than they are listed.
+    pub learnt: Vec<LearntAddress>,
+}
+
+/// Where a manager may be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LearntAddress {
+    pub raft_id: u64,
+    /// `host:port`.
+    pub address: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +80,8 @@ pub enum Question {
 
 message!(NodeStanding = NodeStanding { role, raft_id, managers });
 message!(EnrollRequest = EnrollRequest { address });
-message!(PresenceReport = PresenceReport { number, nodes, progress });
+message!(PresenceReport = PresenceReport { number, nodes, progress, learnt });
+message!(LearntAddress = LearntAddress { raft_id, address });
 message!(NodePresence = NodePresence { node, silence, open, leaving });
 message!(PresenceNote = PresenceNote { number });
 choice!(Question = Question in question {

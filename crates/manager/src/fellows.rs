@@ -28,12 +28,15 @@ impl Fellows {
         }
     }
 
-    /// Addresses of all other managers, by Raft id.
+    /// Addresses of all other managers, by Raft id: where they answer, where that is known.
     pub fn addresses(&self) -> BTreeMap<u64, String> {
         let members = self.store.members();
         let mut all = members.voters;
         all.extend(members.learners);
         all.remove(&self.store.raft_id());
+        let moved = self.store.moved().into_iter().filter(|(raft_id, _)| all.contains_key(raft_id));
+        let moved: Vec<_> = moved.collect();
+        all.extend(moved);
         all
     }
 

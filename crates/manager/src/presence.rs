@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use skep_api::{Messages, PresenceNote, PresenceReport, Refusal, RefusalKind, RosterClient};
+use skep_api::{LearntAddress, Messages, PresenceNote, PresenceReport, Refusal, RefusalKind, RosterClient};
 use skep_store::{Leadership, Store};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -39,7 +39,7 @@ pub async fn tell(store: Store, sessions: Arc<Sessions>, fellows: Arc<Fellows>, 
         let told = async {
             match fellows.leader() {
                 Some(leader) => {
-                    if let Err(refusal) = tell_one(&leader, &sessions, &fellows).await {
+                    if let Err(refusal) = tell_one(&leader, &store, &sessions, &fellows).await {
                         tracing::debug!(leader, %refusal, "the leader was not told of sessions");
                     }
                     sleep(RETRY).await;
@@ -56,14 +56,14 @@ pub async fn tell(store: Store, sessions: Arc<Sessions>, fellows: Arc<Fellows>, 
 }
 
 /// One stream to one leader, until it breaks.
-async fn tell_one(leader: &str, sessions: &Sessions, fellows: &Fellows) -> Result<(), Refusal> {
+async fn tell_one(leader: &str, store: &Store, sessions: &Sessions, fellows: &Fellows) -> Result<(), Refusal> {
     let client = RosterClient::new(fellows.connect(leader).await?);
     let (reports, outgoing) = mpsc::channel(QUEUE);
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
     // The first goes along with the call, so that the leader need not wait for it.
-    send(&reports, number, sessions).await?;
+    send(&reports, number, store, sessions).await?;
     let mut notes = timed(client.presence(ReceiverStream::new(outgoing))).await?;
     loop {
         match timed_next(&mut notes).await? {
@@ -72,13 +72,21 @@ async fn tell_one(leader: &str, sessions: &Sessions, fellows: &Fellows) -> Resul
         }
         rounds.tick().await;
         number += 1;
-        send(&reports, number, sessions).await?;
+        send(&reports, number, store, sessions).await?;
     }
 }
 
-async fn send(reports: &mpsc::Sender<PresenceReport>, number: u64, sessions: &Sessions) -> Result<(), Refusal> {
+async fn send(
+    reports: &mpsc::Sender<PresenceReport>,
+    number: u64,
+    store: &Store,
+    sessions: &Sessions,
+) -> Result<(), Refusal> {
     let (nodes, progress) = sessions.report();
-    let report = PresenceReport { number, nodes, progress };
+    // A leader may not be able to hear from one that moved: nobody told it where it was itself.
+    let learnt = store.learnt_addresses().into_iter();
+    let learnt = learnt.map(|(raft_id, address)| LearntAddress { raft_id, address }).collect();
+    let report = PresenceReport { number, nodes, progress, learnt };
     reports.send(report).await.map_err(|_| Refusal::new(RefusalKind::Unavailable, "the stream is closed"))
 }
 
@@ -106,7 +114,10 @@ pub fn take(
                 let _ = notes.send(Err(refusal)).await;
                 break;
             }
-            let PresenceReport { number, nodes, progress } = report;
+            let PresenceReport { number, nodes, progress, learnt } = report;
+            for LearntAddress { raft_id, address } in learnt.into_iter().filter(|it| it.raft_id != store.raft_id()) {
+                store.learn_address(raft_id, address);
+            }
             sessions.take_report(from, nodes, progress);
             sessions.prune_progress(&store.cluster());
             if notes.send(Ok(PresenceNote { number })).await.is_err() {

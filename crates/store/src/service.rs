@@ -100,6 +100,11 @@ impl Store {
         self.inner.outside.peers.learn_address(raft_id, address.into());
     }
 
+    /// Where managers spoke from, or were said to be, if not where they are listed. By Raft id.
+    pub fn learnt_addresses(&self) -> BTreeMap<u64, String> {
+        self.inner.outside.peers.learnt()
+    }
+
     /// Managers that answer elsewhere than they are listed, by Raft id.
     pub fn moved(&self) -> BTreeMap<u64, String> {
         self.inner.outside.peers.moved()

@@ -7298,6 +7298,15 @@ pub struct PresenceReport {
     pub nodes: ::prost::alloc::vec::Vec<NodePresence>,
     #[prost(message, repeated, tag = "3")]
     pub progress: ::prost::alloc::vec::Vec<TaskReport>,
+    #[prost(message, repeated, tag = "4")]
+    pub learnt: ::prost::alloc::vec::Vec<LearntAddress>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LearntAddress {
+    #[prost(uint64, tag = "1")]
+    pub raft_id: u64,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodePresence {

@@ -17,7 +17,8 @@ use skep_api::{
     connect_tls,
 };
 use skep_identity::{Credentials, Expect, Tls};
-use skep_model::{Cluster, Role};
+use skep_manager::wall_clock;
+use skep_model::{Change, Cluster, ManagerStatus, Role};
 use skep_store::Leadership;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Stay,
+    /// The manager here is listed where it is no more.
+    Move,
     BecomeManager,
     BecomeWorker,
 }
@@ -74,6 +77,7 @@ impl Membership {
             let news = self.news().await;
             let turned = match self.turn().await {
                 Ok(Turn::Stay) => Ok(()),
+                Ok(Turn::Move) => self.list_own_address().await,
                 Ok(Turn::BecomeManager) => self.become_manager().await,
                 Ok(Turn::BecomeWorker) => self.become_worker().await,
                 Err(error) => Err(error),
@@ -104,7 +108,7 @@ impl Membership {
     async fn turn(&self) -> Result<Turn> {
         let seen = self.look(Seen::of).await;
         let Some(seen) = seen else { return Ok(Turn::Stay) };
-        let Seen { is_manager, told, own_role, leaderless, tls, others } = seen;
+        let Seen { is_manager, has_moved, told, own_role, leaderless, tls, others } = seen;
         match is_manager {
             false if told == Some(Role::Manager) || tls.identity().role == Role::Manager => Ok(Turn::BecomeManager),
             false => Ok(Turn::Stay),
@@ -122,8 +126,21 @@ impl Membership {
                     Err(refusal) => Err(anyhow!("{refusal}; `skep leave --force` here, then join again")),
                 }
             }
+            true if has_moved => Ok(Turn::Move),
             true => Ok(Turn::Stay),
         }
+    }
+
+    /// Tells the cluster where its manager here is now.
+    async fn list_own_address(&self) -> Result<()> {
+        let own = |member: &Member| {
+            Some((member.store()?.clone(), member.tls.identity().node_id, member.own_address.clone()))
+        };
+        let Some((store, node, address)) = self.look(own).await.flatten() else { return Ok(()) };
+        let manager = Some(ManagerStatus { raft_id: store.raft_id(), address });
+        let change = Change::SetNodeManager { node, manager, at: wall_clock() };
+        store.propose(vec![change]).await.context("the new address of this manager could not be written")?;
+        Ok(())
     }
 
     /// Makes this member a manager; returns once its replica and its port are there.
@@ -193,6 +210,7 @@ impl Membership {
 /// What a node sees of its own standing.
 struct Seen {
     is_manager: bool,
+    has_moved: bool,
     /// What its session said last.
     told: Option<Role>,
     /// What its own replica holds.
@@ -214,12 +232,23 @@ impl Seen {
             let node = cluster.nodes.get(&own)?;
             Some(if node.manager.is_some() { node.spec.role } else { Role::Worker })
         });
+        let listed = member.store().and_then(|store| Some(store.cluster().nodes.get(&own)?.manager.clone()?.address));
+        // Without an address of its own it was listed where others saw it.
+        let has_moved = !member.file.advertise_address.is_empty() && listed.is_some_and(|it| it != member.own_address);
         let leaderless = member.store().is_some_and(|store| {
             matches!(*store.leadership().borrow(), Leadership::Follower { leader: None })
                 && store.quorum().is_some_and(|lost| lost.age() > LEADERLESS)
         });
         let others = member.others();
-        Seen { is_manager: member.store().is_some(), told, own_role, leaderless, tls: member.tls.clone(), others }
+        Seen {
+            is_manager: member.store().is_some(),
+            has_moved,
+            told,
+            own_role,
+            leaderless,
+            tls: member.tls.clone(),
+            others,
+        }
     }
 }
 

@@ -304,6 +304,12 @@ impl PeerNetwork for GrpcPeers {
         self.places().entry(raft_id).or_default().learnt = Some(address);
     }
 
+    fn learnt(&self) -> BTreeMap<u64, String> {
+        let places = self.places();
+        let learnt = |place: &Place| place.learnt.clone().filter(|learnt| *learnt != place.listed);
+        places.iter().filter_map(|(raft_id, place)| Some((*raft_id, learnt(place)?))).collect()
+    }
+
     fn moved(&self) -> BTreeMap<u64, String> {
         let places = self.places().clone();
         let moved = places.into_iter().filter_map(|(raft_id, Place { listed, learnt })| {

@@ -52,6 +52,11 @@ pub trait PeerNetwork: fmt::Debug + Send + Sync + 'static {
     /// its listed address fails.
     fn learn_address(&self, _raft_id: u64, _address: String) {}
 
+    /// Learnt addresses that differ from the listed ones.
+    fn learnt(&self) -> BTreeMap<u64, String> {
+        BTreeMap::new()
+    }
+
     /// Managers that answer at a learnt address and not at their listed one.
     fn moved(&self) -> BTreeMap<u64, String> {
         BTreeMap::new()
