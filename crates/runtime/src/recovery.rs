@@ -2,6 +2,7 @@
 //! The keeper does this at once when a warden dies; the client does it for those that died while no keeper ran.
 
 use std::io;
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::cgroup::CgroupHost;
@@ -11,6 +12,9 @@ use crate::wire::State;
 
 /// The error of a container that ended because its warden did.
 pub const SUPERVISOR_LOST: &str = "supervisor lost";
+
+/// The keeper writes a few files of a container, once each.
+const REMOVALS_MAX: u32 = 20;
 
 /// Whether somebody looks after a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,19 @@ fn liveness(run_dir: &RunDir, id: &str) -> Liveness {
     }
 }
 
+/// Removes a run folder that the keeper, which recovers too, may be writing to or removing at the same time.
+fn remove(folder: &Path) -> io::Result<()> {
+    let mut left = REMOVALS_MAX;
+    loop {
+        left -= 1;
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && left > 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            done => return done,
+        }
+    }
+}
+
 /// Kills what is left of each lost container, removes its cgroup and run folder, and says how it ended.
 /// `cgroup_parent` serves for a container whose plan cannot be read any more.
 pub fn recover_lost(run_dir: &RunDir, cgroup_parent: &str) -> Result<Vec<Lost>, Failure> {
@@ -61,7 +78,7 @@ pub fn recover_lost(run_dir: &RunDir, cgroup_parent: &str) -> Result<Vec<Lost>, 
         if let Ok(cgroup) = host.open(&parent, &id) {
             cgroup.remove().map_err(cgroup_failure)?;
         }
-        std::fs::remove_dir_all(run_dir.container(&id)).map_err(what)?;
+        remove(&run_dir.container(&id)).map_err(what)?;
         lost.push(Lost { id, state });
     }
     Ok(lost)

@@ -155,8 +155,10 @@ impl PeerNetwork for Way {
     fn append(&self, to: &PeerAddress, requests: BoxStream<'static, AppendRequest>) -> Answer<Messages<AppendReply>> {
         let (from, to) = (self.from, to.raft_id);
         let requests = requests.map(Ok).take_until(self.net.closed(from, to)).boxed();
-        let back = self.net.closed(to, from);
-        let end = futures::stream::once(async { Err(lost()) });
+        let (back, net) = (self.net.closed(to, from), Arc::clone(&self.net));
+        // A stream that is cut breaks; one whose requests came to their end just ends.
+        let end = async move { (!net.is_open(from, to) || !net.is_open(to, from)).then(|| Err(lost())) };
+        let end = futures::stream::once(end).filter_map(async |end| end);
         let replies = self.call(to, move |service, caller| async move { service.append(caller, requests).await });
         async move { Ok(replies.await?.take_until(back).chain(end).boxed()) }.boxed()
     }
