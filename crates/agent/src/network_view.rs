@@ -49,6 +49,7 @@ pub fn node_network(
         pool,
         upstreams: upstreams.to_vec(),
         search: Vec::new(),
+        mesh: None,
     }
 }
 

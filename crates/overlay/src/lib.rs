@@ -1,4 +1,5 @@
-//! One node's network: plan (pure), realize (netlink, nftables), and the net helper (DNS, localhost proxies).
+//! One node's network: plan (pure), realize (netlink, nftables), the tunnel to other nodes, and the net helper (DNS,
+//! localhost proxies).
 
 pub mod helper;
 pub mod ipam;
@@ -8,5 +9,6 @@ pub mod ports;
 mod realize;
 pub mod snapshot;
 mod sys;
+pub mod tunnel;
 
 pub use realize::{Applied, Attachment, Config, Overlay, RealizeError, Sandbox, TableChange, Warning, namespaces_dir};

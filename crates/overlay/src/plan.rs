@@ -6,6 +6,7 @@
 //! out and named in `problems`: one bad network must not take the node's others down.
 
 mod names;
+mod peers;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
+pub use peers::{Mesh, MeshPeer};
 pub use rules::{PortKey, Rules};
 
 pub use crate::snapshot::Protocol;
@@ -34,6 +36,8 @@ pub struct NodeNetwork {
     pub upstreams: Vec<SocketAddr>,
     /// The search domains that containers' `resolv.conf` carries.
     pub search: Vec<String>,
+    /// The node's place among others; none: it is alone, and nothing listens for others.
+    pub mesh: Option<Mesh>,
 }
 
 /// A network as it is cluster-wide.

@@ -63,6 +63,7 @@ fn node() -> NodeNetwork {
         pool: "10.64.0.0/10".parse().unwrap(),
         upstreams: vec![],
         search: vec![],
+        mesh: None,
     }
 }
 

@@ -237,6 +237,7 @@ pub fn empty() -> NodeNetwork {
         pool: "10.64.0.0/10".parse().unwrap(),
         upstreams: vec![],
         search: vec![],
+        mesh: None,
     }
 }
 
