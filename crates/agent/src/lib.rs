@@ -156,7 +156,11 @@ impl Agent {
             os: platform.os,
             architecture: platform.architecture,
         };
-        let config = skep_overlay::Config { run_dir: run_dir.clone(), data_dir: data_dir.clone() };
+        let config = skep_overlay::Config {
+            run_dir: run_dir.clone(),
+            data_dir: data_dir.clone(),
+            data_plane: skep_overlay::tunnel::DataPlane::default(),
+        };
         let overlay = Overlay::open(&config)?;
         let helper = Helper::start(helper).await?;
         let settings = NodeSettings { data_dir, run_dir, cgroup_parent, keeper_elf, facts };

@@ -6,7 +6,7 @@
 //! out and named in `problems`: one bad network must not take the node's others down.
 
 mod names;
-mod peers;
+pub mod peers;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,7 @@ pub use rules::{PortKey, Rules};
 
 pub use crate::snapshot::Protocol;
 use crate::snapshot::Snapshot;
+use crate::tunnel::Tunnel;
 
 /// Everything that one node's network should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +120,8 @@ pub struct Realization {
     /// The sandboxes that are expected to exist.
     pub sandboxes: BTreeSet<String>,
     pub rules: Rules,
+    /// The way to other nodes; none while the node is alone.
+    pub tunnel: Option<Tunnel>,
     pub snapshot: Snapshot,
     /// What was left out, and why.
     pub problems: Vec<Problem>,
@@ -142,6 +145,8 @@ pub enum Problem {
     NetworkUnknown { network: String, what: String },
     NetworkIdsCollide { network: String, other: String, interface: String },
     PortTwice { protocol: Protocol, port: u16, bind: Option<IpAddr> },
+    TunnelKeyTwice { node: String, other: String },
+    TunnelRangeTaken { node: String, range: Ipv4Net, other: String, other_range: Ipv4Net },
 }
 
 impl fmt::Display for Problem {
@@ -173,6 +178,14 @@ impl fmt::Display for Problem {
                 }
                 write!(f, " is published twice; the second is left out")
             }
+            Self::TunnelKeyTwice { node, other } => write!(
+                f,
+                "node {node} is left out of the tunnel: it says the same key as {other}, so one is a copy of the \
+                 other's disk; let one of them leave and join again"
+            ),
+            Self::TunnelRangeTaken { node, range, other, other_range } => {
+                write!(f, "{range} of node {node} is left out of the tunnel: it overlaps {other_range} of {other}")
+            }
         }
     }
 }
@@ -185,6 +198,7 @@ pub fn plan(node: &NodeNetwork, namespaces: &Path) -> Realization {
         bridges,
         sandboxes: node.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
         rules: rules::rules(&node),
+        tunnel: peers::tunnel(&node),
         snapshot: names::snapshot(&node, namespaces),
         problems,
     }
@@ -278,6 +292,7 @@ fn checked(node: &NodeNetwork) -> (NodeNetwork, Vec<Problem>) {
         }
         keep
     });
+    peers::check(&mut kept, &mut problems);
     (kept, problems)
 }
 

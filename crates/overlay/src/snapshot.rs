@@ -13,8 +13,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Format of [`Snapshot`]; it changes with every change that an older reader would misunderstand.
+use crate::tunnel::Tunnel;
+
+/// Format of a [`Snapshot`] without a tunnel; it changes with every change that an older reader would misunderstand.
 pub const FORMAT: u32 = 1;
+
+/// Format of a [`Snapshot`] with a tunnel: a helper that could not carry it must refuse, so that another takes over.
+pub const FORMAT_WITH_TUNNEL: u32 = 2;
 
 /// Where every container finds its resolver, on port 53, as in Docker.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -31,7 +36,7 @@ pub const MESSAGE_BYTES_MAX: u32 = 64 << 20;
 /// Everything the net helper serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// [`FORMAT`]; a reader refuses what it does not know.
+    /// [`FORMAT`] or [`FORMAT_WITH_TUNNEL`]; a reader refuses what it does not know.
     pub format: u32,
     /// The port to bind on [`RESOLVER`] in every sandbox.
     pub resolver_port: u16,
@@ -44,6 +49,17 @@ pub struct Snapshot {
     pub sandboxes: BTreeMap<String, View>,
     /// Published ports that the helper holds with a socket in the node's own network namespace.
     pub listeners: Vec<Listener>,
+    /// What the helper carries between the nodes, behind the TUN device that is there; none where the kernel does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+}
+
+impl Snapshot {
+    /// The snapshot with something to carry.
+    pub fn with_tunnel(self, tunnel: Option<Tunnel>) -> Self {
+        let format = if tunnel.is_some() { FORMAT_WITH_TUNNEL } else { FORMAT };
+        Self { format, tunnel, ..self }
+    }
 }
 
 /// The names that every container on one network sees.
@@ -213,6 +229,7 @@ mod tests {
                 port: 8080,
                 backends: vec!["10.64.0.2:80".parse().unwrap()],
             }],
+            tunnel: None,
         };
         let golden = concat!(
             r#"{"format":1,"resolver_port":61053,"upstreams":["192.0.2.53:53"],"#,

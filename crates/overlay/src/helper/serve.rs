@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::listener::Listeners;
 use super::resolver::Resolvers;
 use super::{HelperError, Paths, wire};
-use crate::snapshot::{FORMAT, Reply, Request, ServeError, Snapshot};
+use crate::snapshot::{FORMAT, FORMAT_WITH_TUNNEL, Reply, Request, ServeError, Snapshot};
 
 /// Until another helper of the same run folder has ended.
 const LOCK: Duration = Duration::from_secs(2);
@@ -239,13 +239,16 @@ fn nothing() -> Snapshot {
         zones: Default::default(),
         sandboxes: Default::default(),
         listeners: Vec::new(),
+        tunnel: None,
     }
 }
 
 fn refuse_format(format: u32) -> Result<(), String> {
     match format {
-        FORMAT => Ok(()),
-        other => Err(format!("its format is {other}; this build of the net helper reads format {FORMAT}")),
+        FORMAT | FORMAT_WITH_TUNNEL => Ok(()),
+        other => Err(format!(
+            "its format is {other}; this build of the net helper reads formats {FORMAT} and {FORMAT_WITH_TUNNEL}"
+        )),
     }
 }
 

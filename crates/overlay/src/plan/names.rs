@@ -21,6 +21,8 @@ pub(super) fn snapshot(node: &NodeNetwork, namespaces: &Path) -> Snapshot {
             .collect(),
         sandboxes: views(node, namespaces),
         listeners: listeners(node),
+        // Whether the helper carries one is the node's to say.
+        tunnel: None,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The node among the others: what it is in the tunnel, and who else is there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
-use crate::tunnel::{PrivateKey, PublicKey};
+use super::{NodeNetwork, Problem};
+use crate::tunnel::{Peer, PrivateKey, PublicKey, Tunnel};
 
 /// A node's place in the tunnel, and the other nodes'.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,4 +39,71 @@ pub struct MeshPeer {
     pub blocks: Vec<Ipv4Net>,
     /// How often a packet is sent for the sake of a NAT between, in seconds.
     pub keepalive_s: Option<u16>,
+}
+
+/// The tunnel that the node's place among others asks for: behind a peer are its own address and its blocks.
+pub fn tunnel(node: &NodeNetwork) -> Option<Tunnel> {
+    let Mesh { key, port, address, nodes: _, mtu, peers } = node.mesh.as_ref()?;
+    let peer = |peer: &MeshPeer| {
+        let MeshPeer { node: _, key, endpoint, address, blocks, keepalive_s } = peer;
+        let allowed = blocks.iter().copied().chain([Ipv4Net::from(*address)]).collect();
+        (*key, Peer { endpoint: *endpoint, allowed, keepalive_s: *keepalive_s })
+    };
+    let peers = peers.iter().map(peer).collect();
+    Some(Tunnel { key: key.clone(), port: *port, address: *address, mtu: *mtu, peers })
+}
+
+/// Takes out of the mesh what contradicts this node or a peer before it: WireGuard would give a range that two claim
+/// to the later one, and so take the earlier one's packets.
+pub(super) fn check(node: &mut NodeNetwork, problems: &mut Vec<Problem>) {
+    let Some(mesh) = &mut node.mesh else { return };
+    let mut claims = Claims::default();
+    let own = node.endpoints.iter().map(|endpoint| endpoint.address).chain([mesh.address]);
+    for address in own {
+        // An address that the node has twice is a problem that is told elsewhere.
+        let _ = claims.claim(address.into(), "this node");
+    }
+    let mut keys = BTreeMap::from([(mesh.key.public(), "this node".to_owned())]);
+    mesh.peers.retain_mut(|peer| {
+        if let Some(other) = keys.get(&peer.key) {
+            problems.push(Problem::TunnelKeyTwice { node: peer.node.clone(), other: other.clone() });
+            return false;
+        }
+        if let Err(problem) = claims.claim(peer.address.into(), &peer.node) {
+            problems.push(problem);
+            return false;
+        }
+        keys.insert(peer.key, peer.node.clone());
+        // Each block once and the widest first, so that what lies inside another is seen to.
+        let blocks: BTreeSet<_> = peer.blocks.iter().map(|block| (block.prefix_len(), block.trunc())).collect();
+        let claimed = blocks.into_iter().map(|(_, block)| claims.claim(block, &peer.node).map(|()| block));
+        let (kept, refused): (Vec<_>, Vec<_>) = claimed.partition(Result::is_ok);
+        peer.blocks = kept.into_iter().flatten().collect();
+        problems.extend(refused.into_iter().filter_map(Result::err));
+        true
+    });
+}
+
+/// Who has which addresses: ranges that do not overlap, by their first address.
+#[derive(Default)]
+struct Claims(BTreeMap<Ipv4Addr, (Ipv4Net, String)>);
+
+impl Claims {
+    fn claim(&mut self, range: Ipv4Net, node: &str) -> Result<(), Problem> {
+        // Of ranges without overlap, only the last that begins before this one's end can reach into it.
+        let before = self.0.range(..=range.broadcast()).next_back();
+        match before.filter(|(_, (other, _))| other.broadcast() >= range.network()) {
+            Some((_, (other_range, other))) if other == node && other_range.contains(&range) => Ok(()),
+            Some((_, (other_range, other))) => Err(Problem::TunnelRangeTaken {
+                node: node.to_owned(),
+                range,
+                other: other.clone(),
+                other_range: *other_range,
+            }),
+            None => {
+                self.0.insert(range.network(), (range, node.to_owned()));
+                Ok(())
+            }
+        }
+    }
 }

@@ -163,3 +163,48 @@ fn interface_names_fit_the_kernel() {
     assert!(link_name("k2v5h3m0v8yx9b3zq1p7wxr4t", "k2v5h3m0v8yx9b3zq1p7wxr4t").len() <= 15);
     assert_ne!(link_name("a", "b"), link_name("b", "a"));
 }
+
+fn peer(node: &str, key: u8, address: &str, blocks: &[&str]) -> MeshPeer {
+    MeshPeer {
+        node: node.into(),
+        key: crate::tunnel::PublicKey::from_bytes([key; 32]),
+        endpoint: None,
+        address: ip(address),
+        blocks: blocks.iter().map(|block| block.parse().unwrap()).collect(),
+        keepalive_s: None,
+    }
+}
+
+#[test]
+fn no_address_is_behind_two_nodes() {
+    let mesh = Mesh {
+        key: crate::tunnel::PrivateKey::from_bytes([9; 32]),
+        port: 7377,
+        address: ip("10.127.0.1"),
+        nodes: "10.127.0.0/18".parse().unwrap(),
+        mtu: 1420,
+        peers: vec![
+            peer("n2", 2, "10.127.0.2", &["10.64.1.0/26", "10.64.1.0/28", "10.64.65.0/26"]),
+            peer("n3", 3, "10.127.0.3", &["10.64.1.32/27", "10.64.2.0/26", "10.64.0.0/26"]),
+            peer("n4", 4, "10.127.0.2", &["10.64.3.0/26"]),
+            peer("n5", 2, "10.127.0.5", &["10.64.4.0/26"]),
+        ],
+    };
+    let realization = plan(&NodeNetwork { mesh: Some(mesh), ..node() }, Path::new("/run/skep/net/ns"));
+    let mut seen = String::new();
+    for peer in realization.tunnel.unwrap().peers.values() {
+        seen += &format!("{:?}\n", peer.allowed);
+    }
+    for problem in realization.problems {
+        seen += &format!("{problem}\n");
+    }
+    expect![[r#"
+        {10.64.1.0/26, 10.64.1.0/28, 10.64.65.0/26, 10.127.0.2/32}
+        {10.64.2.0/26, 10.127.0.3/32}
+        10.64.0.0/26 of node n3 is left out of the tunnel: it overlaps 10.64.0.2/32 of this node
+        10.64.1.32/27 of node n3 is left out of the tunnel: it overlaps 10.64.1.0/26 of n2
+        10.127.0.2/32 of node n4 is left out of the tunnel: it overlaps 10.127.0.2/32 of n2
+        node n5 is left out of the tunnel: it says the same key as n2, so one is a copy of the other's disk; let one of them leave and join again
+    "#]]
+    .assert_eq(&seen);
+}

@@ -21,6 +21,15 @@ pub enum RealizeError {
     Bridge { bridge: String, network: String, source: NetlinkError },
     #[error("failed to remove the interface `{interface}`")]
     Remove { interface: String, source: NetlinkError },
+    #[error("failed to set up the tunnel's interface `sk-tunnel`")]
+    Tunnel { source: NetlinkError },
+    #[error("failed to make the TUN device `sk-tunnel`; it needs the kernel's `tun` module and /dev/net/tun")]
+    TunDevice(#[source] io::Error),
+    #[error(
+        "the data plane is set to `kernel`, and this kernel makes no WireGuard device; install its module (Debian and \
+         Ubuntu: the package linux-modules-extra of this kernel, or `modprobe wireguard`), or set it to `auto`"
+    )]
+    NoKernelWireguard(#[source] io::Error),
     #[error("failed to set up the nftables table `ip skep`; the kernel needs nf_tables with nat, fib and numgen")]
     Table(#[source] NetlinkError),
     #[error("failed to look at other programs' firewall rules")]

@@ -25,6 +25,8 @@ const CREATE: u16 = 0x400;
 
 const HARDWARE_ADDRESS: u16 = 1;
 const NAME: u16 = 3;
+const MTU: u16 = 4;
+const QUEUE_LENGTH: u16 = 13;
 const INFO: u16 = 18;
 const ALIAS: u16 = 20;
 const GROUP: u16 = 27;
@@ -37,11 +39,15 @@ const UP: u32 = 1;
 pub const LOOPBACK: u32 = 1;
 
 /// A network interface as the kernel lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub group: u32,
     pub alias: String,
+    /// The driver's name for what it is; empty for those that are a device's own.
+    pub kind: String,
+    pub mtu: u32,
+    pub is_up: bool,
 }
 
 /// Every interface of the socket's namespace, by name.
@@ -65,13 +71,20 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkErro
 
 fn read(body: &[u8]) -> Option<(String, Link)> {
     let index = read_u32(body.get(4..)?)?;
-    let mut link = Link { index, group: 0, alias: String::new() };
+    let is_up = read_u32(body.get(8..)?)? & UP != 0;
+    let mut link = Link { index, is_up, ..Link::default() };
     let mut name = String::new();
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             NAME => name = read_string(value),
             GROUP => link.group = read_u32(value).unwrap_or_default(),
             ALIAS => link.alias = read_string(value),
+            MTU => link.mtu = read_u32(value).unwrap_or_default(),
+            INFO => {
+                link.kind = attributes(value)
+                    .find(|(kind, _)| *kind == INFO_KIND)
+                    .map_or_else(String::new, |(_, kind)| read_string(kind))
+            }
             _ => {}
         }
     }
@@ -87,6 +100,22 @@ pub fn new_bridge(name: &str, group: u32) -> Message {
                 data.u8(MULTICAST_SNOOPING, 0);
             });
         });
+    })
+}
+
+/// A device of the kernel's WireGuard, down.
+pub fn new_wireguard(name: &str) -> Message {
+    Message::new(NEW_LINK, CREATE | EXCLUSIVE, &header(0, 0)).with(|list| {
+        list.string(NAME, name).nested(INFO, |info| {
+            info.string(INFO_KIND, "wireguard");
+        });
+    })
+}
+
+/// How long a packet may be, and how many may wait.
+pub fn set_sizes(index: u32, mtu: u16, queue: u32) -> Message {
+    Message::new(NEW_LINK, 0, &header(index, 0)).with(|list| {
+        list.u32(MTU, mtu.into()).u32(QUEUE_LENGTH, queue);
     })
 }
 

@@ -20,6 +20,7 @@ mod namespace;
 mod nft;
 mod sandbox;
 mod sysctl;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,6 +40,7 @@ use crate::ipam::{Addresses, IpamError, Request};
 use crate::netlink::{Family, Socket};
 use crate::plan::{self, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name};
 use crate::snapshot::Snapshot;
+use crate::tunnel::{Carrier, DataPlane};
 
 /// Where the overlay keeps its state.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Addresses in use are kept in `<data_dir>/net/addresses.json`.
     pub data_dir: PathBuf,
+    /// Who shall carry the tunnel to other nodes.
+    pub data_plane: DataPlane,
 }
 
 /// A container's network namespace, pinned.
@@ -82,6 +86,7 @@ pub use nft::Change as TableChange;
 #[derive(Debug)]
 pub struct Overlay {
     namespaces: PathBuf,
+    carrier: Carrier,
     state: Mutex<State>,
 }
 
@@ -104,7 +109,8 @@ impl Overlay {
     /// Takes over whatever an earlier daemon left; changes nothing of it before the first `apply`.
     ///
     /// # Errors
-    /// When the run folder cannot be written or the process lacks CAP_NET_ADMIN.
+    /// When the run folder cannot be written, the process lacks CAP_NET_ADMIN, or the kernel shall carry the tunnel and
+    /// cannot.
     pub fn open(config: &Config) -> Result<Self, RealizeError> {
         let namespaces = namespaces_dir(&config.run_dir);
         let folder = |source| RealizeError::Folder { path: namespaces.clone(), source };
@@ -129,13 +135,22 @@ impl Overlay {
             flows: Flows::default(),
             addresses: AddressBook::open(&config.data_dir)?,
         };
-        Ok(Self { namespaces, state: Mutex::new(state) })
+        let carrier = tunnel::choose(config.data_plane)?;
+        Ok(Self { namespaces, carrier, state: Mutex::new(state) })
+    }
+
+    /// Who carries the tunnel to other nodes, as long as this is open.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     /// What `node` means, without changing anything. The net helper can be given the snapshot before the kernel
     /// is changed, so that a published port that another program has is known before it is taken from it.
     pub fn plan(&self, node: &NodeNetwork) -> Realization {
-        plan::plan(node, &self.namespaces)
+        let Realization { bridges, sandboxes, rules, tunnel, snapshot, problems } = plan::plan(node, &self.namespaces);
+        let carried = tunnel.clone().filter(|_| self.carrier == Carrier::Userspace);
+        let snapshot = snapshot.with_tunnel(carried);
+        Realization { bridges, sandboxes, rules, tunnel, snapshot, problems }
     }
 
     /// Makes the kernel be what `node` says.
@@ -146,7 +161,7 @@ impl Overlay {
     /// # Errors
     /// The table is changed whole or not at all; links are changed up to the failing one. Calling again completes.
     pub fn apply(&self, node: &NodeNetwork) -> Result<Applied, RealizeError> {
-        let Realization { bridges, sandboxes, rules, snapshot, problems } = self.plan(node);
+        let Realization { bridges, sandboxes, rules, tunnel, snapshot, problems } = self.plan(node);
         let mut state = self.state();
         let leftovers: Vec<String> = std::mem::take(&mut state.unclaimed).difference(&sandboxes).cloned().collect();
         let mut gone = BTreeSet::new();
@@ -156,6 +171,7 @@ impl Overlay {
         // The new rules come before new ways and after old ones: nothing is reachable without being checked.
         let table = state.table.apply(&rules).map_err(RealizeError::Table)?;
         bridge::realize_all(&mut state, &bridges)?;
+        tunnel::realize(&mut state.route, self.carrier, tunnel.as_ref())?;
         let State { table: nft, flows, .. } = &mut *state;
         flows.follow(nft.socket(), &rules, gone).map_err(RealizeError::Forget)?;
         let warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
@@ -231,6 +247,7 @@ impl Overlay {
         for id in state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             self.remove(&mut state, &id)?;
         }
+        tunnel::remove(&mut state.route)?;
         bridge::remove_all(&mut state.route)?;
         state.table.remove().map_err(RealizeError::Table)?;
         foreign::withdraw(state.table.socket()).map_err(RealizeError::Foreign)?;

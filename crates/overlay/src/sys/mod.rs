@@ -3,3 +3,4 @@
 
 pub mod namespace;
 pub mod netlink;
+pub mod tun;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
 use skep_overlay::plan::{Backend, Endpoint, Network, NodeNetwork, Protocol, PublishMode, Published, Service};
+use skep_overlay::tunnel::DataPlane;
 use skep_overlay::{Attachment, Config, Overlay, Sandbox};
 
 /// The node's address towards the outside.
@@ -32,7 +33,11 @@ pub struct Lab {
 pub fn run(test: impl FnOnce(Lab) + Send + 'static) {
     // Removed out here, where nothing is mounted in it.
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { run_dir: folder.path().join("run"), data_dir: folder.path().join("data") };
+    let config = Config {
+        run_dir: folder.path().join("run"),
+        data_dir: folder.path().join("data"),
+        data_plane: DataPlane::Userspace,
+    };
     let thread = thread::spawn(move || {
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

@@ -122,6 +122,7 @@ fn nothing() -> Snapshot {
         zones: Default::default(),
         sandboxes: Default::default(),
         listeners: vec![],
+        tunnel: None,
     }
 }
 

@@ -45,6 +45,7 @@ fn snapshot() -> Snapshot {
             ("inner".into(), view(&["n1"], Outside::Deny, &[])),
         ]),
         listeners: vec![],
+        tunnel: None,
     }
 }
 
