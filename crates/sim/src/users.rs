@@ -179,6 +179,7 @@ fn new_node(machine: usize, managers: usize, at: skep_model::Timestamp, ids: &mu
         status: NodeStatus::default(),
         manager: manages.then_some(status),
         certificate: CertificateRecord::default(),
+        tunnel: None,
     }
 }
 
