@@ -33,7 +33,8 @@ pub struct Said {
 impl Said {
     /// `address` is what the managers see the node under, for an agent that does not know better.
     pub fn new(node: NodeId, hello: TunnelHello, address: &str) -> Self {
-        let address = hello.address.or_else(|| address.parse().ok()).filter(reachable);
+        let seen = || address.parse().ok().filter(reachable);
+        let address = hello.address.filter(reachable).or_else(seen);
         Self { node, key: hello.key, endpoint: address.map(|address| SocketAddr::new(address, hello.port)) }
     }
 }
@@ -203,6 +204,7 @@ mod tests {
         assert_eq!(endpoint(None, "10.0.0.2"), "10.0.0.2:7377".parse().ok());
         assert_eq!(endpoint(Some("203.0.113.9"), "10.0.0.2"), "203.0.113.9:7377".parse().ok());
         assert_eq!(endpoint(None, "fd00::2"), "[fd00::2]:7377".parse().ok());
+        assert_eq!(endpoint(Some("127.0.0.1"), "10.0.0.2"), "10.0.0.2:7377".parse().ok());
         assert_eq!(endpoint(None, "127.0.0.1"), None);
         assert_eq!(endpoint(None, "node.example.org"), None);
     }

@@ -4587,7 +4587,7 @@ pub mod dispatcher_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LocalInfo {
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
@@ -4619,6 +4619,27 @@ pub struct LocalInfo {
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "40")]
     pub locked: bool,
+    #[prost(uint32, tag = "50")]
+    pub tunnel_port: u32,
+    #[prost(string, optional, tag = "51")]
+    pub carrier: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "52")]
+    pub peers: ::prost::alloc::vec::Vec<TunnelPeer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelPeer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint64, optional, tag = "4")]
+    pub handshake_age: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub received_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub sent_bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InitRequest {

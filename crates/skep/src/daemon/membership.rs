@@ -145,6 +145,7 @@ impl Membership {
         listen_address: Option<SocketAddr>,
     ) -> Result<(Credentials, MemberFile, Initialized)> {
         let now = wall_clock();
+        let addresses = pool_spec(&request);
         let mut ids = IdSource::from_seed(random_seed()?);
         let (cluster_id, node_id) = (ids.next_id(), ids.next_id());
         let data_dir = &self.config.data_dir;
@@ -157,7 +158,7 @@ impl Membership {
         let advertise = by_interface(advertise)?;
         let port = self.config.listen_address().port();
         let unlock_key = request.autolock.then(UnlockKey::generate).transpose()?.map(|key| key.to_string());
-        let spec = ClusterSpec { autolock: request.autolock, ..pool_spec(&request) };
+        let spec = ClusterSpec { autolock: request.autolock, ..addresses };
         let validity = spec.node_certificate_validity;
         let join_tokens =
             JoinTokenHashes { worker: worker.secret_hash().to_string(), manager: manager.secret_hash().to_string() };
