@@ -384,6 +384,7 @@ impl Owner {
                 ServeError::Resolver { sandbox, message } => {
                     self.warn_once(format!("container {sandbox} has no resolver: {message}"))
                 }
+                ServeError::Tunnel { message } => self.warn_once(format!("no way to other nodes: {message}")),
             }
         }
         for (listener, message) in self.refused.clone() {

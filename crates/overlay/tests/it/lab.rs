@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::mpsc;
@@ -56,19 +57,23 @@ fn unshare(flags: UnshareFlags) {
     rustix::thread::unshare(flags).expect("tests of the overlay run as root");
 }
 
-fn outside() -> OwnedFd {
-    ip("link set lo up");
+/// A new network namespace, and the thread that `ip` finds it by. It lives until the process ends.
+pub fn namespace() -> (NonZero<i32>, OwnedFd) {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
         unshare(UnshareFlags::NEWNET);
         let own = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
         send.send((rustix::thread::gettid().as_raw_nonzero(), OwnedFd::from(own))).unwrap();
-        // Lives until the process ends: `ip` finds the namespace by this thread's id.
         loop {
             thread::park();
         }
     });
-    let (thread, fd) = receive.recv().unwrap();
+    receive.recv().unwrap()
+}
+
+fn outside() -> OwnedFd {
+    ip("link set lo up");
+    let (thread, fd) = namespace();
     ip(&format!("link add up0 type veth peer name out0 netns {thread}"));
     ip(&format!("addr add {NODE}/24 dev up0"));
     ip("link set up0 up");

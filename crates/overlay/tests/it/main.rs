@@ -10,3 +10,4 @@ mod netfilter;
 mod reach;
 mod services;
 mod speed;
+mod tunnel;
