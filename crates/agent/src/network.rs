@@ -17,7 +17,7 @@ use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
 use skep_overlay::snapshot::{Listener, ServeError};
-use skep_overlay::tunnel::{Carrier, PeerStats};
+use skep_overlay::tunnel::{Carrier, PublicKey};
 use skep_overlay::{Attachment, Overlay};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -89,6 +89,7 @@ type Reply = Box<dyn FnOnce(&Owner) + Send>;
 pub struct NetworkHandle {
     commands: mpsc::Sender<Command>,
     overlay: Arc<Overlay>,
+    helper: Helper,
     peers: watch::Receiver<BTreeMap<NodeId, AssignedPeer>>,
 }
 
@@ -153,7 +154,12 @@ impl NetworkHandle {
     /// The other nodes in the tunnel.
     pub async fn peers(&self) -> Vec<TunnelPeer> {
         let peers = self.peers.borrow().clone();
-        peers.values().map(|peer| tunnel::told(peer, PeerStats::default())).collect()
+        let mut stats = self.helper.tunnel_stats().await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "the net helper does not tell of the tunnel");
+            BTreeMap::new()
+        });
+        let stats_of = |peer: &AssignedPeer| stats.remove(&PublicKey::from_bytes(peer.key.0)).unwrap_or_default();
+        peers.values().map(stats_of).zip(peers.values()).map(|(stats, peer)| tunnel::told(peer, stats)).collect()
     }
 
     async fn send(&self, command: Command) {
@@ -211,9 +217,9 @@ pub fn start(setup: NetworkSetup) -> NetworkHandle {
         refused: Vec::new(),
         warned: Vec::new(),
     };
-    let (overlay, peers) = (Arc::clone(&owner.overlay), owner.peers.subscribe());
+    let (overlay, helper, peers) = (Arc::clone(&owner.overlay), owner.helper.clone(), owner.peers.subscribe());
     tokio::spawn(owner.run(commands));
-    NetworkHandle { commands: sender, overlay, peers }
+    NetworkHandle { commands: sender, overlay, helper, peers }
 }
 
 impl Owner {
@@ -419,6 +425,7 @@ impl Owner {
                 ServeError::Resolver { sandbox, message } => {
                     self.warn_once(format!("container {sandbox} has no resolver: {message}"))
                 }
+                ServeError::Tunnel { message } => self.warn_once(format!("no way to other nodes: {message}")),
             }
         }
         for (listener, message) in self.refused.clone() {

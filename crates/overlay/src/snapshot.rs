@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tunnel::Tunnel;
+use crate::tunnel::{PeerStats, PublicKey, Tunnel};
 
 /// Format of a [`Snapshot`] without a tunnel; it changes with every change that an older reader would misunderstand.
 pub const FORMAT: u32 = 1;
@@ -170,6 +170,8 @@ pub enum Request {
         version: u64,
         snapshot: Snapshot,
     },
+    /// What is known of the tunnel's peers. A helper of a build before it refuses it, and has no tunnel.
+    TunnelStats { version: u64 },
 }
 
 /// Helper to daemon.
@@ -178,6 +180,8 @@ pub enum Request {
 pub enum Reply {
     /// The snapshot is served, but for the listeners and resolvers in `errors`.
     Applied { version: u64, errors: Vec<ServeError> },
+    /// By public key; empty if nothing is carried.
+    TunnelStats { version: u64, peers: BTreeMap<PublicKey, PeerStats> },
     /// The snapshot was not taken: its format is unknown or the message made no sense.
     Refused { version: u64, message: String },
 }
@@ -190,6 +194,8 @@ pub enum ServeError {
     Listener { listener: Listener, message: String },
     /// A sandbox's resolver could not be started.
     Resolver { sandbox: String, message: String },
+    /// The tunnel is not carried yet, or not whole.
+    Tunnel { message: String },
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The daemon's side: one task owns the connection, gives the helper each snapshot, and starts another helper with
 //! the last one when it dies.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::process::{self, Live};
 use super::{HelperConfig, HelperError, Paths, cgroup, wire};
 use crate::snapshot::{Reply, Request, ServeError, Snapshot};
+use crate::tunnel::{PeerStats, PublicKey};
 
 /// For one snapshot: it opens sockets in every new sandbox.
 const REPLY: Duration = Duration::from_secs(20);
@@ -30,6 +32,7 @@ pub struct Helper {
 #[derive(Debug)]
 enum Command {
     Apply(Box<Snapshot>, oneshot::Sender<Result<Vec<ServeError>, HelperError>>),
+    TunnelStats(oneshot::Sender<Result<BTreeMap<PublicKey, PeerStats>, HelperError>>),
     Stop(oneshot::Sender<Result<(), HelperError>>),
 }
 
@@ -70,6 +73,14 @@ impl Helper {
     /// When no helper can be had. It is tried on, and the snapshot is not forgotten.
     pub async fn apply(&self, snapshot: Snapshot) -> Result<Vec<ServeError>, HelperError> {
         self.ask(|reply| Command::Apply(Box::new(snapshot), reply)).await
+    }
+
+    /// What is known of the tunnel's peers; nothing where the helper carries none, or is of a build that cannot.
+    ///
+    /// # Errors
+    /// When the helper cannot be asked.
+    pub async fn tunnel_stats(&self) -> Result<BTreeMap<PublicKey, PeerStats>, HelperError> {
+        self.ask(Command::TunnelStats).await
     }
 
     /// Ends the process and removes its files: nothing is served any more.
@@ -130,6 +141,10 @@ impl Owner {
                     // Whoever asked may not wait any more.
                     let _ = reply.send(self.serve_last().await);
                 }
+                Event::Command(Command::TunnelStats(reply)) => {
+                    // As above.
+                    let _ = reply.send(self.tunnel_stats().await);
+                }
                 Event::Command(Command::Stop(reply)) => {
                     let stopped = self.stop().await;
                     let is_stopped = stopped.is_ok();
@@ -188,12 +203,29 @@ impl Owner {
         let Some(snapshot) = &self.last else { return Ok(Vec::new()) };
         self.version += 1;
         let request = Request::Apply { version: self.version, snapshot: snapshot.clone() };
-        let exchanged = timeout(REPLY, exchange(live, &request)).await;
-        let exchanged = exchanged.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        match exchanged.map_err(|source| HelperError::Talk { socket: self.paths.socket(), source })? {
+        match exchange(live, &request).await.map_err(|source| talk(&self.paths, source))? {
             Reply::Applied { version: _, errors } => Ok(errors),
             Reply::Refused { version: _, message } => Err(HelperError::Refused { message }),
+            Reply::TunnelStats { .. } => Err(talk(&self.paths, io::ErrorKind::InvalidData.into())),
         }
+    }
+
+    async fn tunnel_stats(&mut self) -> Result<BTreeMap<PublicKey, PeerStats>, HelperError> {
+        let Some(live) = &mut self.live else { return Ok(BTreeMap::new()) };
+        self.version += 1;
+        let asked = exchange(live, &Request::TunnelStats { version: self.version }).await;
+        match asked.map_err(|source| talk(&self.paths, source)) {
+            Ok(Reply::TunnelStats { version: _, peers }) => Ok(peers),
+            Ok(Reply::Refused { .. }) => Ok(BTreeMap::new()),
+            // Its words are not understood, or it is ending: it is not asked on.
+            Ok(Reply::Applied { .. }) => Err(self.lose(talk(&self.paths, io::ErrorKind::InvalidData.into())).await),
+            Err(error) => Err(self.lose(error).await),
+        }
+    }
+
+    async fn lose(&mut self, error: HelperError) -> HelperError {
+        self.revive().await;
+        error
     }
 
     /// Lets the helper go, and waits until its ports are free.
@@ -231,11 +263,18 @@ impl Owner {
     }
 }
 
-/// One request, one reply.
+/// One request, one reply, in time.
 async fn exchange(live: &mut Live, request: &Request) -> io::Result<Reply> {
-    wire::write(&mut live.stream, request).await?;
-    let message = wire::read(&mut live.stream).await?.ok_or(io::ErrorKind::ConnectionReset)?;
-    Ok(serde_json::from_slice(&message)?)
+    let exchanged = async {
+        wire::write(&mut live.stream, request).await?;
+        let message = wire::read(&mut live.stream).await?.ok_or(io::ErrorKind::ConnectionReset)?;
+        Ok(serde_json::from_slice(&message)?)
+    };
+    timeout(REPLY, exchanged).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn talk(paths: &Paths, source: io::Error) -> HelperError {
+    HelperError::Talk { socket: paths.socket(), source }
 }
 
 /// Ends when the helper is lost. It says nothing unasked, so anything that can be read is the end.

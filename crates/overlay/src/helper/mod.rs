@@ -1,9 +1,10 @@
 //! The net helper: a process of its own, one per node, that answers containers' DNS questions and holds published
-//! ports on the loopback addresses and IPv6. It outlives the daemon and serves the last snapshot while none runs.
+//! ports on the loopback addresses and IPv6, and carries the tunnel where the kernel does not. It outlives the daemon and serves the last snapshot while none runs.
 //!
 //! ```text
 //! daemon: Helper ──<run>/net.sock, snapshots──▶ helper: run ─▶ resolver  sockets inside each sandbox
-//!           └─ starts it again when it dies                  └▶ listener  sockets in the node's namespace
+//!           └─ starts it again when it dies                  ├▶ listener  sockets in the node's namespace
+//!                                                            └▶ tunnel    the TUN device, a socket among the nodes
 //! ```
 //!
 //! The daemon's half ([`Helper`]) starts, feeds and supervises the process; [`run`] is that process's main.
@@ -17,6 +18,7 @@ mod process;
 mod random;
 mod resolver;
 mod serve;
+mod tunnel;
 mod wire;
 
 use std::io;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::listener::Listeners;
 use super::resolver::Resolvers;
+use super::tunnel::Tunnels;
 use super::{HelperError, Paths, wire};
 use crate::snapshot::{FORMAT, FORMAT_WITH_TUNNEL, Reply, Request, ServeError, Snapshot};
 
@@ -144,6 +145,7 @@ struct Server {
     current: watch::Sender<Arc<Snapshot>>,
     resolvers: Resolvers,
     listeners: Listeners,
+    tunnels: Tunnels,
 }
 
 /// Only what tells whether the rest can be read.
@@ -162,7 +164,13 @@ struct Format {
 impl Server {
     fn new(paths: Paths) -> Self {
         let (current, watched) = watch::channel(Arc::new(nothing()));
-        Self { paths, current, resolvers: Resolvers::new(watched), listeners: Listeners::new() }
+        Self {
+            paths,
+            current,
+            resolvers: Resolvers::new(watched),
+            listeners: Listeners::new(),
+            tunnels: Tunnels::default(),
+        }
     }
 
     async fn serve_from_disk(&mut self) {
@@ -193,19 +201,24 @@ impl Server {
             }
         };
         let version = envelope.version;
-        match self.try_take(&envelope, message).await {
-            Ok(errors) => Reply::Applied { version, errors },
-            Err(message) => Reply::Refused { version, message },
-        }
+        self.try_take(&envelope, message).await.unwrap_or_else(|message| Reply::Refused { version, message })
     }
 
-    async fn try_take(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Vec<ServeError>, String> {
+    async fn try_take(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Reply, String> {
         if let Some(snapshot) = &envelope.snapshot {
             refuse_format(snapshot.format)?;
         }
         let request =
             serde_json::from_slice(message).map_err(|error| format!("the message makes no sense: {error}"))?;
-        let Request::Apply { version: _, snapshot } = request;
+        match request {
+            Request::Apply { version, snapshot } => {
+                self.apply(snapshot).await.map(|errors| Reply::Applied { version, errors })
+            }
+            Request::TunnelStats { version } => Ok(Reply::TunnelStats { version, peers: self.tunnels.stats().await }),
+        }
+    }
+
+    async fn apply(&mut self, snapshot: Snapshot) -> Result<Vec<ServeError>, String> {
         let unchanged = **self.current.borrow() == snapshot;
         if !unchanged || !self.paths.snapshot().exists() {
             store(&self.paths, &snapshot).map_err(|error| {
@@ -227,6 +240,9 @@ impl Server {
         }
         let mut errors = self.resolvers.serve(&snapshot).await;
         errors.extend(self.listeners.serve(&snapshot.listeners).await);
+        if let Err(message) = self.tunnels.serve(snapshot.tunnel.clone()).await {
+            errors.push(ServeError::Tunnel { message });
+        }
         errors
     }
 }

@@ -1,7 +1,8 @@
 //! The tunnel's interface `sk-tunnel`: made, mended, and removed when the node is alone.
 //!
 //! With the kernel's carrier it is a WireGuard device, whose peers are set here. With the net helper's it is a TUN
-//! device that needs nobody to have it open: its routes outlive daemon and helper, which attaches to it.
+//! device that needs nobody to have it open: its routes outlive daemon and helper, which attaches to it, and may have
+//! made it just before.
 //! What leads into it is not this file's business.
 
 use std::io;
@@ -77,6 +78,8 @@ fn realize_interface(route: &mut Socket, carrier: Carrier, tunnel: &Tunnel) -> R
             link::find(route, INTERFACE).map_err(failed)?.unwrap_or_default()
         }
     };
+    sysctl::disable_ipv6(INTERFACE)
+        .map_err(|source| RealizeError::Setting { key: format!("ipv6/conf/{INTERFACE}/disable_ipv6"), source })?;
     let wanted = Ipv4Net::from(tunnel.address);
     let addresses = link::list_addresses(route).map_err(failed)?.remove(&link.index).unwrap_or_default();
     let mut changes: Vec<_> = addresses
@@ -106,6 +109,5 @@ fn make(route: &mut Socket, carrier: Carrier) -> Result<(), RealizeError> {
             made.map_err(RealizeError::TunDevice)?;
         }
     }
-    sysctl::disable_ipv6(INTERFACE)
-        .map_err(|source| RealizeError::Setting { key: format!("ipv6/conf/{INTERFACE}/disable_ipv6"), source })
+    Ok(())
 }

@@ -4,3 +4,4 @@
 pub mod namespace;
 pub mod netlink;
 pub mod tun;
+pub mod udp;

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Output};
 use std::sync::mpsc;
@@ -56,8 +57,8 @@ fn unshare(flags: UnshareFlags) {
     rustix::thread::unshare(flags).expect("tests of the overlay run as root");
 }
 
-/// A network namespace, and the thread by whose id `ip` finds it; both live until the process ends.
-pub fn namespace() -> (std::num::NonZeroI32, OwnedFd) {
+/// A new network namespace, and the thread that `ip` finds it by. It lives until the process ends.
+pub fn namespace() -> (NonZero<i32>, OwnedFd) {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
         unshare(UnshareFlags::NEWNET);

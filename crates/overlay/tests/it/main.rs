@@ -11,3 +11,4 @@ mod netfilter;
 mod reach;
 mod services;
 mod speed;
+mod tunnel;

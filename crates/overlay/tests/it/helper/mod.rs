@@ -5,12 +5,14 @@ mod life;
 mod names;
 mod ports;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
 use skep_overlay::snapshot::{Listener, Outside, Protocol, RESOLVER_PORT, ServeError, Snapshot};
+use skep_overlay::tunnel::{PeerStats, PublicKey};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::lab::Lab;
@@ -33,9 +35,13 @@ fn runtime() -> Runtime {
 }
 
 fn config(lab: &Lab) -> HelperConfig {
+    config_at(&lab.config.run_dir)
+}
+
+pub fn config_at(run_dir: &Path) -> HelperConfig {
     let args = ["--exact", "helper::net_helper_process", "--nocapture", MARK];
     HelperConfig {
-        run_dir: lab.config.run_dir.clone(),
+        run_dir: run_dir.to_owned(),
         program: std::env::current_exe().unwrap(),
         args: args.map(str::to_owned).to_vec(),
         cgroup_parent: None,
@@ -43,7 +49,7 @@ fn config(lab: &Lab) -> HelperConfig {
 }
 
 /// The daemon's side, as the agent has it. Its end is the helper's too, also when a test fails.
-struct Daemon {
+pub struct Daemon {
     runtime: Runtime,
     helper: Option<Helper>,
 }
@@ -53,30 +59,34 @@ impl Daemon {
         Self::with(config(lab))
     }
 
-    fn with(config: HelperConfig) -> Self {
+    pub fn with(config: HelperConfig) -> Self {
         let runtime = runtime();
         let helper = runtime.block_on(Helper::start(config)).unwrap();
         Self { runtime, helper: Some(helper) }
     }
 
-    fn helper(&self) -> &Helper {
+    pub fn helper(&self) -> &Helper {
         self.helper.as_ref().unwrap()
     }
 
-    fn apply(&self, snapshot: &Snapshot) -> Vec<ServeError> {
+    pub fn apply(&self, snapshot: &Snapshot) -> Vec<ServeError> {
         self.runtime.block_on(self.helper().apply(snapshot.clone())).unwrap()
     }
 
-    fn serve(&self, snapshot: &Snapshot) {
+    pub fn serve(&self, snapshot: &Snapshot) {
         assert_eq!(self.apply(snapshot), []);
     }
 
-    fn pid(&self) -> i32 {
+    pub fn tunnel_stats(&self) -> BTreeMap<PublicKey, PeerStats> {
+        self.runtime.block_on(self.helper().tunnel_stats()).unwrap()
+    }
+
+    pub fn pid(&self) -> i32 {
         self.helper().pid().unwrap()
     }
 
     /// Lets the daemon's side run until it has another helper.
-    fn wait_for_another(&self, than: i32) {
+    pub fn wait_for_another(&self, than: i32) {
         let changed = async {
             while self.helper().pid().is_none_or(|pid| pid == than) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -91,7 +101,7 @@ impl Daemon {
     }
 
     /// As if it had been killed: the helper is not told.
-    fn crash(mut self) {
+    pub fn crash(mut self) {
         self.helper = None;
     }
 }
@@ -106,7 +116,7 @@ impl Drop for Daemon {
 }
 
 /// Returns when the process has ended, its sockets closed.
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();

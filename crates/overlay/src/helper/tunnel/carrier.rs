@@ -1,0 +1,246 @@
+//! The thread that carries: it waits for packets, datagrams, commands and time, and moves what is there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::oneshot;
+
+use super::device::Device;
+use super::sessions::{MESSAGE, Opened, SEAL, Sessions, TICK};
+use super::socket::Socket;
+use crate::tunnel::{PeerStats, PublicKey, Tunnel};
+
+/// How much is moved one way before the other has its turn.
+const BATCH: usize = 64;
+/// Of any IP packet.
+const PACKET: usize = 64 * 1024;
+
+/// From the server.
+#[derive(Debug)]
+pub enum Command {
+    Carry(Option<Box<Tunnel>>, oneshot::Sender<Result<(), String>>),
+    Stats(oneshot::Sender<BTreeMap<PublicKey, PeerStats>>),
+}
+
+/// See the file's header.
+pub struct Carrier {
+    commands: Receiver<Command>,
+    bell: Arc<OwnedFd>,
+    carried: Option<Carried>,
+}
+
+/// A tunnel, and what of it is there.
+struct Carried {
+    port: u16,
+    sessions: Sessions,
+    socket: Option<Socket>,
+    device: Option<Device>,
+    ticked: Instant,
+    buffers: Buffers,
+}
+
+struct Buffers {
+    from: Box<[u8]>,
+    to: Box<[u8]>,
+}
+
+/// Whether the thread goes on.
+#[derive(PartialEq, Eq)]
+enum Life {
+    On,
+    Over,
+}
+
+impl Carrier {
+    pub fn new(commands: Receiver<Command>, bell: Arc<OwnedFd>) -> Self {
+        Self { commands, bell, carried: None }
+    }
+
+    pub fn run(mut self) {
+        loop {
+            let ready = self.wait();
+            if ready.bell && self.obey() == Life::Over {
+                return;
+            }
+            let Some(carried) = &mut self.carried else { continue };
+            if ready.socket {
+                carried.receive();
+            }
+            if ready.device {
+                carried.send();
+            }
+            if carried.ticked.elapsed() >= TICK {
+                carried.tick();
+            }
+        }
+    }
+
+    fn wait(&self) -> Ready {
+        let carried = self.carried.as_ref();
+        let socket = carried.and_then(|carried| carried.socket.as_ref());
+        // Without a socket nothing could leave: packets wait in the device's queue.
+        let device = carried.and_then(|carried| carried.device.as_ref()).filter(|_| socket.is_some());
+        let mut places = vec![PollFd::new(&*self.bell, PollFlags::IN)];
+        places.extend(socket.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        places.extend(device.map(|device| PollFd::new(device, PollFlags::IN)));
+        let left = carried.map(|carried| TICK.saturating_sub(carried.ticked.elapsed()));
+        let left = left.map(|left| Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut places, left.as_ref()) {
+            Ok(_) => {
+                let mut ready = places.iter().map(|place| !place.revents().is_empty());
+                let mut next = |is_there: bool| is_there && ready.next().unwrap_or(false);
+                Ready { bell: next(true), socket: next(socket.is_some()), device: next(device.is_some()) }
+            }
+            Err(rustix::io::Errno::INTR) => Ready::default(),
+            Err(error) => {
+                tracing::error!(%error, "the tunnel cannot wait for packets");
+                std::thread::sleep(Duration::from_millis(100));
+                Ready::default()
+            }
+        }
+    }
+
+    fn obey(&mut self) -> Life {
+        // It may not ring any more; what it rang for is looked for in any case.
+        let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+        loop {
+            match self.commands.try_recv() {
+                // Whoever asked may not wait any more.
+                Ok(Command::Carry(tunnel, reply)) => drop(reply.send(self.carry(tunnel.as_deref()))),
+                Ok(Command::Stats(reply)) => {
+                    let stats = self.carried.as_ref().map(|carried| carried.sessions.stats());
+                    drop(reply.send(stats.unwrap_or_default()));
+                }
+                Err(TryRecvError::Empty) => return Life::On,
+                Err(TryRecvError::Disconnected) => return Life::Over,
+            }
+        }
+    }
+
+    fn carry(&mut self, tunnel: Option<&Tunnel>) -> Result<(), String> {
+        let Some(tunnel) = tunnel else {
+            self.carried = None;
+            return Ok(());
+        };
+        let carried = self.carried.get_or_insert_with(|| Carried::new(tunnel));
+        carried.apply(tunnel);
+        let bound = carried.mend_socket();
+        let attached = carried.make_device();
+        // New peers are asked for sessions at once.
+        carried.tick();
+        bound.map_err(|error| format!("failed to bind UDP port {}: {error}", tunnel.port))?;
+        attached.map_err(|error| format!("failed to attach to the TUN device: {error}"))
+    }
+}
+
+#[derive(Default)]
+struct Ready {
+    bell: bool,
+    socket: bool,
+    device: bool,
+}
+
+impl Carried {
+    fn new(tunnel: &Tunnel) -> Self {
+        let buffers = Buffers {
+            from: vec![0; PACKET].into_boxed_slice(),
+            to: vec![0; PACKET + SEAL.max(MESSAGE)].into_boxed_slice(),
+        };
+        let sessions = Sessions::new(&tunnel.key);
+        Self { port: tunnel.port, sessions, socket: None, device: None, ticked: Instant::now(), buffers }
+    }
+
+    fn apply(&mut self, tunnel: &Tunnel) {
+        self.port = tunnel.port;
+        self.sessions.apply(tunnel);
+    }
+
+    /// A socket on another port serves until there is one on the right port.
+    fn mend_socket(&mut self) -> io::Result<()> {
+        if self.socket.as_ref().is_none_or(|socket| socket.port() != self.port) {
+            self.socket = Some(Socket::bind(self.port)?);
+        }
+        Ok(())
+    }
+
+    fn make_device(&mut self) -> io::Result<()> {
+        if self.device.is_none() {
+            self.device = Some(Device::attach_or_make()?);
+        }
+        Ok(())
+    }
+
+    fn mend_device(&mut self) -> io::Result<()> {
+        if self.device.is_none() {
+            self.device = Device::attach()?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        self.ticked = Instant::now();
+        for mended in [self.mend_socket(), self.mend_device()] {
+            if let Err(error) = mended {
+                tracing::debug!(%error, "a part of the tunnel is not there");
+            }
+        }
+        let Some(socket) = &self.socket else { return };
+        self.sessions.tick(&mut self.buffers.to, |to, message| socket.send(to, message));
+    }
+
+    /// Packets of this node, to others.
+    fn send(&mut self) {
+        let (Some(socket), Some(device)) = (&self.socket, &self.device) else { return };
+        let Buffers { from, to } = &mut self.buffers;
+        for _ in 0..BATCH {
+            match device.receive(from) {
+                Ok(Some(length)) => {
+                    if let Some((endpoint, length)) = self.sessions.seal(&from[..length], to) {
+                        socket.send(endpoint, &to[..length]);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    // It was removed; the daemon makes it again.
+                    tracing::debug!(%error, "the tunnel's device is lost");
+                    self.device = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Datagrams of other nodes, to this one.
+    fn receive(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let Buffers { from: datagram, to } = &mut self.buffers;
+        for _ in 0..BATCH {
+            let (from, length) = match socket.receive(datagram) {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "no datagram could be received");
+                    return;
+                }
+            };
+            let (opened, index) = self.sessions.open(from, &datagram[..length], to);
+            match opened {
+                Opened::Packet(length) => {
+                    if let Some(device) = &self.device {
+                        device.send(&to[..length]);
+                    }
+                }
+                Opened::Reply(length) => socket.send(from, &to[..length]),
+                Opened::Heard | Opened::Dropped => {}
+            }
+            while let Some((endpoint, length)) = index.and_then(|index| self.sessions.waiting(index, to)) {
+                socket.send(endpoint, &to[..length]);
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Which of many owners an IPv4 address belongs to: the one with the longest prefix that holds it.
+//!
+//! Prefixes are flattened once into intervals without overlap, so that a lookup is one binary search over few bytes.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// See the file's header. Each entry is an interval's first address and its owner; it ends where the next begins.
+#[derive(Debug, Clone)]
+pub struct Ranges<T>(Vec<(u32, Option<T>)>);
+
+impl<T> Default for Ranges<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy + PartialEq> Ranges<T> {
+    /// Of two equal prefixes the later counts.
+    pub fn new(prefixes: impl IntoIterator<Item = (Ipv4Net, T)>) -> Self {
+        let mut prefixes: Vec<_> = prefixes.into_iter().collect();
+        // A prefix comes right after those that it lies inside.
+        prefixes.sort_by_key(|(prefix, _)| (prefix.network(), prefix.prefix_len()));
+        let mut ranges = Self(Vec::with_capacity(prefixes.len() * 2));
+        let mut open: Vec<(u32, T)> = Vec::new();
+        for (prefix, owner) in prefixes {
+            let first = u32::from(prefix.network());
+            ranges.close(&mut open, |last| last < first);
+            ranges.begin(first, Some(owner));
+            open.push((u32::from(prefix.broadcast()), owner));
+        }
+        ranges.close(&mut open, |_| true);
+        ranges
+    }
+
+    pub fn owner(&self, address: Ipv4Addr) -> Option<T> {
+        let after = self.0.partition_point(|(first, _)| *first <= u32::from(address));
+        self.0.get(after.checked_sub(1)?)?.1
+    }
+
+    /// Ends the innermost prefixes as long as they are `over`, and lets those around them go on.
+    fn close(&mut self, open: &mut Vec<(u32, T)>, over: impl Fn(u32) -> bool) {
+        while let Some((last, _)) = open.pop_if(|(last, _)| over(*last)) {
+            if let Some(next) = last.checked_add(1) {
+                self.begin(next, open.last().map(|(_, owner)| *owner));
+            }
+        }
+    }
+
+    fn begin(&mut self, first: u32, owner: Option<T>) {
+        // Of what begins at one address, the last is the innermost that is open.
+        self.0.pop_if(|(other, _)| *other == first);
+        if self.0.last().map_or(None, |(_, before)| *before) != owner {
+            self.0.push((first, owner));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_longest_prefix_owns(
+            prefixes in prop::collection::vec((0u32..64, 24u8..=32, 0u8..9), 0..20),
+            high in any::<bool>(),
+            low in 0u32..320,
+        ) {
+            // All within a few hundred addresses at either end of the space, so that they nest and touch.
+            let base = if high { u32::MAX - 255 } else { 0 };
+            let prefixes: Vec<_> = prefixes
+                .into_iter()
+                .map(|(low, length, owner)| (Ipv4Net::new(Ipv4Addr::from(base | (low * 4)), length).unwrap().trunc(), owner))
+                .collect();
+            let address = Ipv4Addr::from(base.wrapping_add(low));
+            let holding = prefixes.iter().filter(|(prefix, _)| prefix.contains(&address));
+            let longest = holding.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, owner)| *owner);
+            prop_assert_eq!(Ranges::new(prefixes.clone()).owner(address), longest);
+        }
+    }
+}
