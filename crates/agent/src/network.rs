@@ -89,7 +89,7 @@ type Reply = Box<dyn FnOnce(&Owner) + Send>;
 pub struct NetworkHandle {
     commands: mpsc::Sender<Command>,
     overlay: Arc<Overlay>,
-    helper: Helper,
+    helper: Arc<Helper>,
     peers: watch::Receiver<BTreeMap<NodeId, AssignedPeer>>,
 }
 
@@ -180,7 +180,7 @@ pub struct NetworkSetup {
 
 struct Owner {
     overlay: Arc<Overlay>,
-    helper: Helper,
+    helper: Arc<Helper>,
     pool: Ipv4Net,
     upstreams: Vec<SocketAddr>,
     tunnel: OwnTunnel,
@@ -204,7 +204,7 @@ pub fn start(setup: NetworkSetup) -> NetworkHandle {
     let NetworkSetup { overlay, helper, pool, upstreams, tunnel } = setup;
     let owner = Owner {
         overlay: Arc::new(overlay),
-        helper,
+        helper: Arc::new(helper),
         pool,
         upstreams,
         tunnel,
@@ -217,7 +217,7 @@ pub fn start(setup: NetworkSetup) -> NetworkHandle {
         refused: Vec::new(),
         warned: Vec::new(),
     };
-    let (overlay, helper, peers) = (Arc::clone(&owner.overlay), owner.helper.clone(), owner.peers.subscribe());
+    let (overlay, helper, peers) = (Arc::clone(&owner.overlay), Arc::clone(&owner.helper), owner.peers.subscribe());
     tokio::spawn(owner.run(commands));
     NetworkHandle { commands: sender, overlay, helper, peers }
 }
