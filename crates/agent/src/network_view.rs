@@ -59,6 +59,7 @@ pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
         name: network.spec.name.clone(),
         subnet: network.subnet,
         gateway: network.gateway,
+        blocks: network.blocks.clone(),
         internal: network.spec.internal,
     }
 }
