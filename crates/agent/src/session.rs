@@ -25,6 +25,7 @@ use crate::managers::Managers;
 use crate::race::Race;
 use crate::relay::Relay;
 use crate::reporter::Reporter;
+use crate::tunnel::OwnTunnel;
 use crate::worker::Worker;
 
 /// Between two rounds: the first pause, and the longest; up to as much again is added at random.
@@ -61,6 +62,7 @@ pub struct SessionSetup {
     pub managers: Managers,
     /// The address that others reach this node under; empty leaves it to the connection.
     pub address: String,
+    pub tunnel: OwnTunnel,
     pub reporter: Reporter,
     pub leases: Leases,
     pub warnings: Vec<String>,
@@ -182,6 +184,7 @@ async fn open(
         address: setup.address.clone(),
         revision,
         instance: setup.instance.clone(),
+        tunnel: Some(setup.tunnel.hello(&setup.address).await),
     };
     to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
     let messages = client.session(ReceiverStream::new(outgoing)).await.inspect_err(|refusal| {

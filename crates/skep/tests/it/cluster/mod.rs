@@ -7,8 +7,10 @@ mod lab_command;
 mod leader_loss;
 mod losses;
 mod membership;
+mod network;
 mod partitions;
 mod recovery;
+mod wire;
 
 use serde_json::Value;
 use skep_lab::{Node, Outcome};
