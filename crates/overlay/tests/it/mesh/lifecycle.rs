@@ -102,7 +102,7 @@ fn teardown_leaves_nothing() {
         one.start("a", &[(1, 2)]);
         one.wanted.published.push(publish(Tcp, 8080, 80, &[host(1, 2, 2)]));
         one.apply();
-        // The test's own descriptor would keep the interface's name.
+        one.daemon = None;
         one.run(|| one.overlay.teardown().unwrap());
         let left = state(&one);
         let all = left.concat();
@@ -200,8 +200,9 @@ fn udp_senders_follow_to_another_node() {
         sender.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         sender.connect((uplink(1), 5514)).unwrap();
         // Somebody listens, so that the sender meets no refusal before.
-        let _holder = one.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5514)).unwrap());
+        let holder = one.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5514)).unwrap());
         sender.send(b"?").unwrap();
+        drop(holder);
         for (backend, name) in [(host(1, 2, 5), "second"), (host(1, 3, 5), "third")] {
             for node in [&mut one, &mut two, &mut three] {
                 node.wanted.published = vec![publish(Udp, 5514, 80, &[backend])];

@@ -1,29 +1,23 @@
-//! Several nodes, each a network namespace with an overlay of its own, and a tunnel between them that is WireGuard but
-//! for the encryption: a packet leaves to, and is taken from, the one node whose addresses it carries.
+//! Several nodes, each a network namespace with an overlay and a net helper of its own.
 //!
 //! ```text
 //! node k: 10.64.0.k, 198.51.k.2 ── 198.51.k.1 outside, which routes between nodes
 //! ```
-//! Only the first node's default route leads outside.
+//! Nodes reach each other, but only the first one's default route leads outside.
 
 mod ingress;
 mod lifecycle;
 mod reach;
-#[allow(unsafe_code, dead_code, reason = "the crate's own file, of which not all is needed here")]
-#[path = "../../../src/sys/tun.rs"]
-mod tun;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::thread;
 
 use ipnet::Ipv4Net;
-use rustix::event::{PollFd, PollFlags, poll};
 use skep_overlay::plan::{Mesh, MeshPeer, NodeNetwork};
 use skep_overlay::tunnel::{DataPlane, PrivateKey};
 use skep_overlay::{Applied, Attachment, Config, Overlay, Sandbox};
 
+use crate::helper::{Daemon, config_at};
 use crate::lab::{self, Lab, Outside, Place, ip, within};
 
 /// What fits between nodes.
@@ -36,7 +30,7 @@ pub struct Peer {
     pub overlay: Overlay,
     pub wanted: NodeNetwork,
     namespace: OwnedFd,
-    tunnel: Option<Arc<OwnedFd>>,
+    pub daemon: Option<Daemon>,
 }
 
 impl Place for Peer {
@@ -92,13 +86,12 @@ pub fn nodes<const COUNT: usize>(lab: &Lab) -> ([Peer; COUNT], Outside) {
     }
     for peer in &mut peers {
         peer.wanted.mesh = Some(mesh(peer.number, numbers.clone()));
+        peer.run(|| {
+            for other in numbers.clone().filter(|other| *other != peer.number) {
+                ip(&format!("route add {} via {}", uplink(other), client(peer.number)));
+            }
+        });
         peer.apply();
-        peer.tunnel = Some(Arc::new(peer.run(|| tun::open("sk-tunnel").unwrap())));
-    }
-    let tunnels: Vec<_> = peers.iter().flat_map(|peer| peer.tunnel.clone()).collect();
-    for number in numbers {
-        let tunnels = tunnels.clone();
-        thread::spawn(move || carry(number, &tunnels));
     }
     let Ok(peers) = <[Peer; COUNT]>::try_from(peers) else { unreachable!("as many as were asked for") };
     (peers, Outside(outside))
@@ -107,7 +100,7 @@ pub fn nodes<const COUNT: usize>(lab: &Lab) -> ([Peer; COUNT], Outside) {
 fn peer(lab: &Lab, number: u8, outside: std::num::NonZeroI32) -> Peer {
     let (_, namespace) = lab::namespace();
     let config = config(lab, number);
-    let overlay = within(&namespace, || {
+    let (overlay, daemon) = within(&namespace, || {
         ip("link set lo up");
         ip(&format!("link add up0 type veth peer name out{number} netns {outside}"));
         ip(&format!("addr add {}/24 dev up0", uplink(number)));
@@ -117,14 +110,14 @@ fn peer(lab: &Lab, number: u8, outside: std::num::NonZeroI32) -> Peer {
             // Nobody has it.
             _ => ip(&format!("route add default via 198.51.{number}.99")),
         };
-        Overlay::open(&config).unwrap()
+        (Overlay::open(&config).unwrap(), Daemon::with(config_at(&config.run_dir)))
     });
     let networks = [1, 2, 9].map(|network| {
         let blocks = vec![block(network, number)];
         skep_overlay::plan::Network { blocks, ..lab::network(network) }
     });
     let wanted = NodeNetwork { networks: networks.to_vec(), ..lab::empty() };
-    Peer { number, overlay, wanted, namespace, tunnel: None }
+    Peer { number, overlay, wanted, namespace, daemon: Some(daemon) }
 }
 
 fn config(lab: &Lab, number: u8) -> Config {
@@ -159,35 +152,17 @@ pub fn mesh(own: u8, numbers: impl Iterator<Item = u8>) -> Mesh {
     }
 }
 
-/// Takes packets of a node to the others, as WireGuard would, until the process ends.
-fn carry(from: u8, tunnels: &[Arc<OwnedFd>]) {
-    let has = |number: &u8, address: Ipv4Addr| {
-        let blocks = [1, 2, 9].map(|network| block(network, *number));
-        address == tunneled(*number)
-            || blocks.iter().any(|block| block.contains(&address))
-            || *number == 2 && block_of_a_user().contains(&address)
-    };
-    let owner = |address| (1..=tunnels.len() as u8).find(|number| has(number, address));
-    let own = &tunnels[usize::from(from) - 1];
-    let mut packet = [0; 65536];
-    loop {
-        poll(&mut [PollFd::new(own, PollFlags::IN)], None).unwrap();
-        let Ok(length) = rustix::io::read(own, &mut packet) else { continue };
-        let packet = &packet[..length];
-        let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
-        if packet[0] >> 4 == 4
-            && owner(address(12)) == Some(from)
-            && let Some(to) = owner(address(16)).filter(|to| *to != from)
-        {
-            // A receiver that is down loses it.
-            let _lost = rustix::io::write(&tunnels[usize::from(to) - 1], packet);
-        }
-    }
-}
-
 impl Peer {
+    /// As the agent does it: the helper knows first.
     pub fn apply(&self) -> Applied {
-        self.run(|| self.overlay.apply(&self.wanted).unwrap())
+        self.run(|| {
+            let plan = self.overlay.plan(&self.wanted);
+            assert_eq!(plan.problems, []);
+            if let Some(daemon) = &self.daemon {
+                daemon.serve(&plan.snapshot);
+            }
+            self.overlay.apply(&self.wanted).unwrap()
+        })
     }
 
     /// A container on some networks, each with a place in this node's block.
@@ -211,5 +186,12 @@ impl Peer {
         let config = config(lab, self.number);
         self.overlay = within(&self.namespace, || Overlay::open(&config).unwrap());
         self.apply();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let daemon = self.daemon.take();
+        within(&self.namespace, || drop(daemon));
     }
 }
