@@ -5,6 +5,7 @@
 //! node 2: eth0 192.0.2.2, sk-tunnel 10.127.0.2 ─┴─ wire (the test's thread)
 //! ```
 
+mod foreign;
 mod kernel;
 mod life;
 mod traffic;
