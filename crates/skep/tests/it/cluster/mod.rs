@@ -8,6 +8,7 @@ mod leader_loss;
 mod losses;
 mod membership;
 mod network;
+mod network_losses;
 mod partitions;
 mod recovery;
 mod wire;
