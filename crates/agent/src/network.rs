@@ -27,6 +27,8 @@ use crate::tunnel::{self, OwnTunnel};
 
 /// After a change that could not be realized.
 const RETRY: Duration = Duration::from_secs(1);
+/// Without a change: what somebody else took from the node's network comes again.
+const REPEAT: Duration = Duration::from_secs(30);
 
 /// A container that wants a place on its task's networks.
 #[derive(Debug)]
@@ -226,10 +228,7 @@ impl Owner {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut dirty = false;
         loop {
-            let next = match dirty {
-                true => tokio::time::timeout(RETRY, commands.recv()).await,
-                false => Ok(commands.recv().await),
-            };
+            let next = tokio::time::timeout(if dirty { RETRY } else { REPEAT }, commands.recv()).await;
             let mut replies: Vec<Reply> = Vec::new();
             match next {
                 Ok(None) => return,

@@ -116,11 +116,18 @@ fn services(
         let mut names = vec![endpoint.name.clone()];
         names.extend(on.aliases.iter().filter(|alias| **alias != endpoint.name).cloned());
         let addresses = serving.iter().flatten().filter(|(network, _)| *network == on.network);
+        let draining = endpoint.draining.iter().flat_map(|backend| &backend.addresses);
+        let draining = draining.filter(|address| address.network == on.network).map(|address| address.address);
+        let backend = |serving| move |address| plan::Backend { address, serving };
         plan::Service {
             network: on.network.to_string(),
             vip: on.virtual_ip,
             names,
-            backends: addresses.map(|(_, address)| plan::Backend { address: *address, serving: true }).collect(),
+            backends: addresses
+                .map(|(_, address)| *address)
+                .map(backend(true))
+                .chain(draining.map(backend(false)))
+                .collect(),
         }
     };
     here.map(service).collect()
@@ -220,6 +227,7 @@ mod tests {
             networks: Vec::new(),
             ports: Vec::new(),
             backends: vec![backend(here, 2), backend(starting, 3), backend(elsewhere, 4)],
+            draining: Vec::new(),
         };
         let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
         let found = |unconfirmed| {

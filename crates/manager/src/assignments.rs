@@ -11,7 +11,8 @@ use skep_api::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
 use skep_model::{
-    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, PublishMode, Service, Task, TaskState, TaskStatus,
+    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, NodeState, PublishMode, Service, Task, TaskState,
+    TaskStatus,
 };
 
 use crate::peers::peers_for;
@@ -121,20 +122,29 @@ fn endpoint(cluster: &Cluster, service: &Service) -> ServiceEndpoint {
         let vip = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network);
         Some(EndpointNetwork { network, virtual_ip: vip.map(|vip| vip.address), aliases: attachment.aliases.clone() })
     });
-    let serving = cluster.tasks_of_service(service.id).filter(|task| serves(task));
+    let tasks = || cluster.tasks_of_service(service.id);
     ServiceEndpoint {
         service: service.id,
         name: service.name().to_owned(),
         mode: service.spec.endpoint.mode,
         networks: networks.collect(),
         ports: service.endpoint.ports.clone(),
-        backends: serving.filter_map(|task| backend(task)).collect(),
+        backends: tasks().filter(|task| serves(task)).filter_map(|task| backend(task)).collect(),
+        draining: tasks().filter(|task| drains(cluster, task)).filter_map(|task| backend(task)).collect(),
     }
 }
 
 /// A task that is to stop leaves the maps before it gets its signal.
 fn serves(task: &Task) -> bool {
     task.status.state == TaskState::Running && task.desired == DesiredState::Running
+}
+
+/// It ends its connections in order, unless its node is lost, and they with it.
+fn drains(cluster: &Cluster, task: &Task) -> bool {
+    let node = task.node.and_then(|node| cluster.nodes.get(&node));
+    task.status.state == TaskState::Running
+        && task.desired > DesiredState::Running
+        && node.is_some_and(|node| node.status.state != NodeState::Down)
 }
 
 fn backend(task: &Task) -> Option<Backend> {

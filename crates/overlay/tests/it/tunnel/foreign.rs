@@ -9,38 +9,36 @@ use skep_lab::find_tool;
 use super::*;
 
 /// Node 2, on the wire and in the tunnel as ours would be.
-struct Foreign {
-    namespace: OwnedFd,
+pub struct Foreign {
+    number: u8,
+    pub namespace: OwnedFd,
     process: Option<Child>,
     folder: tempfile::TempDir,
 }
 
-const DEVICE: &str = "foreign0";
-
 impl Foreign {
-    fn plug() -> Self {
-        // Its control socket has a fixed place.
-        mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
-        Self { namespace: plug(2), process: None, folder: tempfile::tempdir().unwrap() }
+    pub fn plug(number: u8) -> Self {
+        Self { number, namespace: plug(number), process: None, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Starts it anew; it knows where node 1 is, or waits to be found.
-    fn start(&mut self, endpoint: Option<SocketAddr>) {
+    /// Starts it anew, for one peer; it knows where that is, or waits to be found.
+    pub fn start(&mut self, peer: u8, endpoint: Option<SocketAddr>) {
         self.stop();
+        let device = self.device();
         let mut command = Command::new(find_tool("wireguard-go").unwrap());
-        command.args(["-f", DEVICE]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["-f", &device]).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(within(&self.namespace, || command.spawn().unwrap()));
-        wait_for("wireguard-go", || fs::exists(format!("/run/wireguard/{DEVICE}.sock")).unwrap());
+        wait_for("wireguard-go", || fs::exists(self.socket()).unwrap());
         let secret = self.folder.path().join("key");
-        fs::write(&secret, key(2).to_base64()).unwrap();
-        self.wg(&format!("set {DEVICE} listen-port {PORT} private-key {}", secret.display()));
+        fs::write(&secret, key(self.number).to_base64()).unwrap();
+        self.wg(&format!("set {device} listen-port {PORT} private-key {}", secret.display()));
         let endpoint = endpoint.map(|endpoint| format!(" endpoint {endpoint}")).unwrap_or_default();
-        let allowed = tunnel_address(1);
-        self.wg(&format!("set {DEVICE} peer {}{endpoint} allowed-ips {allowed}/32", key(1).public()));
+        let allowed = tunnel_address(peer);
+        self.wg(&format!("set {device} peer {}{endpoint} allowed-ips {allowed}/32", key(peer).public()));
         within(&self.namespace, || {
-            ip(&format!("addr add {}/32 dev {DEVICE}", tunnel_address(2)));
-            ip(&format!("link set {DEVICE} mtu 1420 up"));
-            ip(&format!("route add 10.127.0.0/18 dev {DEVICE}"));
+            ip(&format!("addr add {}/32 dev {device}", tunnel_address(self.number)));
+            ip(&format!("link set {device} mtu 1420 up"));
+            ip(&format!("route add 10.127.0.0/18 dev {device}"));
         });
     }
 
@@ -56,8 +54,16 @@ impl Foreign {
             process.kill().unwrap();
             process.wait().unwrap();
             // Killed, it leaves its socket.
-            fs::remove_file(format!("/run/wireguard/{DEVICE}.sock")).unwrap();
+            fs::remove_file(self.socket()).unwrap();
         }
+    }
+
+    fn device(&self) -> String {
+        format!("foreign{}", self.number)
+    }
+
+    fn socket(&self) -> String {
+        format!("/run/wireguard/{}.sock", self.device())
     }
 }
 
@@ -65,6 +71,11 @@ impl Drop for Foreign {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// wireguard-go's control sockets have a fixed place; this test's are its own.
+pub fn hide_run() {
+    mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
 /// Much, from `client` to a server at `address` and back.
@@ -82,12 +93,13 @@ fn stream(server: &OwnedFd, client: &OwnedFd, address: Ipv4Addr) {
 fn wireguard_go_speaks_with_us_whoever_begins() {
     lab::run(|lab| {
         let mut ours = Node::new(&lab, 1, 2, DataPlane::Userspace);
-        let mut theirs = Foreign::plug();
+        hide_run();
+        let mut theirs = Foreign::plug(2);
         // They do not know where we are, so we begin.
-        theirs.start(None);
+        theirs.start(1, None);
         stream(&theirs.namespace, &ours.namespace, tunnel_address(2));
         stream(&ours.namespace, &theirs.namespace, tunnel_address(1));
-        let shown = theirs.wg(&format!("show {DEVICE} endpoints"));
+        let shown = theirs.wg(&format!("show {} endpoints", theirs.device()));
         assert!(shown.contains(&format!("{}\t192.0.2.1:{PORT}", key(1).public())), "{shown}");
         for bytes in [28, 116, 1420, 1500] {
             assert!(ours.pings(2, bytes), "{bytes} bytes");
@@ -97,7 +109,7 @@ fn wireguard_go_speaks_with_us_whoever_begins() {
         ours.apply();
         ours.mesh().peers = vec![MeshPeer { endpoint: None, ..peer(2) }];
         ours.apply();
-        theirs.start(Some((wire_address(1), PORT).into()));
+        theirs.start(1, Some((wire_address(1), PORT).into()));
         stream(&ours.namespace, &theirs.namespace, tunnel_address(1));
         stream(&theirs.namespace, &ours.namespace, tunnel_address(2));
         let stats = ours.stats()[&key(2).public()].clone();

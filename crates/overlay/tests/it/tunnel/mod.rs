@@ -8,6 +8,7 @@
 mod foreign;
 mod kernel;
 mod life;
+mod speed;
 mod traffic;
 
 use std::io::{Read, Write};
