@@ -125,3 +125,18 @@ fn a_peer_sends_only_from_addresses_that_are_behind_it() {
         assert_eq!((&heard[..length], from.ip()), (&b"own"[..], forged.into()));
     });
 }
+
+#[test]
+fn a_connection_into_nowhere_fails_at_once() {
+    lab::run(|lab| {
+        let mut nodes = nodes(&lab, 2);
+        let error = nodes[0].connect(9, 80).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable);
+        // It is somebody's, who is nobody knows where.
+        nodes[0].mesh().peers.push(MeshPeer { endpoint: None, ..peer(9) });
+        nodes[0].apply();
+        let error = nodes[0].connect(9, 80).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable);
+        assert!(nodes[0].pings(2, 100));
+    });
+}
