@@ -351,3 +351,6 @@ fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
     let header = packet.get(..20).filter(|header| header[0] >> 4 == 4)?;
     <[u8; 4]>::try_from(&header[AT]).ok().map(Ipv4Addr::from)
 }
+
+#[cfg(test)]
+mod tests;
