@@ -156,8 +156,8 @@ impl NetworkHandle {
     /// The other nodes in the tunnel.
     pub async fn peers(&self) -> Vec<TunnelPeer> {
         let peers = self.peers.borrow().clone();
-        let mut stats = self.helper.tunnel_stats().await.unwrap_or_else(|error| {
-            tracing::debug!(error = chain(&error), "the net helper does not tell of the tunnel");
+        let mut stats = self.overlay.tunnel_stats(&self.helper).await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "who carries the tunnel does not tell of it");
             BTreeMap::new()
         });
         let stats_of = |peer: &AssignedPeer| stats.remove(&PublicKey::from_bytes(peer.key.0)).unwrap_or_default();

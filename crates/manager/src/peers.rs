@@ -4,54 +4,61 @@
 //! and a change of one node's blocks is told as that one peer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, AssignedPlace, Assignment};
-use skep_model::{Cluster, Feature, Membership, NetworkId, Node, NodeId};
+use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkId, Node, NodeId};
 
-use crate::assignments::AssignmentSet;
+use crate::assignments::{AssignmentSet, Difference};
 
-/// Whether `node` may be told of the tunnel, and of whom it is told.
+/// What a node was told of its peers.
 #[derive(Debug, Clone, Default)]
 pub struct PeersTold {
     basis: Option<Basis>,
-    set: AssignmentSet,
+    told: AssignmentSet,
 }
 
-/// What a set was made from. Comparing it costs next to nothing while nothing changed: the tables are shared.
+/// What a set was made from. It shares the cluster's tables: comparing them costs next to nothing.
 #[derive(Debug, Clone)]
 struct Basis {
-    cluster: Cluster,
-    networks: BTreeSet<NetworkId>,
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    networks: OrdMap<NetworkId, Arc<Network>>,
+    config: Option<Arc<ClusterConfig>>,
+    has: BTreeSet<NetworkId>,
 }
 
 impl PeersTold {
-    /// The node's place and peers, `networks` being those that it has.
-    pub fn of(&mut self, cluster: &Cluster, node: NodeId, networks: &BTreeSet<NetworkId>) -> &AssignmentSet {
+    /// What the node was not told yet, and is from now on; `has` are the networks that it has. A thousand peers are not
+    /// even looked at while nothing has changed that they are made of: tasks come and go all the time.
+    pub fn news(&mut self, cluster: &Cluster, node: NodeId, has: &BTreeSet<NetworkId>) -> Difference {
+        let Cluster { nodes, networks, config, .. } = cluster;
         let same = |basis: &Basis| {
-            basis.cluster.nodes.ptr_eq(&cluster.nodes)
-                && basis.cluster.networks.ptr_eq(&cluster.networks)
-                && basis.cluster.config == cluster.config
-                && basis.networks == *networks
+            basis.nodes.ptr_eq(nodes) && basis.networks.ptr_eq(networks) && basis.config == *config && basis.has == *has
         };
-        if !self.basis.as_ref().is_some_and(same) {
-            self.set = peers_for(cluster, node, networks);
-            self.basis = Some(Basis { cluster: cluster.clone(), networks: networks.clone() });
+        if self.basis.as_ref().is_some_and(same) {
+            return Difference::default();
         }
-        &self.set
+        let (nodes, networks, config) = (nodes.clone(), networks.clone(), config.clone());
+        self.basis = Some(Basis { nodes, networks, config, has: has.clone() });
+        let wanted = peers_for(cluster, node, has);
+        let news = Difference::between(&self.told, &wanted);
+        self.told = wanted;
+        news
     }
 }
 
 /// The place and peers of `id`; nothing while it has no place, or its skep knows of none.
-pub fn peers_for(cluster: &Cluster, id: NodeId, networks: &BTreeSet<NetworkId>) -> AssignmentSet {
-    let knows = |node: &&std::sync::Arc<Node>| {
+pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> AssignmentSet {
+    let knows = |node: &&Arc<Node>| {
         node.description.as_ref().is_some_and(|description| description.level >= Feature::Tunnel.level())
     };
     let Some(own) = cluster.nodes.get(&id).filter(knows).and_then(|node| node.tunnel) else {
         return AssignmentSet::new();
     };
     let mut blocks: BTreeMap<NodeId, Vec<Ipv4Net>> = BTreeMap::new();
-    for network in networks.iter().filter_map(|network| cluster.networks.get(network)) {
+    for network in has.iter().filter_map(|network| cluster.networks.get(network)) {
         network.blocks.iter().for_each(|(block, holder)| blocks.entry(*holder).or_default().push(*block));
     }
     let pool = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default().address_pool;
@@ -72,8 +79,9 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, networks: &BTreeSet<NetworkId>) 
 
 #[cfg(test)]
 mod tests {
+    use skep_api::AssignmentKey;
     use skep_model::{
-        Change, Id, IdSource, Meta, Network, NetworkSpec, NodeDescription, NodeSpec, NodeStatus, Timestamp, TunnelKey,
+        Change, Id, IdSource, Meta, NetworkSpec, NodeDescription, NodeSpec, NodeStatus, Timestamp, TunnelKey,
     };
 
     use super::*;
@@ -131,18 +139,27 @@ mod tests {
     }
 
     #[test]
-    fn only_what_peers_are_made_of_makes_them_anew() {
+    fn what_was_told_is_told_again_only_when_it_changed() {
         let (mut cluster, nodes, network) = cluster(3);
-        let networks = BTreeSet::from([network]);
+        let has = BTreeSet::from([network]);
         let mut told = PeersTold::default();
-        let first = told.of(&cluster, nodes[0], &networks).clone();
-        assert_eq!(first, peers_for(&cluster, nodes[0], &networks));
+        assert_eq!(told.news(&cluster, nodes[0], &has).whole(1).set.len(), 3, "its place and two others");
+        let nothing = Difference::default();
+        assert_eq!(told.news(&cluster, nodes[0], &has), nothing);
         cluster.apply(&Change::RemoveNode { node: nodes[2] }, 4).unwrap();
-        assert_eq!(told.of(&cluster, nodes[0], &networks).len(), first.len() - 1);
+        let gone = told.news(&cluster, nodes[0], &has).after(1).unwrap();
+        assert_eq!((gone.set.len(), gone.removed), (0, vec![AssignmentKey::Peer(nodes[2])]));
         let block = "10.64.1.0/26".parse().unwrap();
         cluster.apply(&Change::AssignBlock { network, block, node: nodes[1] }, 5).unwrap();
-        assert_eq!(*told.of(&cluster, nodes[0], &networks), peers_for(&cluster, nodes[0], &networks));
-        assert_eq!(*told.of(&cluster, nodes[0], &BTreeSet::new()), peers_for(&cluster, nodes[0], &BTreeSet::new()));
+        let grown = told.news(&cluster, nodes[0], &has).after(2).unwrap();
+        assert!(matches!(&grown.set[..], [Assignment::Peer(peer)] if peer.blocks == [block]), "{grown:?}");
+        // Of a network that it left it needs no blocks.
+        let left = told.news(&cluster, nodes[0], &BTreeSet::new()).after(3).unwrap();
+        assert!(matches!(&left.set[..], [Assignment::Peer(peer)] if peer.blocks.is_empty()), "{left:?}");
+        let before = cluster.clone();
+        cluster.nodes = cluster.nodes.iter().map(|(id, node)| (*id, Arc::clone(node))).collect();
+        assert!(!before.nodes.ptr_eq(&cluster.nodes));
+        assert_eq!(told.news(&cluster, nodes[0], &BTreeSet::new()), nothing, "made anew, and the same");
     }
 
     #[test]
@@ -150,7 +167,7 @@ mod tests {
         let (mut cluster, nodes, _) = cluster(2);
         let mut pending = (*cluster.nodes[&nodes[1]]).clone();
         pending.spec.membership = Membership::Pending;
-        cluster.nodes.insert(nodes[1], std::sync::Arc::new(pending));
+        cluster.nodes.insert(nodes[1], Arc::new(pending));
         assert_eq!(peers_for(&cluster, nodes[0], &BTreeSet::new()).len(), 1, "its own place");
     }
 }
