@@ -53,6 +53,8 @@ pub struct ManagersWord {
     pub times_told: u64,
     /// In words for the node's operator; none while the clocks agree.
     pub clock: Option<String>,
+    /// In words for the node's operator; none unless another machine is this node.
+    pub copy: Option<String>,
 }
 
 /// What a session is opened with.
@@ -99,6 +101,7 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
                 failed_rounds = 0;
                 setup.managers.opened(&manager);
                 setup.connected.send_replace(true);
+                setup.word.send_if_modified(|word| word.copy.take().is_some());
                 tracing::info!(manager, "session opened");
                 let end = converse(&mut setup, worker, relay, to_manager, messages, &stop).await;
                 setup.connected.send_replace(false);
@@ -114,6 +117,11 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
                     Failure::Unreachable => worker.restore().await,
                     // A manager lives, and says that this node has no business here.
                     Failure::Denied => worker.forget_last(),
+                    // What the disk remembers runs on that other machine.
+                    Failure::Copy(words) => {
+                        worker.forget_last();
+                        setup.word.send_modify(|word| word.copy = Some(words));
+                    }
                 }
             }
         }
@@ -138,6 +146,8 @@ enum Failure {
     Unreachable,
     /// One answered and knows this node not, or no longer.
     Denied,
+    /// Another machine is this node.
+    Copy(String),
 }
 
 /// A session with the first manager that opens one.
@@ -154,8 +164,18 @@ async fn open_first(setup: &SessionSetup, mut race: Race, revision: u64, round: 
         match opened {
             Ok((to_manager, messages)) => return Ok(Opened { manager, to_manager, messages }),
             Err(Refusal { kind, message, .. }) => {
-                if kind == RefusalKind::Denied {
-                    failure = Failure::Denied;
+                match kind {
+                    RefusalKind::Denied => failure = Failure::Denied,
+                    RefusalKind::Conflict => failure = Failure::Copy(message.clone()),
+                    RefusalKind::NotFound
+                    | RefusalKind::AlreadyExists
+                    | RefusalKind::OutOfSequence
+                    | RefusalKind::Invalid
+                    | RefusalKind::Lapsed
+                    | RefusalKind::Unavailable
+                    | RefusalKind::TimedOut
+                    | RefusalKind::Unsupported
+                    | RefusalKind::Internal => {}
                 }
                 // Said once: it may go on for days.
                 match round {

@@ -21,6 +21,7 @@ use crate::assignments::{AssignmentSet, assignments_for, delta};
 use crate::clock::wall_clock;
 use crate::fanout::Fanout;
 use crate::leases::{Grants, LeaseAuthority};
+use crate::reach::Reach;
 use crate::refusal::{not_current, not_written};
 use crate::reports::Reports;
 use crate::role_news::{addresses, standing_of};
@@ -35,6 +36,7 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 pub struct DispatcherService {
     pub store: Store,
     pub sessions: Arc<Sessions>,
+    pub reach: Arc<Reach>,
     pub fanout: Arc<Fanout>,
     pub reports: Reports,
     pub clock: Arc<NodeClock>,
@@ -64,7 +66,7 @@ impl Dispatcher for DispatcherService {
             (_, Caller::Member { address, .. }) => address.ip().to_string(),
             (_, Caller::Local { .. } | Caller::Lapsed { .. } | Caller::Anonymous { .. }) => String::new(),
         };
-        self.sessions.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() })?;
+        self.reach.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() }).await?;
         self.report_ready(&node, &hello, address).await?;
         let (to_agent, from_manager) = mpsc::channel(QUEUE);
         let session = self.sessions.open(node.id, to_agent.clone());

@@ -106,8 +106,8 @@ impl<R: ImageResolver> Manager<R> {
             clock: Arc::clone(&clock),
         };
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
-        let roster = RosterService { store: store.clone(), reach };
-        let dispatcher = DispatcherService { store, sessions, fanout, reports, authority, clock };
+        let roster = RosterService { store: store.clone(), reach: Arc::clone(&reach) };
+        let dispatcher = DispatcherService { store, sessions, reach, fanout, reports, authority, clock };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }

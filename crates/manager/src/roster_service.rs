@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_api::{
-    AgentMessage, Caller, EnrollRequest, Messages, NodeStanding, PresenceNote, PresenceReport, Question, Refusal,
-    RefusalKind, Roster,
+    AgentMessage, Caller, EnrollRequest, Messages, NodeClaim, NodeStanding, PresenceNote, PresenceReport, Question,
+    Refusal, RefusalKind, Roster,
 };
 use skep_model::{Change, Cluster, ManagerStatus, Node, NodeId, NodeState, NodeStatus, Role};
 use skep_store::{ProposeError, Store};
@@ -15,6 +15,7 @@ use crate::presence;
 use crate::reach::Reach;
 use crate::refusal::not_written;
 use crate::role_news::addresses;
+use crate::sessions::Origin;
 
 /// How long a manager that leaves waits to be out of Raft's list.
 const LEAVE_WAIT: Duration = Duration::from_secs(30);
@@ -55,6 +56,12 @@ impl Roster for RosterService {
 
     async fn leave(&self, caller: Caller, (): ()) -> Result<(), Refusal> {
         leave(&self.store, caller.member()?.node_id).await
+    }
+
+    async fn claim(&self, caller: Caller, claim: NodeClaim) -> Result<(), Refusal> {
+        self.manager(caller)?;
+        let NodeClaim { node, instance, address } = claim;
+        self.reach.sessions.claim(node, Origin { instance, address })
     }
 
     async fn presence(

@@ -7290,6 +7290,15 @@ pub struct EnrollRequest {
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeClaim {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PresenceReport {
     #[prost(uint64, tag = "1")]
@@ -7319,6 +7328,10 @@ pub struct NodePresence {
     pub open: bool,
     #[prost(bool, tag = "4")]
     pub leaving: bool,
+    #[prost(string, tag = "5")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceNote {
@@ -7494,6 +7507,24 @@ pub mod roster_client {
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Leave"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn claim(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeClaim>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Roster/Claim");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Claim"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn presence(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PresenceReport>,
@@ -7562,6 +7593,10 @@ pub mod roster_server {
         async fn leave(
             &self,
             request: tonic::Request<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
+        async fn claim(
+            &self,
+            request: tonic::Request<super::NodeClaim>,
         ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
         /// Server streaming response type for the Presence method.
         type PresenceStream: tonic::codegen::tokio_stream::Stream<
@@ -7774,6 +7809,49 @@ pub mod roster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeaveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Roster/Claim" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClaimSvc<T: Roster>(pub Arc<T>);
+                    impl<T: Roster> tonic::server::UnaryService<super::NodeClaim>
+                    for ClaimSvc<T> {
+                        type Response = super::Nothing;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeClaim>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Roster>::claim(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClaimSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -26,6 +26,7 @@ mod storage;
 mod traces;
 mod trust;
 mod two_nodes;
+mod unlock;
 mod walk;
 mod workers_first;
 mod world;

@@ -3,8 +3,10 @@
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
 mod addresses;
+mod copies;
 mod lab_command;
 mod leader_loss;
+mod locks;
 mod losses;
 mod membership;
 mod partitions;
@@ -24,7 +26,11 @@ pub struct Cluster {
 impl Cluster {
     /// All of them ready, every manager with a vote.
     pub fn new(managers: u8, workers: u8) -> Cluster {
-        let world = World::of_nodes(managers + workers);
+        Cluster::in_world(World::of_nodes(managers + workers), managers, workers)
+    }
+
+    /// The same of the first nodes of a world that may have more.
+    pub fn in_world(world: World, managers: u8, workers: u8) -> Cluster {
         world.ok(&["init", "--advertise-addr", "eth0"]);
         for number in 2..=managers + workers {
             let role = if number <= managers { "manager" } else { "worker" };
