@@ -8,6 +8,7 @@
 //! It never forks: the keeper does.
 
 mod describe;
+mod drains;
 mod leases;
 mod managers;
 mod network;
@@ -45,6 +46,7 @@ pub use task::prepare::credentials;
 pub use task::template::NodeFacts;
 pub use volumes::{Volume, VolumeError, VolumeStore};
 
+use drains::Drains;
 use leases::Leases;
 use managers::Managers;
 use network::{NetworkHandle, NetworkSetup};
@@ -168,6 +170,7 @@ impl Agent {
         let network = network::start(NetworkSetup { overlay, helper, pool, upstreams });
         let reporter = Reporter::default();
         let leases = Leases::default();
+        let drains = Drains::default();
         let stop = CancellationToken::new();
         let (connected_sender, connected) = watch::channel(false);
         let (standing_sender, standing) = watch::channel(None);
@@ -180,6 +183,8 @@ impl Agent {
             address,
             reporter: reporter.clone(),
             leases: leases.clone(),
+            drains: drains.clone(),
+            network: network.clone(),
             warnings,
             instance,
             word,
@@ -188,7 +193,7 @@ impl Agent {
             leave: leave.clone(),
             seed,
         };
-        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, last.clone());
+        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, drains, last.clone());
         // Ends with the worker, which ends with the session.
         let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
         let remembering = tokio::spawn(keeping);

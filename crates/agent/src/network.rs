@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skep_api::AssignedNetwork;
-use skep_model::{NetworkId, PortSpec, PublishMode, Task, TaskId};
+use skep_model::{NetworkId, PortSpec, PublishMode, ServiceId, Task, TaskId};
 use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Attach {
     pub task: TaskId,
-    pub service: skep_model::ServiceId,
+    pub service: ServiceId,
     pub networks: Vec<NetworkId>,
     pub fixed: Vec<Option<Ipv4Addr>>,
     pub names: Vec<String>,
@@ -67,8 +67,23 @@ enum Command {
     SetCluster(ClusterView),
     Expect(BTreeSet<TaskId>),
     Attach(Attach, oneshot::Sender<Result<Attached, String>>),
-    SetServing { task: TaskId, serving: bool, done: oneshot::Sender<()> },
-    Detach { task: TaskId, keep: KeepAddresses, done: oneshot::Sender<()> },
+    SetServing {
+        task: TaskId,
+        serving: bool,
+        done: oneshot::Sender<()>,
+    },
+    Detach {
+        task: TaskId,
+        keep: KeepAddresses,
+        done: oneshot::Sender<()>,
+    },
+    /// Answered once what was taken in before is realized.
+    InForce(oneshot::Sender<()>),
+    OthersServe {
+        service: ServiceId,
+        task: TaskId,
+        reply: oneshot::Sender<bool>,
+    },
     Teardown(oneshot::Sender<Result<(), String>>),
 }
 
@@ -84,7 +99,10 @@ type Reply = Box<dyn FnOnce(&Owner) + Send>;
 
 /// Where the network's owner is asked. Clones share it.
 #[derive(Clone)]
-pub struct NetworkHandle(mpsc::Sender<Command>);
+pub struct NetworkHandle {
+    commands: mpsc::Sender<Command>,
+    overlay: Arc<Overlay>,
+}
 
 impl NetworkHandle {
     /// Tasks that may have a container from an earlier daemon: nothing is realized before each of those
@@ -129,6 +147,32 @@ impl NetworkHandle {
         let _ = answer.await;
     }
 
+    /// Waits until the picture that was set last is what the kernel and the helper have.
+    pub async fn in_force(&self) {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::InForce(done)).await;
+        // As above.
+        let _ = answer.await;
+    }
+
+    /// Whether a task of the service other than `task` takes requests.
+    pub async fn others_serve(&self, service: ServiceId, task: TaskId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::OthersServe { service, task, reply }).await;
+        answer.await.unwrap_or(false)
+    }
+
+    /// How many TCP connections to these addresses have not ended.
+    ///
+    /// Asked again and again, so not of the owner, who would look at the whole node each time.
+    pub async fn connections(&self, addresses: BTreeSet<Ipv4Addr>) -> usize {
+        let overlay = Arc::clone(&self.overlay);
+        blocking(move || overlay.connections(&addresses)).await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "connections could not be counted");
+            0
+        })
+    }
+
     /// Removes every trace from the kernel; the owner ends.
     pub async fn teardown(&self) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
@@ -138,7 +182,7 @@ impl NetworkHandle {
 
     async fn send(&self, command: Command) {
         // As above: a closed channel is a daemon that stops.
-        let _ = self.0.send(command).await;
+        let _ = self.commands.send(command).await;
     }
 }
 
@@ -164,14 +208,17 @@ struct Owner {
     local: BTreeMap<TaskId, LocalEndpoint>,
     refused: Vec<(Listener, String)>,
     warned: Vec<String>,
+    /// Who waits for what was taken in to be realized.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// Starts the owner; it ends when the last handle is dropped.
 pub fn start(setup: NetworkSetup) -> NetworkHandle {
     let (sender, commands) = mpsc::channel(256);
     let NetworkSetup { overlay, helper, pool, upstreams } = setup;
+    let overlay = Arc::new(overlay);
     let owner = Owner {
-        overlay: Arc::new(overlay),
+        overlay: Arc::clone(&overlay),
         helper,
         pool,
         upstreams,
@@ -181,9 +228,10 @@ pub fn start(setup: NetworkSetup) -> NetworkHandle {
         local: BTreeMap::new(),
         refused: Vec::new(),
         warned: Vec::new(),
+        waiting: Vec::new(),
     };
     tokio::spawn(owner.run(commands));
-    NetworkHandle(sender)
+    NetworkHandle { commands: sender, overlay }
 }
 
 impl Owner {
@@ -216,7 +264,14 @@ impl Owner {
                 }
                 Err(_) => {}
             }
-            dirty = self.informed && self.awaited.is_empty() && !self.realize().await;
+            let ready = self.informed && self.awaited.is_empty();
+            dirty = ready && !self.realize().await;
+            if ready && !dirty {
+                // Whoever waits may have been dropped with its session.
+                for done in self.waiting.drain(..) {
+                    let _ = done.send(());
+                }
+            }
             replies.into_iter().for_each(|reply| reply(&self));
         }
     }
@@ -261,6 +316,12 @@ impl Owner {
                 replies.push(Box::new(move |_| {
                     let _ = done.send(());
                 }));
+            }
+            Command::InForce(done) => self.waiting.push(done),
+            Command::OthersServe { service, task, reply } => {
+                let endpoint = self.cluster.endpoints.get(&service);
+                // Whoever asked may have been dropped with its task.
+                let _ = reply.send(endpoint.is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)));
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);

@@ -39,7 +39,7 @@ pub use local::*;
 pub use peer::*;
 pub use roster::{
     EnrollRequest, LearntAddress, NodeClaim, NodePresence, NodeStanding, PresenceNote, PresenceReport, Question,
-    Roster, RosterClient,
+    Roster, RosterClient, SettledRequest,
 };
 pub use rpc::{Caller, Messages, Refusal, RefusalKind};
 pub use streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions, OutputStream, TerminalSize};

@@ -4,6 +4,7 @@
 //! node     ── standing, enroll, leave ──▶ any manager
 //! manager  ── claim (this agent says it is node N) ──▶ the leader
 //! manager  ── presence (what it heard of its agents) ──▶ the leader
+//! manager  ── settled (what of a write is in force) ──▶ every other manager
 //! manager  ── ask (logs, exec) ──▶ the manager that has the agent's session
 //! ```
 
@@ -42,6 +43,12 @@ pub struct NodeClaim {
     pub instance: String,
     /// Where it is reached.
     pub address: String,
+}
+
+/// A version of the cluster that agents are to have applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettledRequest {
+    pub version: u64,
 }
 
 /// What one manager heard of the agents whose sessions it has, or had a moment ago.
@@ -96,6 +103,7 @@ pub enum Question {
 message!(NodeStanding = NodeStanding { role, raft_id, managers });
 message!(EnrollRequest = EnrollRequest { address });
 message!(NodeClaim = NodeClaim { node, instance, address });
+message!(SettledRequest = SettledRequest { version });
 message!(PresenceReport = PresenceReport { number, nodes, progress, learnt });
 message!(LearntAddress = LearntAddress { raft_id, address });
 message!(NodePresence = NodePresence { node, silence, open, leaving, instance, address });
@@ -119,6 +127,9 @@ service! {
         /// From each other manager to the leader, which alone hears of every session: refused with `Conflict` while
         /// another machine is that node.
         [Manager] claim(NodeClaim) -> ();
+        /// Between managers: returns when every agent of the asked one has applied what it is to have as of a version of
+        /// the cluster, or when the asked one has waited long enough.
+        [Manager] settled(SettledRequest) -> ();
     }
     down {}
     up {}

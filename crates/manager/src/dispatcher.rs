@@ -12,7 +12,7 @@ use skep_api::{
     Refusal, RefusalKind, Standing, TaskReport, Welcome,
 };
 use skep_identity::NodeClock;
-use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role};
+use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role, TaskId, Version};
 use skep_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +26,7 @@ use crate::refusal::{not_current, not_written};
 use crate::reports::Reports;
 use crate::role_news::{addresses, standing_of};
 use crate::sessions::{OpenSession, Origin, Sessions};
+use crate::settling::{Settling, Taken};
 use crate::standing::standing;
 use crate::trust::TrustTold;
 
@@ -41,6 +42,7 @@ pub struct DispatcherService {
     pub reports: Reports,
     pub clock: Arc<NodeClock>,
     pub authority: Arc<LeaseAuthority>,
+    pub settling: Arc<Settling>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -82,6 +84,8 @@ impl Dispatcher for DispatcherService {
             certificate_role: identity.role,
             clock: Arc::clone(&self.clock),
             trust: TrustTold::default(),
+            taken: hello.acknowledges.then(|| self.settling.follow(node.id)),
+            settling: Arc::clone(&self.settling),
             sent: AssignmentSet::new(),
             revision: 0,
         };
@@ -129,6 +133,9 @@ struct Driver {
     certificate_role: Role,
     clock: Arc<NodeClock>,
     trust: TrustTold,
+    /// Absent where the agent does not say what it has applied.
+    taken: Option<watch::Sender<Taken>>,
+    settling: Arc<Settling>,
     sent: AssignmentSet,
     revision: u64,
 }
@@ -179,6 +186,7 @@ impl Driver {
             heartbeat_period: period.unwrap_or(Duration::from_secs(1)),
             managers: addresses(&cluster),
             time: self.clock.now(),
+            settles: true,
         };
         self.to_agent.send(ManagerMessage::Welcome(welcome)).await?;
         self.send_standing(&cluster).await?;
@@ -187,6 +195,7 @@ impl Driver {
         }
         self.sent = assignments_for(&cluster, self.session.node);
         self.revision = 1;
+        self.note_taken(cluster.version);
         let set = self.sent.values().cloned().collect();
         let full = Assignments { base: None, revision: self.revision, set, removed: Vec::new() };
         self.to_agent.send(ManagerMessage::Assignments(full)).await
@@ -218,9 +227,38 @@ impl Driver {
         }
         self.grants.note_cluster(&cluster);
         let wanted = assignments_for(&cluster, self.session.node);
-        let Some(delta) = delta(self.revision, &self.sent, &wanted) else { return true };
-        (self.sent, self.revision) = (wanted, delta.revision);
+        let delta = delta(self.revision, &self.sent, &wanted);
+        if let Some(delta) = &delta {
+            (self.sent, self.revision) = (wanted, delta.revision);
+        }
+        self.note_taken(cluster.version);
+        let Some(delta) = delta else { return true };
         self.to_agent.send(ManagerMessage::Assignments(delta)).await.is_ok()
+    }
+
+    /// What the agent is to have as of this version is in what it was sent, or is about to be.
+    fn note_taken(&self, picture: Version) {
+        if let Some(taken) = &self.taken {
+            taken.send_modify(|taken| (taken.picture, taken.sent) = (picture, self.revision));
+        }
+    }
+
+    fn note_applied(&self, revision: u64) {
+        if let Some(taken) = &self.taken {
+            taken.send_modify(|taken| taken.applied = revision);
+        }
+    }
+
+    /// Answers when the cluster has settled; an agent that is gone by then does not wait.
+    fn settle(&self, task: TaskId) {
+        let (settling, to_agent, ended) =
+            (Arc::clone(&self.settling), self.to_agent.clone(), self.session.ended.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = settling.everywhere() => drop(to_agent.send(ManagerMessage::Settled { task }).await),
+                () = ended.cancelled() => {}
+            }
+        });
     }
 
     fn take(&mut self, message: AgentMessage) {
@@ -236,6 +274,8 @@ impl Driver {
                 self.sessions.answer(node, message)
             }
             AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
+            AgentMessage::Applied { revision } => self.note_applied(revision),
+            AgentMessage::Settle { task } => self.settle(task),
             AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }

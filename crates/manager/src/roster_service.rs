@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use skep_api::{
     AgentMessage, Caller, EnrollRequest, Messages, NodeClaim, NodeStanding, PresenceNote, PresenceReport, Question,
-    Refusal, RefusalKind, Roster,
+    Refusal, RefusalKind, Roster, SettledRequest,
 };
-use skep_model::{Change, Cluster, ManagerStatus, Node, NodeId, NodeState, NodeStatus, Role};
+use skep_model::{Change, Cluster, ManagerStatus, Node, NodeId, NodeState, NodeStatus, Role, Version};
 use skep_store::{ProposeError, Store};
 
 use crate::clock::wall_clock;
@@ -16,6 +16,7 @@ use crate::reach::Reach;
 use crate::refusal::not_written;
 use crate::role_news::addresses;
 use crate::sessions::Origin;
+use crate::settling::Settling;
 
 /// How long a manager that leaves waits to be out of Raft's list.
 const LEAVE_WAIT: Duration = Duration::from_secs(30);
@@ -23,6 +24,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(30);
 pub struct RosterService {
     pub store: Store,
     pub reach: Arc<Reach>,
+    pub settling: Arc<Settling>,
 }
 
 impl Roster for RosterService {
@@ -62,6 +64,12 @@ impl Roster for RosterService {
         self.manager(caller)?;
         let NodeClaim { node, instance, address } = claim;
         self.reach.sessions.claim(node, Origin { instance, address })
+    }
+
+    async fn settled(&self, caller: Caller, request: SettledRequest) -> Result<(), Refusal> {
+        self.manager(caller)?;
+        self.settling.here(Version(request.version)).await;
+        Ok(())
     }
 
     async fn presence(

@@ -253,6 +253,8 @@ impl Sessions {
             AgentMessage::Hello(_)
             | AgentMessage::Heartbeat { .. }
             | AgentMessage::Report { .. }
+            | AgentMessage::Applied { .. }
+            | AgentMessage::Settle { .. }
             | AgentMessage::Leaving => {
                 return;
             }

@@ -39,6 +39,15 @@ pub enum AgentMessage {
         request: u64,
         error: Option<String>,
     },
+    /// The assignments up to this revision are in force on the node. Only to a manager that [settles](Welcome::settles).
+    Applied {
+        revision: u64,
+    },
+    /// A task is about to stop: [`ManagerMessage::Settled`] is wanted once no node leads anybody to it any more. Only to
+    /// a manager that [settles](Welcome::settles).
+    Settle {
+        task: TaskId,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +61,8 @@ pub struct Hello {
     pub revision: u64,
     /// The machine and its boot; empty if not known.
     pub instance: String,
+    /// Whether it says what it has applied.
+    pub acknowledges: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +100,10 @@ pub enum ManagerMessage {
     },
     LeaseGrant(LeaseGrant),
     Trust(TrustUpdate),
+    /// The answer to [`AgentMessage::Settle`]: every node that could be asked has taken it in.
+    Settled {
+        task: TaskId,
+    },
 }
 
 /// The word of a manager that could confirm, after it heard a heartbeat, that it may speak for the cluster.
@@ -119,6 +134,8 @@ pub struct Welcome {
     pub managers: Vec<String>,
     /// The manager's clock.
     pub time: Timestamp,
+    /// Whether it takes [`AgentMessage::Applied`] and answers [`AgentMessage::Settle`].
+    pub settles: bool,
 }
 
 /// What the cluster holds of the node itself: sent at the start, and whenever it changes.
@@ -141,8 +158,10 @@ choice!(AgentMessage = AgentMessage in agent_message {
     Log(LogChunk) { request, entries },
     Exec(ExecReply) { request, output },
     End(RequestEnd) { request, error },
+    Applied(Applied) { revision },
+    Settle(Settle) { task },
 });
-message!(Hello = Hello { protocol, description, address, revision, instance });
+message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
     Welcome, Assignments, Standing, LeaseGrant, Trust;
@@ -150,8 +169,9 @@ choice!(ManagerMessage = ManagerMessage in manager_message {
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
+    Settled(Settled) { task },
 });
 message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
-message!(Welcome = Welcome { node, heartbeat_period, managers, time });
+message!(Welcome = Welcome { node, heartbeat_period, managers, time, settles });
 message!(Standing = Standing { role, raft_id, managers });
 message!(TrustUpdate = TrustUpdate { authorities, renew });

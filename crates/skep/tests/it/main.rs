@@ -10,6 +10,7 @@ mod container;
 mod deploys;
 mod disaster;
 mod docker_parity;
+mod draining;
 mod exec;
 mod faults;
 mod health;
