@@ -65,8 +65,8 @@ impl Site {
         let tasks = self.node().skep(&["service", "ps", "-q", "--no-trunc", "bench_web"])?.ok()?;
         let task = tasks.lines().next().context("the service has no task")?;
         let hosts = self.node().skep(&["exec", task, "cat", "/etc/hosts"])?.ok()?;
-        let own = hosts.lines().filter_map(|line| line.split_whitespace().next());
-        let own = own.filter(|address| !address.starts_with("127.") && !address.contains(':')).next_back();
+        let mut addresses = hosts.lines().filter_map(|line| line.split_whitespace().next());
+        let own = addresses.rfind(|address| !address.starts_with("127.") && !address.contains(':'));
         Ok(own.context("the container knows no address of its own")?.to_owned())
     }
 

@@ -51,7 +51,7 @@ impl<T: Copy + PartialEq> Ranges<T> {
     fn begin(&mut self, first: u32, owner: Option<T>) {
         // Of what begins at one address, the last is the innermost that is open.
         self.0.pop_if(|(other, _)| *other == first);
-        if self.0.last().map_or(None, |(_, before)| *before) != owner {
+        if self.0.last().and_then(|(_, before)| *before) != owner {
             self.0.push((first, owner));
         }
     }
