@@ -11,4 +11,6 @@ pub mod snapshot;
 mod sys;
 pub mod tunnel;
 
-pub use realize::{Applied, Attachment, Config, Overlay, RealizeError, Sandbox, TableChange, Warning, namespaces_dir};
+pub use realize::{
+    Applied, Attachment, Config, Overlay, RealizeError, Sandbox, TableChange, TunnelStatsError, Warning, namespaces_dir,
+};

@@ -17,6 +17,9 @@ const MODULES: &[&str] = &[
     "bridge",
     "veth",
     "dummy",
+    "tun",
+    "wireguard",
+    "vxlan",
     "nf_tables",
     "nft_chain_nat",
     "nft_ct",
@@ -29,6 +32,7 @@ const MODULES: &[&str] = &[
     "nft_numgen",
     "nft_redir",
     "nft_reject_inet",
+    "nft_reject_ipv4",
 ];
 
 /// An unpacked kernel package.

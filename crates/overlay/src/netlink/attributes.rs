@@ -58,7 +58,12 @@ impl Attributes {
         self.bytes(kind, &[value])
     }
 
-    /// In the machine's order: routing.
+    /// In the machine's order.
+    pub fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    /// In the machine's order: routing, generic netlink.
     pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
@@ -107,6 +112,16 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 pub fn read_string(value: &[u8]) -> String {
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+/// A value of 2 bytes in the machine's order; none if it is shorter.
+pub fn read_u16(value: &[u8]) -> Option<u16> {
+    value.get(..2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes)
+}
+
+/// A value of 8 bytes in the machine's order; none if it is shorter.
+pub fn read_u64(value: &[u8]) -> Option<u64> {
+    value.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
 }
 
 /// A value of 4 bytes in the machine's order; none if it is shorter.

@@ -8,5 +8,5 @@
 mod attributes;
 mod socket;
 
-pub use attributes::{Attributes, Message, attributes, read_string, read_u32};
+pub use attributes::{Attributes, Message, attributes, read_string, read_u16, read_u32, read_u64};
 pub use socket::{Family, NetlinkError, Socket};

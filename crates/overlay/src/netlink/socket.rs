@@ -33,6 +33,7 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 pub enum Family {
     Route,
     Netfilter,
+    Generic,
 }
 
 /// Why a request was not done.
@@ -73,6 +74,7 @@ impl Socket {
         let protocol = match family {
             Family::Route => None,
             Family::Netfilter => Some(netlink::NETFILTER),
+            Family::Generic => Some(netlink::GENERIC),
         };
         let open = || -> io::Result<OwnedFd> {
             let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::helper::HelperError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 
@@ -23,6 +24,10 @@ pub enum RealizeError {
     Remove { interface: String, source: NetlinkError },
     #[error("failed to set up the tunnel's interface `sk-tunnel`")]
     Tunnel { source: NetlinkError },
+    #[error("failed to tell the kernel's WireGuard of its peers")]
+    Peers(#[source] NetlinkError),
+    #[error("failed to ask the kernel's WireGuard for its peers")]
+    Stats(#[source] NetlinkError),
     #[error("failed to make the TUN device `sk-tunnel`; it needs the kernel's `tun` module and /dev/net/tun")]
     TunDevice(#[source] io::Error),
     #[error(
@@ -48,4 +53,13 @@ pub enum RealizeError {
     Count(#[source] NetlinkError),
     #[error("`{0}` cannot name a sandbox: it must be 1 to 64 letters, digits, `-`, `_` or `.`, and not begin with `.`")]
     Name(String),
+}
+
+/// Why whoever carries the tunnel did not say what it knows.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelStatsError {
+    #[error(transparent)]
+    Kernel(#[from] RealizeError),
+    #[error(transparent)]
+    Helper(#[from] HelperError),
 }

@@ -21,6 +21,7 @@ mod nft;
 mod sandbox;
 mod sysctl;
 mod tunnel;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,17 +31,18 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-pub use error::RealizeError;
+pub use error::{RealizeError, TunnelStatsError};
 pub use foreign::Warning;
 pub use sandbox::Attachment;
 
 use self::addresses::AddressBook;
 use self::conntrack::Flows;
+use crate::helper::Helper;
 use crate::ipam::{Addresses, IpamError, Request};
 use crate::netlink::{Family, Socket};
 use crate::plan::{self, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name};
 use crate::snapshot::Snapshot;
-use crate::tunnel::{Carrier, DataPlane};
+use crate::tunnel::{Carrier, DataPlane, PeerStats, PublicKey, Tunnel};
 
 /// Where the overlay keeps its state.
 #[derive(Debug, Clone)]
@@ -103,6 +105,8 @@ struct State {
     swept: bool,
     flows: Flows,
     addresses: AddressBook,
+    /// What the interface was made to be; none known before the first `apply`.
+    tunnel: Option<Tunnel>,
 }
 
 impl Overlay {
@@ -134,6 +138,7 @@ impl Overlay {
             swept: false,
             flows: Flows::default(),
             addresses: AddressBook::open(&config.data_dir)?,
+            tunnel: None,
         };
         let carrier = tunnel::choose(config.data_plane)?;
         Ok(Self { namespaces, carrier, state: Mutex::new(state) })
@@ -142,6 +147,18 @@ impl Overlay {
     /// Who carries the tunnel to other nodes, as long as this is open.
     pub fn carrier(&self) -> Carrier {
         self.carrier
+    }
+
+    /// What is known of the tunnel's peers, from whoever carries it; nothing while there is no tunnel.
+    ///
+    /// # Errors
+    /// When the one who carries cannot be asked.
+    pub async fn tunnel_stats(&self, helper: &Helper) -> Result<BTreeMap<PublicKey, PeerStats>, TunnelStatsError> {
+        match self.carrier {
+            // It is answered within the call, and nobody's lock is waited for.
+            Carrier::Kernel => Ok(wireguard::stats().map_err(RealizeError::Stats)?),
+            Carrier::Userspace => Ok(helper.tunnel_stats().await?),
+        }
     }
 
     /// What `node` means, without changing anything. The net helper can be given the snapshot before the kernel
@@ -171,7 +188,9 @@ impl Overlay {
         // The new rules come before new ways and after old ones: nothing is reachable without being checked.
         let table = state.table.apply(&rules).map_err(RealizeError::Table)?;
         bridge::realize_all(&mut state, &bridges)?;
-        tunnel::realize(&mut state.route, self.carrier, tunnel.as_ref())?;
+        let State { route, tunnel: before, .. } = &mut *state;
+        tunnel::realize(route, self.carrier, tunnel.as_ref(), before.as_ref())?;
+        *before = tunnel;
         let State { table: nft, flows, .. } = &mut *state;
         flows.follow(nft.socket(), &rules, gone).map_err(RealizeError::Forget)?;
         let warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;

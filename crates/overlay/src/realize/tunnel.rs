@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use ipnet::Ipv4Net;
 
-use super::{RealizeError, link, sysctl};
+use super::{RealizeError, link, sysctl, wireguard};
 use crate::netlink::{Family, NetlinkError, Socket};
 use crate::sys;
 use crate::tunnel::{Carrier, DataPlane, INTERFACE, Tunnel};
@@ -44,10 +44,15 @@ fn kernel_can() -> io::Result<()> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Makes the interface be what `tunnel` says, or not be.
-pub fn realize(route: &mut Socket, carrier: Carrier, tunnel: Option<&Tunnel>) -> Result<(), RealizeError> {
+/// Makes the interface be what `tunnel` says, or not be. `before` is what it was told the last time, if known.
+pub fn realize(
+    route: &mut Socket,
+    carrier: Carrier,
+    tunnel: Option<&Tunnel>,
+    before: Option<&Tunnel>,
+) -> Result<(), RealizeError> {
     match tunnel {
-        Some(tunnel) => realize_interface(route, carrier, tunnel),
+        Some(tunnel) => realize_interface(route, carrier, tunnel, before),
         None => remove(route),
     }
 }
@@ -60,7 +65,12 @@ pub fn remove(route: &mut Socket) -> Result<(), RealizeError> {
     }
 }
 
-fn realize_interface(route: &mut Socket, carrier: Carrier, tunnel: &Tunnel) -> Result<(), RealizeError> {
+fn realize_interface(
+    route: &mut Socket,
+    carrier: Carrier,
+    tunnel: &Tunnel,
+    before: Option<&Tunnel>,
+) -> Result<(), RealizeError> {
     let failed = |source| RealizeError::Tunnel { source };
     let kind = match carrier {
         Carrier::Kernel => "wireguard",
@@ -96,7 +106,12 @@ fn realize_interface(route: &mut Socket, carrier: Carrier, tunnel: &Tunnel) -> R
     if !link.is_up {
         changes.push(link::up(link.index));
     }
-    route.all(&changes).map_err(failed)
+    route.all(&changes).map_err(failed)?;
+    // Last: peers are greeted by an interface that is up.
+    match carrier {
+        Carrier::Kernel => wireguard::apply(tunnel, before).map_err(RealizeError::Peers),
+        Carrier::Userspace => Ok(()),
+    }
 }
 
 fn make(route: &mut Socket, carrier: Carrier) -> Result<(), RealizeError> {

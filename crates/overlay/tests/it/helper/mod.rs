@@ -5,14 +5,12 @@ mod life;
 mod names;
 mod ports;
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
 use skep_overlay::snapshot::{Listener, Outside, Protocol, RESOLVER_PORT, ServeError, Snapshot};
-use skep_overlay::tunnel::{PeerStats, PublicKey};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::lab::Lab;
@@ -77,8 +75,8 @@ impl Daemon {
         assert_eq!(self.apply(snapshot), []);
     }
 
-    pub fn tunnel_stats(&self) -> BTreeMap<PublicKey, PeerStats> {
-        self.runtime.block_on(self.helper().tunnel_stats()).unwrap()
+    pub fn ask<T>(&self, question: impl Future<Output = T>) -> T {
+        self.runtime.block_on(question)
     }
 
     pub fn pid(&self) -> i32 {

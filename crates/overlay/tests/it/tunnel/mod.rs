@@ -5,6 +5,7 @@
 //! node 2: eth0 192.0.2.2, sk-tunnel 10.127.0.2 ─┴─ wire (the test's thread)
 //! ```
 
+mod kernel;
 mod life;
 mod traffic;
 
@@ -15,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use skep_overlay::plan::{Mesh, MeshPeer, NodeNetwork};
-use skep_overlay::tunnel::{INTERFACE, PORT, PeerStats, PrivateKey, PublicKey};
+use skep_overlay::tunnel::{DataPlane, INTERFACE, PORT, PeerStats, PrivateKey, PublicKey};
 use skep_overlay::{Config, Overlay};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -83,16 +84,18 @@ fn plug(number: u8) -> OwnedFd {
 
 /// Nodes 1 to `count`, each of which knows all others.
 fn nodes(lab: &Lab, count: u8) -> Vec<Node> {
-    (1..=count).map(|number| Node::new(lab, number, (1..=count).filter(|other| *other != number).map(peer))).collect()
+    let node = |number| Node::new(lab, number, count, DataPlane::Userspace);
+    (1..=count).map(node).collect()
 }
 
 impl Node {
-    fn new(lab: &Lab, number: u8, peers: impl Iterator<Item = MeshPeer>) -> Self {
+    /// One of `count`, which are numbered from 1.
+    fn new(lab: &Lab, number: u8, count: u8, data_plane: DataPlane) -> Self {
         let namespace = plug(number);
         let config = Config {
             run_dir: lab.config.run_dir.join(number.to_string()),
             data_dir: lab.config.data_dir.join(number.to_string()),
-            ..lab.config.clone()
+            data_plane,
         };
         let mesh = Mesh {
             key: key(number),
@@ -100,7 +103,7 @@ impl Node {
             address: tunnel_address(number),
             nodes: "10.127.0.0/18".parse().unwrap(),
             mtu: 1420,
-            peers: peers.collect(),
+            peers: (1..=count).filter(|other| *other != number).map(peer).collect(),
         };
         let network = NodeNetwork { mesh: Some(mesh), ..lab::empty() };
         let mut node = Self { number, namespace, config, network, overlay: None, daemon: None };
@@ -148,7 +151,7 @@ impl Node {
     }
 
     fn stats(&self) -> std::collections::BTreeMap<PublicKey, PeerStats> {
-        self.daemon().tunnel_stats()
+        self.within(|| self.daemon().ask(self.overlay.as_ref().unwrap().tunnel_stats(self.daemon().helper())).unwrap())
     }
 
     fn listen(&self, port: u16) -> TcpListener {
