@@ -11,17 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use skep_api::AssignedNetwork;
-use skep_model::{NetworkId, PortSpec, PublishMode, ServiceId, Task, TaskId};
+use skep_api::{AssignedNetwork, AssignedPeer, TunnelPeer};
+use skep_model::{NetworkId, NodeId, PortSpec, PublishMode, ServiceId, Task, TaskId};
 use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
 use skep_overlay::snapshot::{Listener, ServeError};
+use skep_overlay::tunnel::{Carrier, PublicKey};
 use skep_overlay::{Attachment, Overlay};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::network_view::{ClusterView, LocalEndpoint, container_names, node_network, overlay_network};
 use crate::node::{chain, now};
+use crate::tunnel::{self, OwnTunnel};
 
 /// After a change that could not be realized.
 const RETRY: Duration = Duration::from_secs(1);
@@ -102,6 +104,8 @@ type Reply = Box<dyn FnOnce(&Owner) + Send>;
 pub struct NetworkHandle {
     commands: mpsc::Sender<Command>,
     overlay: Arc<Overlay>,
+    helper: Arc<Helper>,
+    peers: watch::Receiver<BTreeMap<NodeId, AssignedPeer>>,
 }
 
 impl NetworkHandle {
@@ -180,6 +184,25 @@ impl NetworkHandle {
         answer.await.unwrap_or(Ok(()))
     }
 
+    /// Who carries the tunnel to other nodes.
+    pub fn carrier(&self) -> &'static str {
+        match self.overlay.carrier() {
+            Carrier::Kernel => "kernel",
+            Carrier::Userspace => "userspace",
+        }
+    }
+
+    /// The other nodes in the tunnel.
+    pub async fn peers(&self) -> Vec<TunnelPeer> {
+        let peers = self.peers.borrow().clone();
+        let mut stats = self.helper.tunnel_stats().await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "the net helper does not tell of the tunnel");
+            BTreeMap::new()
+        });
+        let stats_of = |peer: &AssignedPeer| stats.remove(&PublicKey::from_bytes(peer.key.0)).unwrap_or_default();
+        peers.values().map(stats_of).zip(peers.values()).map(|(stats, peer)| tunnel::told(peer, stats)).collect()
+    }
+
     async fn send(&self, command: Command) {
         // As above: a closed channel is a daemon that stops.
         let _ = self.commands.send(command).await;
@@ -193,13 +216,19 @@ pub struct NetworkSetup {
     /// The range of the cluster's networks.
     pub pool: Ipv4Net,
     pub upstreams: Vec<SocketAddr>,
+    pub tunnel: OwnTunnel,
 }
 
 struct Owner {
     overlay: Arc<Overlay>,
-    helper: Helper,
+    helper: Arc<Helper>,
     pool: Ipv4Net,
     upstreams: Vec<SocketAddr>,
+    tunnel: OwnTunnel,
+    /// For whoever asks for them.
+    peers: watch::Sender<BTreeMap<NodeId, AssignedPeer>>,
+    /// The longest packet that fits into the tunnel to any of the peers.
+    mtu: u16,
     cluster: ClusterView,
     /// Nothing is realized before the first picture of the cluster: it would take down what lives.
     informed: bool,
@@ -215,13 +244,15 @@ struct Owner {
 /// Starts the owner; it ends when the last handle is dropped.
 pub fn start(setup: NetworkSetup) -> NetworkHandle {
     let (sender, commands) = mpsc::channel(256);
-    let NetworkSetup { overlay, helper, pool, upstreams } = setup;
-    let overlay = Arc::new(overlay);
+    let NetworkSetup { overlay, helper, pool, upstreams, tunnel } = setup;
     let owner = Owner {
-        overlay: Arc::clone(&overlay),
-        helper,
+        overlay: Arc::new(overlay),
+        helper: Arc::new(helper),
         pool,
         upstreams,
+        tunnel,
+        peers: watch::Sender::new(BTreeMap::new()),
+        mtu: tunnel::mtu([].iter()),
         cluster: ClusterView::default(),
         informed: false,
         awaited: BTreeSet::new(),
@@ -230,8 +261,9 @@ pub fn start(setup: NetworkSetup) -> NetworkHandle {
         warned: Vec::new(),
         waiting: Vec::new(),
     };
+    let (overlay, helper, peers) = (Arc::clone(&owner.overlay), Arc::clone(&owner.helper), owner.peers.subscribe());
     tokio::spawn(owner.run(commands));
-    NetworkHandle { commands: sender, overlay }
+    NetworkHandle { commands: sender, overlay, helper, peers }
 }
 
 impl Owner {
@@ -279,6 +311,10 @@ impl Owner {
     async fn take(&mut self, command: Command, replies: &mut Vec<Reply>) {
         match command {
             Command::SetCluster(view) => {
+                if view.peers != self.cluster.peers {
+                    self.peers.send_replace(view.peers.clone());
+                    self.mtu = tunnel::mtu(view.peers.values().filter_map(|peer| peer.endpoint.as_ref()));
+                }
                 self.cluster = view;
                 self.informed = true;
             }
@@ -413,7 +449,8 @@ impl Owner {
 
     /// False when something failed and must be tried again.
     async fn realize(&mut self) -> bool {
-        let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams);
+        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
+        let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams, mesh);
         let planned = self.overlay.plan(&wanted);
         for problem in &planned.problems {
             self.warn_once(problem.to_string());

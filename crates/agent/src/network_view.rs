@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use skep_api::{AssignedNetwork, EndpointNetwork, ServiceEndpoint};
-use skep_model::{NetworkId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
-use skep_overlay::plan::{self, NodeNetwork, Protocol, Published};
+use skep_api::{AssignedNetwork, AssignedPeer, AssignedPlace, EndpointNetwork, ServiceEndpoint};
+use skep_model::{NetworkId, NodeId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
+use skep_overlay::plan::{self, Mesh, NodeNetwork, Protocol, Published};
 
 /// What the node was told of the cluster's network.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterView {
     pub networks: BTreeMap<NetworkId, AssignedNetwork>,
     pub endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
+    /// The node itself in the tunnel, and the others.
+    pub place: Option<AssignedPlace>,
+    pub peers: BTreeMap<NodeId, AssignedPeer>,
     /// The node's own tasks, as long as no manager has said anything since the daemon's start: then the node itself says
     /// which of them take requests.
     pub unconfirmed: Option<BTreeSet<TaskId>>,
@@ -34,22 +37,23 @@ pub struct LocalEndpoint {
     pub host_ports: Vec<PortSpec>,
 }
 
-/// The node's whole network. `pool` is the range of the cluster's networks.
+/// The node's whole network. `pool` is the range of the cluster's networks, where no manager has said another.
 pub fn node_network(
     cluster: &ClusterView,
     local: &BTreeMap<TaskId, LocalEndpoint>,
     pool: Ipv4Net,
     upstreams: &[SocketAddr],
+    mesh: Option<Mesh>,
 ) -> NodeNetwork {
     NodeNetwork {
         networks: cluster.networks.values().map(overlay_network).collect(),
         endpoints: endpoints(local),
         services: cluster.endpoints.values().flat_map(|endpoint| services(cluster, local, endpoint)).collect(),
         published: published(cluster, local),
-        pool,
+        pool: cluster.place.map_or(pool, |place| place.pool),
         upstreams: upstreams.to_vec(),
         search: Vec::new(),
-        mesh: None,
+        mesh,
     }
 }
 
@@ -59,6 +63,7 @@ pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
         name: network.spec.name.clone(),
         subnet: network.subnet,
         gateway: network.gateway,
+        blocks: network.blocks.clone(),
         internal: network.spec.internal,
     }
 }

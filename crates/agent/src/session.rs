@@ -27,6 +27,7 @@ use crate::network::NetworkHandle;
 use crate::race::Race;
 use crate::relay::Relay;
 use crate::reporter::Reporter;
+use crate::tunnel::OwnTunnel;
 use crate::worker::Worker;
 
 /// Between two rounds: the first pause, and the longest; up to as much again is added at random.
@@ -65,6 +66,7 @@ pub struct SessionSetup {
     pub managers: Managers,
     /// The address that others reach this node under; empty leaves it to the connection.
     pub address: String,
+    pub tunnel: OwnTunnel,
     pub reporter: Reporter,
     pub leases: Leases,
     pub drains: Drains,
@@ -203,6 +205,7 @@ async fn open(
         revision,
         instance: setup.instance.clone(),
         acknowledges: true,
+        tunnel: Some(setup.tunnel.hello(&setup.address).await),
     };
     to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
     let messages = client.session(ReceiverStream::new(outgoing)).await.inspect_err(|refusal| {

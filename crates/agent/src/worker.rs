@@ -176,6 +176,8 @@ impl Worker {
             Assignment::Config(config) => drop(self.configs.insert(config.digest.clone(), config)),
             Assignment::Network(network) => drop(self.cluster.networks.insert(network.id, network)),
             Assignment::Endpoint(endpoint) => drop(self.cluster.endpoints.insert(endpoint.service, endpoint)),
+            Assignment::Place(place) => self.cluster.place = Some(place),
+            Assignment::Peer(peer) => drop(self.cluster.peers.insert(peer.node, peer)),
         }
         None
     }
@@ -233,6 +235,8 @@ impl Worker {
             AssignmentKey::Config(digest) => drop(self.configs.remove(&digest)),
             AssignmentKey::Network(network) => drop(self.cluster.networks.remove(&network)),
             AssignmentKey::Endpoint(service) => drop(self.cluster.endpoints.remove(&service)),
+            AssignmentKey::Place(()) => self.cluster.place = None,
+            AssignmentKey::Peer(node) => drop(self.cluster.peers.remove(&node)),
         }
     }
 

@@ -91,6 +91,7 @@ async fn open(setup: &AgentSetup) -> Result<(mpsc::Sender<AgentMessage>, Message
         revision: 0,
         instance: String::new(),
         acknowledges: false,
+        tunnel: None,
     };
     let connection = connect_tls(&setup.manager, setup.tls.connector(Expect::Role(Role::Manager))).await?;
     let (to_manager, outgoing) = mpsc::channel(64);
@@ -109,6 +110,7 @@ fn take(assignments: Assignments, running: &mut BTreeSet<TaskId>) -> Vec<TaskId>
     let tasks = assignments.set.into_iter().filter_map(|assignment| match assignment {
         Assignment::Task(task) => (task.desired == DesiredState::Running).then_some(task.id),
         Assignment::Secret(_) | Assignment::Config(_) | Assignment::Network(_) | Assignment::Endpoint(_) => None,
+        Assignment::Place(_) | Assignment::Peer(_) => None,
     });
     tasks.filter(|task| running.insert(*task)).collect()
 }

@@ -17,10 +17,11 @@ use skep_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::assignments::{AssignmentSet, assignments_for, delta};
+use crate::assignments::{AssignmentSet, delta, own_assignments};
 use crate::clock::wall_clock;
 use crate::fanout::Fanout;
 use crate::leases::{Grants, LeaseAuthority};
+use crate::peers::PeersTold;
 use crate::reach::Reach;
 use crate::refusal::{not_current, not_written};
 use crate::reports::Reports;
@@ -29,6 +30,7 @@ use crate::sessions::{OpenSession, Origin, Sessions};
 use crate::settling::{Settling, Taken};
 use crate::standing::standing;
 use crate::trust::TrustTold;
+use crate::tunnels::{Said, Tunnels, refuse_copy};
 
 /// Messages that wait for an agent that is slow to read.
 const QUEUE: usize = 256;
@@ -40,6 +42,7 @@ pub struct DispatcherService {
     pub reach: Arc<Reach>,
     pub fanout: Arc<Fanout>,
     pub reports: Reports,
+    pub tunnels: Tunnels,
     pub clock: Arc<NodeClock>,
     pub authority: Arc<LeaseAuthority>,
     pub settling: Arc<Settling>,
@@ -68,8 +71,14 @@ impl Dispatcher for DispatcherService {
             (_, Caller::Member { address, .. }) => address.ip().to_string(),
             (_, Caller::Local { .. } | Caller::Lapsed { .. } | Caller::Anonymous { .. }) => String::new(),
         };
+        let said = hello.tunnel.map(|tunnel| Said::new(node.id, tunnel, &address));
+        said.iter().try_for_each(|said| refuse_copy(&cluster, said))?;
         self.reach.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() }).await?;
         self.report_ready(&node, &hello, address).await?;
+        if let Some(said) = said {
+            // The writer ends last, when there are no sessions any more.
+            let _ = self.tunnels.send(said);
+        }
         let (to_agent, from_manager) = mpsc::channel(QUEUE);
         let session = self.sessions.open(node.id, to_agent.clone());
         tracing::info!(node.id = %node.id, node.hostname = hello.description.hostname, "session opened");
@@ -86,6 +95,7 @@ impl Dispatcher for DispatcherService {
             trust: TrustTold::default(),
             taken: hello.acknowledges.then(|| self.settling.follow(node.id)),
             settling: Arc::clone(&self.settling),
+            peers: PeersTold::default(),
             sent: AssignmentSet::new(),
             revision: 0,
         };
@@ -136,6 +146,7 @@ struct Driver {
     /// Absent where the agent does not say what it has applied.
     taken: Option<watch::Sender<Taken>>,
     settling: Arc<Settling>,
+    peers: PeersTold,
     sent: AssignmentSet,
     revision: u64,
 }
@@ -193,12 +204,19 @@ impl Driver {
         if let Some(update) = self.trust.news(&cluster, self.session.node, self.certificate_role) {
             self.to_agent.send(ManagerMessage::Trust(update)).await?;
         }
-        self.sent = assignments_for(&cluster, self.session.node);
+        self.sent = self.assignments(&cluster);
         self.revision = 1;
         self.note_taken(cluster.version);
         let set = self.sent.values().cloned().collect();
         let full = Assignments { base: None, revision: self.revision, set, removed: Vec::new() };
         self.to_agent.send(ManagerMessage::Assignments(full)).await
+    }
+
+    fn assignments(&mut self, cluster: &Cluster) -> AssignmentSet {
+        let (mut set, networks) = own_assignments(cluster, self.session.node);
+        let peers = self.peers.of(cluster, self.session.node, &networks);
+        set.extend(peers.iter().map(|(key, peer)| (key.clone(), peer.clone())));
+        set
     }
 
     /// Tells the node of itself when there is something new.
@@ -226,7 +244,7 @@ impl Driver {
             return false;
         }
         self.grants.note_cluster(&cluster);
-        let wanted = assignments_for(&cluster, self.session.node);
+        let wanted = self.assignments(&cluster);
         let delta = delta(self.revision, &self.sent, &wanted);
         if let Some(delta) = &delta {
             (self.sent, self.revision) = (wanted, delta.revision);

@@ -139,8 +139,8 @@ pub fn concerned(before: &Cluster, after: &Cluster) -> Concerned {
     let mut nodes = BTreeSet::new();
     for item in before.nodes.diff(&after.nodes) {
         match item {
-            DiffItem::Add(id, node) | DiffItem::Remove(id, node) if node.manager.is_none() => drop(nodes.insert(*id)),
-            // Every agent knows the managers.
+            DiffItem::Add(id, node) | DiffItem::Remove(id, node) if is_nobodys_peer(node) => drop(nodes.insert(*id)),
+            // Every agent knows the managers, and its peers.
             DiffItem::Add(..) | DiffItem::Remove(..) => return Concerned::All,
             DiffItem::Update { old: (id, old), new: (_, new) } if same_place(old, new) => drop(nodes.insert(*id)),
             DiffItem::Update { .. } => return Concerned::All,
@@ -170,7 +170,15 @@ fn is_seen_elsewhere(service: &Service) -> bool {
 
 /// Nothing changed that others are told of the node.
 fn same_place(old: &Node, new: &Node) -> bool {
-    old.status.address == new.status.address && old.manager == new.manager
+    old.status.address == new.status.address
+        && old.manager == new.manager
+        && old.tunnel == new.tunnel
+        && old.spec.membership == new.spec.membership
+}
+
+/// Other nodes' agents are not told of it.
+fn is_nobodys_peer(node: &Node) -> bool {
+    node.manager.is_none() && node.tunnel.is_none()
 }
 
 /// What others see of a task.
@@ -193,6 +201,7 @@ mod tests {
             status: NodeStatus::default(),
             manager: None,
             certificate: Default::default(),
+            tunnel: None,
         };
         let mut next = cluster.clone();
         next.apply(&Change::CreateNode { node: Box::new(node) }, cluster.version.0 + 1).unwrap();

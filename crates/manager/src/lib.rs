@@ -23,6 +23,7 @@ pub mod leader;
 mod leases;
 pub mod levels;
 mod liveness;
+mod peers;
 mod presence;
 mod reach;
 pub mod rebirth;
@@ -37,6 +38,7 @@ mod sessions;
 mod settling;
 pub mod standing;
 pub mod trust;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ use skep_api::Server;
 use skep_identity::Tls;
 use skep_model::IdSource;
 use skep_store::Store;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +89,7 @@ impl<R: ImageResolver> Manager<R> {
         let fellows = Arc::new(Fellows::new(store.clone(), tls.clone()));
         let reach = Arc::new(Reach { sessions: Arc::clone(&sessions), fellows: Arc::clone(&fellows) });
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
+        let (tunnels, said) = mpsc::unbounded_channel();
         let authority = LeaseAuthority::new(store.clone());
         let fanout = Arc::new(Fanout::new(&store));
         let loops = vec![
@@ -99,6 +102,7 @@ impl<R: ImageResolver> Manager<R> {
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(rotation::watch(store.clone(), Arc::clone(&clock), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
+            tokio::spawn(tunnels::write(store.clone(), said, stop.clone())),
         ];
         let control = ControlService {
             store: store.clone(),
@@ -110,7 +114,8 @@ impl<R: ImageResolver> Manager<R> {
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
         let settling = Arc::new(Settling::new(store.clone(), Arc::clone(&fanout), fellows));
         let roster = RosterService { store: store.clone(), reach: Arc::clone(&reach), settling: Arc::clone(&settling) };
-        let dispatcher = DispatcherService { store, sessions, reach, fanout, reports, authority, clock, settling };
+        let dispatcher =
+            DispatcherService { store, sessions, reach, fanout, reports, tunnels, authority, clock, settling };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }

@@ -1,8 +1,9 @@
 //! What goes over a session in either direction.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp};
+use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp, TunnelKey};
 
 use super::Assignments;
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
@@ -63,6 +64,18 @@ pub struct Hello {
     pub instance: String,
     /// Whether it says what it has applied.
     pub acknowledges: bool,
+    /// Absent from agents that know of no tunnel.
+    pub tunnel: Option<TunnelHello>,
+}
+
+/// What an agent says of itself in the tunnel between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelHello {
+    pub key: TunnelKey,
+    /// The UDP port that it listens on.
+    pub port: u16,
+    /// The address that others reach it under, where it was told one; else the connection's is taken.
+    pub address: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +174,8 @@ choice!(AgentMessage = AgentMessage in agent_message {
     Applied(Applied) { revision },
     Settle(Settle) { task },
 });
-message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges });
+message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges, tunnel });
+message!(TunnelHello = TunnelHello { key, port, address });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
     Welcome, Assignments, Standing, LeaseGrant, Trust;

@@ -18,10 +18,12 @@ mod assignment;
 mod messages;
 
 pub use assignment::{
-    AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
+    AssignedContent, AssignedNetwork, AssignedPeer, AssignedPlace, Assignment, AssignmentKey, Assignments, Backend,
+    EndpointNetwork, ServiceEndpoint,
 };
 pub use messages::{
-    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, Standing, TaskReport, TrustUpdate, Welcome,
+    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, Standing, TaskReport, TrustUpdate, TunnelHello,
+    Welcome,
 };
 
 use crate::rpc::service;

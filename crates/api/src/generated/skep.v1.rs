@@ -838,6 +838,19 @@ pub struct Node {
     pub manager: ::core::option::Option<ManagerStatus>,
     #[prost(message, optional, tag = "30")]
     pub certificate: ::core::option::Option<CertificateRecord>,
+    #[prost(message, optional, tag = "50")]
+    pub tunnel: ::core::option::Option<NodeTunnel>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeTunnel {
+    /// Of Curve25519, 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    /// `address:port`.
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// SHA-256, 64 hexadecimal digits each.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1792,7 +1805,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -1860,6 +1873,8 @@ pub mod change {
         SetNodeManager(super::SetNodeManager),
         #[prost(message, tag = "90")]
         RecordCertificate(super::RecordCertificate),
+        #[prost(message, tag = "50")]
+        SetNodeTunnel(super::SetNodeTunnel),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1902,6 +1917,17 @@ pub struct RecordCertificate {
     pub node: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub certificate: ::core::option::Option<CertificateRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetNodeTunnel {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(fixed64, tag = "4")]
+    pub at: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNode {
@@ -3981,6 +4007,19 @@ pub struct Hello {
     /// Whether the agent says what it has applied.
     #[prost(bool, tag = "40")]
     pub acknowledges: bool,
+    /// What the node is in the tunnel; agents that know of none do not say.
+    #[prost(message, optional, tag = "50")]
+    pub tunnel: ::core::option::Option<TunnelHello>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelHello {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Where others reach it, where the agent knows.
+    #[prost(string, optional, tag = "3")]
+    pub address: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
@@ -4116,7 +4155,7 @@ pub struct Assignments {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignment {
-    #[prost(oneof = "assignment::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "assignment::Kind", tags = "1, 2, 3, 4, 5, 50, 51")]
     pub kind: ::core::option::Option<assignment::Kind>,
 }
 /// Nested message and enum types in `Assignment`.
@@ -4133,11 +4172,15 @@ pub mod assignment {
         Network(super::AssignedNetwork),
         #[prost(message, tag = "5")]
         Endpoint(super::ServiceEndpoint),
+        #[prost(message, tag = "50")]
+        Place(super::AssignedPlace),
+        #[prost(message, tag = "51")]
+        Peer(super::AssignedPeer),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AssignmentKey {
-    #[prost(oneof = "assignment_key::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "assignment_key::Kind", tags = "1, 2, 3, 4, 5, 50, 51")]
     pub kind: ::core::option::Option<assignment_key::Kind>,
 }
 /// Nested message and enum types in `AssignmentKey`.
@@ -4154,6 +4197,10 @@ pub mod assignment_key {
         Network(::prost::bytes::Bytes),
         #[prost(bytes, tag = "5")]
         Endpoint(::prost::bytes::Bytes),
+        #[prost(message, tag = "50")]
+        Place(super::Nothing),
+        #[prost(bytes, tag = "51")]
+        Peer(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4175,6 +4222,30 @@ pub struct AssignedNetwork {
     pub subnet: ::prost::alloc::string::String,
     #[prost(fixed32, tag = "4")]
     pub gateway: u32,
+    #[prost(string, repeated, tag = "5")]
+    pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The node itself among the others.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedPlace {
+    #[prost(fixed32, tag = "1")]
+    pub address: u32,
+    #[prost(string, tag = "2")]
+    pub nodes: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub pool: ::prost::alloc::string::String,
+}
+/// Another node in the tunnel.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedPeer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(fixed32, tag = "4")]
+    pub address: u32,
     #[prost(string, repeated, tag = "5")]
     pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -4548,7 +4619,7 @@ pub mod dispatcher_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LocalInfo {
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
@@ -4580,6 +4651,27 @@ pub struct LocalInfo {
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "40")]
     pub locked: bool,
+    #[prost(uint32, tag = "50")]
+    pub tunnel_port: u32,
+    #[prost(string, optional, tag = "51")]
+    pub carrier: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "52")]
+    pub peers: ::prost::alloc::vec::Vec<TunnelPeer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelPeer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint64, optional, tag = "4")]
+    pub handshake_age: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub received_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub sent_bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InitRequest {
@@ -6356,7 +6448,7 @@ pub struct PeerStopped {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rejection {
-    #[prost(oneof = "rejection::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "rejection::Kind", tags = "1, 2, 3, 4, 5, 6, 50, 51")]
     pub kind: ::core::option::Option<rejection::Kind>,
 }
 /// Nested message and enum types in `Rejection`.
@@ -6375,6 +6467,10 @@ pub mod rejection {
         Backwards(super::RejectedBackwards),
         #[prost(message, tag = "6")]
         BlockTaken(super::RejectedBlockTaken),
+        #[prost(message, tag = "50")]
+        Taken(super::RejectedTaken),
+        #[prost(message, tag = "51")]
+        NoNodeAddress(super::RejectedNoNodeAddress),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6426,6 +6522,20 @@ pub struct RejectedBlockTaken {
     pub network: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RejectedTaken {
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RejectedNoNodeAddress {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub range: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadIndexRequest {

@@ -88,6 +88,14 @@ pub fn assignments(seed: u64) -> Assignments {
         Assignment::Config(content),
         Assignment::Network(network),
         Assignment::Endpoint(endpoint),
+        Assignment::Place(AssignedPlace { address: draw(seed), nodes: draw(seed), pool: draw(seed) }),
+        Assignment::Peer(AssignedPeer {
+            node: draw(seed),
+            key: draw(seed),
+            endpoint: draw(seed),
+            address: draw(seed),
+            blocks: vec![draw(seed), draw(seed + 1)],
+        }),
     ];
     let mut removed: Vec<AssignmentKey> = set.iter().map(Assignment::key).collect();
     removed.push(AssignmentKey::Secret(ContentDigest("abc".into())));
@@ -125,6 +133,7 @@ fn heard() -> Vec<AgentMessage> {
         revision: 77,
         instance: "machine-boot".into(),
         acknowledges: true,
+        tunnel: Some(TunnelHello { key: draw(7), port: u16::MAX, address: draw(7) }),
     };
     let entry =
         |stream| LogEntry { task: draw(1), node: draw(2), stream, at: draw(3), data: Bytes::from_static(b"x\n") };

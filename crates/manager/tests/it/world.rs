@@ -168,6 +168,7 @@ fn manager_node(address: &str, certificate: CertificateRecord) -> Node {
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id: 1, address: address.to_owned() }),
         certificate,
+        tunnel: None,
     }
 }
 

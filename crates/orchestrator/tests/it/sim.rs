@@ -64,6 +64,7 @@ impl Sim {
                 status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
                 manager: None,
                 certificate: Default::default(),
+                tunnel: None,
             };
             sim.apply(Change::CreateNode { node: Box::new(node) });
         }

@@ -23,30 +23,38 @@ const OPEN_STATES: std::ops::RangeInclusive<u8> = 1..=5;
 /// What the kernel's connections were decided by, as of the last `apply`.
 #[derive(Debug, Default)]
 pub struct Flows {
-    containers: BTreeSet<Ipv4Addr>,
+    /// None before the first: what an earlier daemon's were decided by is not known.
+    places: Option<BTreeSet<Ipv4Addr>>,
     /// Published UDP ports that lead to containers.
     udp_ports: BTreeSet<u16>,
 }
 
 impl Flows {
-    /// Forgets connections of containers that are in the rules no longer, or in `gone`; and UDP flows to ports that
-    /// lead to containers only now, unless they were led to one already.
+    /// Forgets connections of containers, on any node, that are in `places` no longer, or in `gone`; and UDP flows to
+    /// ports that lead to containers only now, unless they were led to one already.
     ///
     /// A look at all connections takes the kernel milliseconds, so there is one, and only where there is a reason.
     pub fn follow(
         &mut self,
         socket: &mut Socket,
         rules: &Rules,
+        places: BTreeSet<Ipv4Addr>,
         mut gone: BTreeSet<Ipv4Addr>,
     ) -> Result<(), NetlinkError> {
         let leads = rules.ports.iter().filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
-        let now = Self { containers: rules.hairpin.clone(), udp_ports: leads.map(|(key, _)| key.port).collect() };
-        gone.extend(self.containers.iter().filter(|address| !now.containers.contains(*address)));
-        let ports: BTreeSet<u16> = now.udp_ports.difference(&self.udp_ports).copied().collect();
-        if !gone.is_empty() || !ports.is_empty() {
-            forget(socket, |connection| connection.involves(&gone) || connection.is_unled(&ports))?;
+        let udp_ports: BTreeSet<u16> = leads.map(|(key, _)| key.port).collect();
+        let fresh: BTreeSet<u16> = udp_ports.difference(&self.udp_ports).copied().collect();
+        gone.extend(self.places.iter().flatten().filter(|address| !places.contains(*address)));
+        let is_first = self.places.is_none();
+        let is_lost = |to: Ipv4Addr| rules.containers.iter().any(|range| range.contains(&to)) && !places.contains(&to);
+        if is_first || !gone.is_empty() || !fresh.is_empty() {
+            forget(socket, |connection| {
+                connection.involves(&gone)
+                    || connection.is_unled(&fresh)
+                    || is_first && connection.led_to().is_some_and(is_lost)
+            })?;
         }
-        *self = now;
+        *self = Self { places: Some(places), udp_ports };
         Ok(())
     }
 }
@@ -86,6 +94,11 @@ impl Connection {
     fn involves(&self, addresses: &BTreeSet<Ipv4Addr>) -> bool {
         let Self { original, reply } = self;
         [original.source, original.destination, reply.source, reply.destination].iter().any(|a| addresses.contains(a))
+    }
+
+    /// The backend that a service's or port's address was rewritten to.
+    fn led_to(&self) -> Option<Ipv4Addr> {
+        Some(self.reply.source).filter(|backend| *backend != self.original.destination)
     }
 
     fn is_unled(&self, ports: &BTreeSet<u16>) -> bool {

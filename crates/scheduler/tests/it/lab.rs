@@ -40,6 +40,7 @@ impl Lab {
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,
             certificate: Default::default(),
+            tunnel: None,
         };
         edit(&mut node);
         let id = node.id;

@@ -344,6 +344,8 @@ fn agent_config(
         own_manager,
         address: file.advertise_address.clone(),
         pool: pool.unwrap_or_else(|| ClusterSpec::default().address_pool),
+        data_plane: config.data_plane,
+        tunnel_port: config.tunnel_port,
         upstreams: upstreams(config),
         images: setup.images.clone(),
         volumes: setup.volumes.clone(),

@@ -90,7 +90,10 @@ pub fn new_set(set: Set, id: u32) -> Message {
     const VERDICT: u32 = 0xffff_ff00;
     let Shape { name, key, values, ranges } = set.shape();
     let kind = |parts: &[super::content::Part]| parts.iter().fold(0, |kind, part| kind << 6 | part.0);
-    let length = |parts: &[super::content::Part]| parts.iter().map(|part| part.1.next_multiple_of(4)).sum::<u32>();
+    let length = |parts: &[super::content::Part]| match parts {
+        [one] => one.1,
+        parts => parts.iter().map(|part| part.1.next_multiple_of(4)).sum(),
+    };
     let mut flags = if ranges { RANGES } else { 0 };
     flags |= if key.len() > 1 { CONCATENATED } else { 0 };
     flags |= if matches!(values, Values::None) { 0 } else { MAP };

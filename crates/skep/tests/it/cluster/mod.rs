@@ -9,8 +9,10 @@ mod leader_loss;
 mod locks;
 mod losses;
 mod membership;
+mod network;
 mod partitions;
 mod recovery;
+mod wire;
 
 use serde_json::Value;
 use skep_lab::{Node, Outcome};
