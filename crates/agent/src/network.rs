@@ -338,7 +338,7 @@ impl Owner {
             }
             Command::SetServing { task, serving, done } => {
                 if let Some(endpoint) = self.local.get_mut(&task) {
-                    endpoint.serving = serving;
+                    (endpoint.serving, endpoint.withdrawn) = (serving, !serving);
                 }
                 // Whoever asked may have been dropped with its task.
                 replies.push(Box::new(move |_| {
@@ -357,7 +357,10 @@ impl Owner {
             Command::OthersServe { service, task, reply } => {
                 let endpoint = self.cluster.endpoints.get(&service);
                 // Whoever asked may have been dropped with its task.
-                let _ = reply.send(endpoint.is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)));
+                let _ = reply.send(
+                    endpoint
+                        .is_some_and(|it| it.backends.iter().any(|backend| !backend.draining && backend.task != task)),
+                );
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);
@@ -415,9 +418,17 @@ impl Owner {
         let host_ports = attach.host_ports;
         // An adopted one that the cluster counts as running serves on, also until its next health check.
         let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
-        let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
+        let serving = known
+            .is_some_and(|endpoint| endpoint.backends.iter().any(|known| !known.draining && known.task == attach.task));
         let (service, ports) = (attach.service, host_ports.clone());
-        let endpoint = LocalEndpoint { service, addresses: addresses.clone(), names, serving, host_ports: ports };
+        let endpoint = LocalEndpoint {
+            service,
+            addresses: addresses.clone(),
+            names,
+            serving,
+            withdrawn: false,
+            host_ports: ports,
+        };
         self.local.insert(attach.task, endpoint);
         Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
     }

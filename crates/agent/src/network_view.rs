@@ -33,6 +33,8 @@ pub struct LocalEndpoint {
     pub names: BTreeMap<NetworkId, Vec<String>>,
     /// Takes requests: running, healthy, and not about to stop.
     pub serving: bool,
+    /// It is about to stop, whatever the managers know.
+    pub withdrawn: bool,
     /// Ports of this node that lead to this container alone, every number filled in.
     pub host_ports: Vec<PortSpec>,
 }
@@ -110,48 +112,53 @@ fn services(
     local: &BTreeMap<TaskId, LocalEndpoint>,
     endpoint: &ServiceEndpoint,
 ) -> Vec<plan::Service> {
-    let serving = serving(cluster, local, endpoint);
+    let backends = backends(cluster, local, endpoint);
     let here = endpoint.networks.iter().filter(|on| cluster.networks.contains_key(&on.network));
     let service = |on: &EndpointNetwork| {
         let mut names = vec![endpoint.name.clone()];
         names.extend(on.aliases.iter().filter(|alias| **alias != endpoint.name).cloned());
-        let addresses = serving.iter().flatten().filter(|(network, _)| *network == on.network);
-        plan::Service {
-            network: on.network.to_string(),
-            vip: on.virtual_ip,
-            names,
-            backends: addresses.map(|(_, address)| plan::Backend { address: *address, serving: true }).collect(),
-        }
+        let addresses = backends.iter().flat_map(|backend| {
+            let on_it = backend.addresses.iter().filter(|(network, _)| *network == on.network);
+            on_it.map(|(_, address)| plan::Backend { address: *address, serving: backend.serving })
+        });
+        plan::Service { network: on.network.to_string(), vip: on.virtual_ip, names, backends: addresses.collect() }
     };
     here.map(service).collect()
 }
 
-/// The addresses of each task of a service that takes requests.
+struct Place {
+    addresses: Vec<(NetworkId, Ipv4Addr)>,
+    /// False of one that may only finish what it has.
+    serving: bool,
+}
+
+/// Where the tasks of a service are that take requests or still answer some.
 ///
 /// Of its own containers the node knows best where they are: after a power cut a task may have come back under another
 /// address, which the managers have not heard of yet.
-fn serving(
-    cluster: &ClusterView,
-    local: &BTreeMap<TaskId, LocalEndpoint>,
-    endpoint: &ServiceEndpoint,
-) -> Vec<Vec<(NetworkId, Ipv4Addr)>> {
+fn backends(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>, endpoint: &ServiceEndpoint) -> Vec<Place> {
     let own = |task: &TaskId| cluster.unconfirmed.as_ref().is_some_and(|own| own.contains(task));
     let told = endpoint.backends.iter().filter(|backend| !own(&backend.task));
     let told = told.map(|backend| match local.get(&backend.task) {
-        Some(here) => here.addresses.clone(),
-        None => backend.addresses.iter().map(|address| (address.network, address.address)).collect(),
+        // It was found to be unhealthy, which no manager has heard of yet.
+        Some(here) => Place { addresses: here.addresses.clone(), serving: !backend.draining && !here.withdrawn },
+        None => {
+            let addresses = backend.addresses.iter().map(|address| (address.network, address.address)).collect();
+            Place { addresses, serving: !backend.draining }
+        }
     });
     let here = local.iter().filter(|(task, here)| own(task) && here.serving && here.service == endpoint.service);
-    told.chain(here.map(|(_, here)| here.addresses.clone())).collect()
+    told.chain(here.map(|(_, here)| Place { addresses: here.addresses.clone(), serving: true })).collect()
 }
 
 /// Ingress ports of every service, then the ports of this node's own containers.
 fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> Vec<Published> {
     let mut published = Vec::new();
     for endpoint in cluster.endpoints.values() {
-        let serving = serving(cluster, local, endpoint);
+        let mut serving = backends(cluster, local, endpoint);
+        serving.retain(|place| place.serving);
         for port in endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
-            let backends = serving.iter().filter_map(|addresses| reachable(cluster, addresses)).collect();
+            let backends = serving.iter().filter_map(|place| reachable(cluster, &place.addresses)).collect();
             published.push(publish(port, backends, plan::PublishMode::Ingress));
         }
     }
@@ -205,12 +212,14 @@ mod tests {
             node: IdSource::from_seed(2).next_id(),
             addresses: vec![NetworkAddress { network, address: at(last) }],
             hostname: None,
+            draining: false,
         };
         let local = |last, serving| LocalEndpoint {
             service,
             addresses: vec![(network, at(last))],
             names: BTreeMap::new(),
             serving,
+            withdrawn: false,
             host_ports: Vec::new(),
         };
         let endpoint = ServiceEndpoint {
@@ -224,7 +233,8 @@ mod tests {
         let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
         let found = |unconfirmed| {
             let cluster = ClusterView { unconfirmed, ..ClusterView::default() };
-            serving(&cluster, &containers, &endpoint).into_iter().flatten().map(|(_, address)| address)
+            let places = backends(&cluster, &containers, &endpoint).into_iter();
+            places.flat_map(|place| place.addresses).map(|(_, address)| address)
         };
         let confirmed: Vec<_> = found(None).collect();
         assert_eq!(confirmed, [at(12), at(13), at(4)]);

@@ -11,7 +11,8 @@ use skep_api::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
 use skep_model::{
-    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, PublishMode, Service, Task, TaskState, TaskStatus,
+    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, NodeState, PublishMode, Service, Task, TaskState,
+    TaskStatus,
 };
 
 use crate::peers::peers_for;
@@ -121,27 +122,30 @@ fn endpoint(cluster: &Cluster, service: &Service) -> ServiceEndpoint {
         let vip = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network);
         Some(EndpointNetwork { network, virtual_ip: vip.map(|vip| vip.address), aliases: attachment.aliases.clone() })
     });
-    let serving = cluster.tasks_of_service(service.id).filter(|task| serves(task));
+    let running = cluster.tasks_of_service(service.id).filter(|task| task.status.state == TaskState::Running);
     ServiceEndpoint {
         service: service.id,
         name: service.name().to_owned(),
         mode: service.spec.endpoint.mode,
         networks: networks.collect(),
         ports: service.endpoint.ports.clone(),
-        backends: serving.filter_map(|task| backend(task)).collect(),
+        backends: running.filter_map(|task| backend(cluster, task)).collect(),
     }
 }
 
-/// A task that is to stop leaves the maps before it gets its signal.
-fn serves(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired == DesiredState::Running
-}
-
-fn backend(task: &Task) -> Option<Backend> {
+/// A task that is to stop leaves the maps before it gets its signal; one on a node that is lost has nobody left to hear.
+fn backend(cluster: &Cluster, task: &Task) -> Option<Backend> {
+    let node = task.node?;
+    let draining = task.desired != DesiredState::Running;
+    let is_lost = || cluster.nodes.get(&node).is_none_or(|node| node.status.state == NodeState::Down);
+    if draining && is_lost() {
+        return None;
+    }
     Some(Backend {
+        draining,
         task: task.id,
         slot: task.slot,
-        node: task.node?,
+        node,
         addresses: task.status.addresses.clone(),
         hostname: task.spec.container.hostname.clone(),
     })

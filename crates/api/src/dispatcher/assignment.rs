@@ -124,6 +124,8 @@ pub struct Backend {
     pub addresses: Vec<NetworkAddress>,
     /// The container's host name, where the spec gives one.
     pub hostname: Option<String>,
+    /// It takes no new connections and may finish those that it has.
+    pub draining: bool,
 }
 
 impl Assignment {
@@ -149,4 +151,4 @@ message!(AssignedPlace = AssignedPlace { address, nodes, pool });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
 message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends });
 message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });
-message!(Backend = Backend { task, slot, node, addresses, hostname });
+message!(Backend = Backend { task, slot, node, addresses, hostname, draining });

@@ -80,6 +80,7 @@ pub fn assignments(seed: u64) -> Assignments {
             node: draw(seed),
             addresses: draw(seed),
             hostname: Some("db".into()),
+            draining: true,
         }],
     };
     let set = vec![
