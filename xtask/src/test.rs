@@ -57,9 +57,12 @@ fn clippy(root: &Path) -> Result<()> {
     lint(&[&["--all-targets", "--", "--deny", "warnings"], lenient.as_slice()].concat())
 }
 
-/// What single tests need beside the images: a kernel for virtual machines, and a Docker to compare with.
+/// What single tests need beside the images: a kernel for virtual machines, a tunnel of another make, and a Docker to compare
+/// with.
 fn prepare(target: &Path) -> Result<()> {
     vm::prepare(target)?;
+    let tunnels = ["wireguard-go", "wireguard-tools"];
+    packages::unpack_once(&tunnels, &target.join("tools/packages"), &target.join("tools"))?;
     packages::install(&[("htpasswd", "apache2-utils"), ("umoci", "umoci"), ("nft", "nftables")])?;
     docker::unpack(target).map(drop)
 }

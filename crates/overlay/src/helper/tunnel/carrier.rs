@@ -1,4 +1,9 @@
 //! The thread that carries: it waits for packets, datagrams, commands and time, and moves what is there.
+//!
+//! ```text
+//! device ─▶ split ─▶ sessions.seal ─▶ outgoing ─▶ socket        many in one, both where they come from and where they
+//! device ◀─ merge ◀─ sessions.open ◀───────────── socket        go: the ways through the kernel cost more than the rest
+//! ```
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,12 +16,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
 use super::device::Device;
+use super::merge::Merger;
+use super::outgoing::Outgoing;
 use super::sessions::{MESSAGE, Opened, SEAL, Sessions, TICK};
 use super::socket::Socket;
+use super::split::{HEADER, split};
+use crate::sys::udp::Received;
 use crate::tunnel::{PeerStats, PublicKey, Tunnel};
 
-/// How much is moved one way before the other has its turn.
-const BATCH: usize = 64;
+/// How many packets are moved one way, about, before the other has its turn.
+const BATCH: usize = 128;
 /// Of any IP packet.
 const PACKET: usize = 64 * 1024;
 
@@ -45,8 +54,12 @@ struct Carried {
 }
 
 struct Buffers {
-    from: Box<[u8]>,
-    to: Box<[u8]>,
+    /// What is read, from either side.
+    incoming: Box<[u8]>,
+    /// A packet for the device, behind its header; or any message.
+    packet: Box<[u8]>,
+    outgoing: Outgoing,
+    merger: Merger,
 }
 
 /// Whether the thread goes on.
@@ -148,8 +161,10 @@ struct Ready {
 impl Carried {
     fn new(tunnel: &Tunnel) -> Self {
         let buffers = Buffers {
-            from: vec![0; PACKET].into_boxed_slice(),
-            to: vec![0; PACKET + SEAL.max(MESSAGE)].into_boxed_slice(),
+            incoming: vec![0; HEADER + PACKET].into_boxed_slice(),
+            packet: vec![0; HEADER + PACKET + SEAL + MESSAGE].into_boxed_slice(),
+            outgoing: Outgoing::new(),
+            merger: Merger::default(),
         };
         let sessions = Sessions::new(&tunnel.key);
         Self { port: tunnel.port, sessions, socket: None, device: None, ticked: Instant::now(), buffers }
@@ -189,58 +204,76 @@ impl Carried {
                 tracing::debug!(%error, "a part of the tunnel is not there");
             }
         }
-        let Some(socket) = &self.socket else { return };
-        self.sessions.tick(&mut self.buffers.to, |to, message| socket.send(to, message));
+        let Some(socket) = &mut self.socket else { return };
+        self.sessions.tick(&mut self.buffers.packet, |to, message| socket.send(to, message, message.len()));
     }
 
     /// Packets of this node, to others.
     fn send(&mut self) {
-        let (Some(socket), Some(device)) = (&self.socket, &self.device) else { return };
-        let Buffers { from, to } = &mut self.buffers;
-        for _ in 0..BATCH {
-            match device.receive(from) {
-                Ok(Some(length)) => {
-                    if let Some((endpoint, length)) = self.sessions.seal(&from[..length], to) {
-                        socket.send(endpoint, &to[..length]);
-                    }
-                }
-                Ok(None) => return,
+        let Self { sessions, socket: Some(socket), device: Some(queue), buffers, .. } = self else { return };
+        let Buffers { incoming, outgoing, .. } = buffers;
+        let mut budget = BATCH;
+        while budget > 0 {
+            let (offload, packet) = match queue.receive(incoming) {
+                Ok(Some(received)) => received,
+                Ok(None) => break,
                 Err(error) => {
                     // It was removed; the daemon makes it again.
                     tracing::debug!(%error, "the tunnel's device is lost");
                     self.device = None;
-                    return;
+                    break;
                 }
+            };
+            let cut = split(offload, packet, |packet| {
+                budget = budget.saturating_sub(1);
+                if let Some((endpoint, length)) = sessions.seal(packet, outgoing.room()) {
+                    outgoing.push(endpoint, length, socket);
+                }
+            });
+            if cut.is_none() {
+                tracing::debug!("a packet that is none");
             }
         }
+        outgoing.flush(socket);
     }
 
     /// Datagrams of other nodes, to this one.
     fn receive(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        let Buffers { from: datagram, to } = &mut self.buffers;
-        for _ in 0..BATCH {
-            let (from, length) = match socket.receive(datagram) {
+        let Self { sessions, socket: Some(socket), device, buffers, .. } = self else { return };
+        let Buffers { incoming, packet: framed, outgoing, merger } = buffers;
+        let device = device.as_ref();
+        let deliver = |framed: &[u8]| {
+            if let Some(device) = device {
+                device.send(framed);
+            }
+        };
+        let mut budget = BATCH;
+        while budget > 0 {
+            let Received { from, length, size } = match socket.receive(incoming) {
                 Ok(Some(received)) => received,
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(error) => {
                     tracing::debug!(%error, "no datagram could be received");
-                    return;
+                    break;
                 }
             };
-            let (opened, index) = self.sessions.open(from, &datagram[..length], to);
-            match opened {
-                Opened::Packet(length) => {
-                    if let Some(device) = &self.device {
-                        device.send(&to[..length]);
+            for datagram in incoming[..length].chunks(size) {
+                budget = budget.saturating_sub(1);
+                let (opened, index) = sessions.open(from, datagram, &mut framed[HEADER..]);
+                match opened {
+                    Opened::Packet(length) => {
+                        framed[..HEADER].fill(0);
+                        merger.push(&framed[..HEADER + length], deliver);
                     }
+                    Opened::Reply(length) => socket.send(from, &framed[HEADER..HEADER + length], length),
+                    Opened::Heard | Opened::Dropped => {}
                 }
-                Opened::Reply(length) => socket.send(from, &to[..length]),
-                Opened::Heard | Opened::Dropped => {}
-            }
-            while let Some((endpoint, length)) = index.and_then(|index| self.sessions.waiting(index, to)) {
-                socket.send(endpoint, &to[..length]);
+                while let Some((to, length)) = index.and_then(|index| sessions.waiting(index, outgoing.room())) {
+                    outgoing.push(to, length, socket);
+                }
             }
         }
+        merger.flush(deliver);
+        outgoing.flush(socket);
     }
 }

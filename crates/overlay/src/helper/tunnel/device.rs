@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netdevice::name_to_index;
 
+use super::split::{HEADER, Offload};
 use crate::sys;
+use crate::sys::tun::Left;
 use crate::tunnel::INTERFACE;
 
 /// See the file's header.
@@ -16,9 +18,9 @@ impl Device {
     /// Makes it, as the daemon would, if it is not there: the daemon tells the helper first and the kernel then, and
     /// until somebody has attached, the kernel drops what is sent.
     pub fn attach_or_make() -> io::Result<Self> {
-        let queue = sys::tun::open(INTERFACE)?;
-        sys::tun::keep(queue.as_fd())?;
-        Ok(Self(queue))
+        let device = Self::open()?;
+        sys::tun::keep(device.as_fd())?;
+        Ok(device)
     }
 
     /// None if it is not there: somebody removed it, and the daemon, if it lives, makes it again.
@@ -27,22 +29,35 @@ impl Device {
         match name_to_index(&any, INTERFACE) {
             Err(rustix::io::Errno::NODEV) => Ok(None),
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(Some(Self(sys::tun::open(INTERFACE)?))),
+            Ok(_) => Self::open().map(Some),
         }
     }
 
-    /// One packet; none if none waits.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match rustix::io::read(&self.0, buffer) {
-            Ok(length) => Ok(Some(length)),
-            Err(rustix::io::Errno::AGAIN) => Ok(None),
-            Err(error) => Err(error.into()),
+    fn open() -> io::Result<Self> {
+        let device = Self(sys::tun::open(INTERFACE)?);
+        // As much as this kernel knows.
+        sys::tun::offload(device.as_fd(), Left::TcpAndUdp)
+            .or_else(|_| sys::tun::offload(device.as_fd(), Left::Tcp))
+            .or_else(|_| sys::tun::offload(device.as_fd(), Left::Nothing))?;
+        Ok(device)
+    }
+
+    /// One packet, which may be many in one; none if none waits.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(Offload, &'a mut [u8])>> {
+        let length = match rustix::io::read(&self.0, &mut *buffer) {
+            Ok(length) => length,
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match buffer[..length].split_first_chunk_mut::<HEADER>() {
+            Some((header, packet)) => Ok(Some((Offload::read(header), packet))),
+            None => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// Delivers a packet, or drops it: the interface may be down.
-    pub fn send(&self, packet: &[u8]) {
-        if let Err(error) = rustix::io::write(&self.0, packet) {
+    /// Delivers a packet, which is behind [`HEADER`] bytes, or drops it: the interface may be down.
+    pub fn send(&self, framed: &[u8]) {
+        if let Err(error) = rustix::io::write(&self.0, framed) {
             tracing::debug!(%error, "a packet could not be delivered");
         }
     }

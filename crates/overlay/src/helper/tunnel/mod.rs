@@ -8,10 +8,14 @@
 //! server speaks to it in commands, and it begins with the first tunnel and ends with the helper.
 
 mod carrier;
+mod checksum;
 mod device;
+mod merge;
+mod outgoing;
 mod ranges;
 mod sessions;
 mod socket;
+mod split;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -60,8 +60,11 @@ struct Session {
     greet: bool,
     /// The protocol keeps packets until there is a session.
     waiting: bool,
+    /// Looking at the clock for each packet would cost more than finding its peer, so it is done once a tick.
     sent: Instant,
+    sent_since: bool,
     heard: Option<Instant>,
+    heard_since: bool,
     rx_bytes: u64,
     tx_bytes: u64,
 }
@@ -137,7 +140,9 @@ impl Sessions {
             greet: true,
             waiting: false,
             sent: Instant::now(),
+            sent_since: false,
             heard: None,
+            heard_since: false,
             rx_bytes: 0,
             tx_bytes: 0,
         };
@@ -203,7 +208,7 @@ impl Sessions {
             TunnResult::Err(_) => return Err(Opened::Dropped),
         };
         session.endpoint = Some(from);
-        session.heard = Some(Instant::now());
+        session.heard_since = true;
         session.rx_bytes += datagram.len() as u64;
         if let Opened::Reply(length) = opened {
             session.send(length);
@@ -269,12 +274,18 @@ impl Session {
 
     fn send(&mut self, length: usize) -> Option<(SocketAddr, usize)> {
         let endpoint = self.endpoint?;
-        self.sent = Instant::now();
+        self.sent_since = true;
         self.tx_bytes += length as u64;
         Some((endpoint, length))
     }
 
     fn tick(&mut self, buffer: &mut [u8], send: &mut impl FnMut(SocketAddr, &[u8])) {
+        if std::mem::take(&mut self.sent_since) {
+            self.sent = Instant::now();
+        }
+        if std::mem::take(&mut self.heard_since) {
+            self.heard = Some(Instant::now());
+        }
         let due = match self.tunn.update_timers(buffer) {
             TunnResult::WriteToNetwork(message) => Some(message.len()),
             // Also one who has been given up can be asked again.
@@ -306,7 +317,6 @@ impl Session {
         if self.endpoint.is_none() || self.sent.elapsed() < every {
             return None;
         }
-        self.sent = Instant::now();
         match self.tunn.encapsulate(&[], buffer) {
             TunnResult::WriteToNetwork(message) => Some(message.len()),
             _ => None,

@@ -10,6 +10,7 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Type};
 
 use crate::sys;
+use crate::sys::udp::Received;
 
 /// At a gigabit and with 60 ms between nodes, this is what is on its way at once.
 const BUFFER_BYTES: usize = 7 << 20;
@@ -23,6 +24,8 @@ pub struct Socket {
     socket: UdpSocket,
     port: u16,
     maps_v4: bool,
+    /// The kernel cuts what is sent at once into datagrams.
+    cuts: bool,
 }
 
 impl Socket {
@@ -35,39 +38,73 @@ impl Socket {
             bound => (bound?, true),
         };
         sys::udp::allow_fragments(socket.as_fd())?;
-        Ok(Self { socket, port, maps_v4 })
+        if let Err(error) = sys::udp::receive_many(socket.as_fd()) {
+            tracing::debug!(%error, "datagrams are received one by one");
+        }
+        Ok(Self { socket, port, maps_v4, cuts: cuts_rightly() })
     }
 
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// One datagram and its sender; none if none waits.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(SocketAddr, usize)>> {
-        match self.socket.recv_from(buffer) {
-            Ok((length, from)) => Ok(Some((SocketAddr::new(from.ip().to_canonical(), from.port()), length))),
+    /// Datagrams of one sender; none if none waits.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        match sys::udp::receive(self.socket.as_fd(), buffer) {
+            Ok(received) => {
+                let from = SocketAddr::new(received.from.ip().to_canonical(), received.from.port());
+                Ok(Some(Received { from, ..received }))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends or drops, as a network does.
-    pub fn send(&self, to: SocketAddr, datagram: &[u8]) {
+    /// Sends datagrams of `size` bytes each, the last of what is left; or drops them, as a network does.
+    pub fn send(&mut self, to: SocketAddr, datagrams: &[u8], size: usize) {
         let to = match to.ip() {
             IpAddr::V4(address) if self.maps_v4 => (address.to_ipv6_mapped(), to.port()).into(),
             _ => to,
         };
-        let mut sent = self.socket.send_to(datagram, to);
-        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            let full = Timespec { tv_sec: 0, tv_nsec: FULL.subsec_nanos().into() };
-            // Whether it came to be writable, the next attempt tells.
-            let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&full));
-            sent = self.socket.send_to(datagram, to);
+        if self.cuts && datagrams.len() > size {
+            match self.try_send(to, datagrams, size) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
+                    // The way out has no checksum offload, or a datagram does not fit: then they go one by one.
+                    self.cuts = error.raw_os_error() == Some(libc::EMSGSIZE);
+                }
+                sent => return told(to, sent),
+            }
         }
-        if let Err(error) = sent {
-            tracing::debug!(%error, peer.endpoint = %to, "a datagram could not be sent");
+        datagrams.chunks(size).for_each(|datagram| told(to, self.try_send(to, datagram, size)));
+    }
+
+    fn try_send(&self, to: SocketAddr, datagrams: &[u8], size: usize) -> io::Result<()> {
+        let send = || sys::udp::send(self.socket.as_fd(), to, datagrams, size as u16);
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let full = Timespec { tv_sec: 0, tv_nsec: FULL.subsec_nanos().into() };
+                // Whether it came to be writable, the next attempt tells.
+                let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&full));
+                send()
+            }
+            sent => sent,
         }
     }
+}
+
+fn told(to: SocketAddr, sent: io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::debug!(%error, peer.endpoint = %to, "a datagram could not be sent");
+    }
+}
+
+/// Whether the kernel cuts what is handed to it at once into datagrams: from 7.0 to 7.1.4 it damages their headers
+/// (fixed by Linux 7.1.5, commit 5f17ae0).
+fn cuts_rightly() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let version = [(); 3].map(|()| numbers.next().unwrap_or(0));
+    !([7, 0, 0]..[7, 1, 5]).contains(&version)
 }
 
 impl AsFd for Socket {

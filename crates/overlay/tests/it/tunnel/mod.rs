@@ -5,8 +5,10 @@
 //! node 2: eth0 192.0.2.2, sk-tunnel 10.127.0.2 ─┴─ wire (the test's thread)
 //! ```
 
+mod foreign;
 mod kernel;
 mod life;
+mod speed;
 mod traffic;
 
 use std::io::{Read, Write};
