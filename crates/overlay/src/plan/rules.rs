@@ -28,6 +28,8 @@ pub struct Rules {
     pub hairpin: BTreeSet<Ipv4Addr>,
     /// The range of nodes' own addresses in the tunnel; empty: the node is alone.
     pub nodes: BTreeSet<Ipv4Net>,
+    /// Other nodes' blocks.
+    pub elsewhere: BTreeSet<Ipv4Net>,
     /// The ports of containers that other nodes may lead clients to.
     pub entrances: BTreeSet<(Protocol, u16)>,
     /// Other nodes by their hardware addresses on `sk-ingress`, and the marks of connections that they send.
@@ -49,18 +51,32 @@ impl Rules {
             let differs = |(key, value): &(&K, &V)| there.get(*key) != Some(*value);
             here.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()
         }
-        let Self { inside, sources, internal, containers, vips, ports, hairpin, nodes, entrances, senders, returning } =
-            self;
+        let Self {
+            inside,
+            sources,
+            internal,
+            containers,
+            vips,
+            ports,
+            hairpin,
+            nodes,
+            elsewhere,
+            entrances,
+            senders,
+            returning,
+        } = self;
+        // Neighbouring ranges are joined in the kernel, so they change together.
+        let joined = |here: &BTreeSet<Ipv4Net>, there| if here == there { BTreeSet::new() } else { here.clone() };
         Self {
             inside: missing(inside, &other.inside),
             sources: missing(sources, &other.sources),
             internal: missing(internal, &other.internal),
-            // Neighbouring ranges are joined in the kernel, so they change together.
-            containers: if *containers == other.containers { BTreeSet::new() } else { containers.clone() },
+            containers: joined(containers, &other.containers),
             vips: changed(vips, &other.vips),
             ports: changed(ports, &other.ports),
             hairpin: missing(hairpin, &other.hairpin),
-            nodes: missing(nodes, &other.nodes),
+            nodes: joined(nodes, &other.nodes),
+            elsewhere: joined(elsewhere, &other.elsewhere),
             entrances: missing(entrances, &other.entrances),
             senders: changed(senders, &other.senders),
             returning: missing(returning, &other.returning),
@@ -124,6 +140,7 @@ fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
     for peer in &mesh.peers {
         let blocks = || peer.blocks.iter().map(Ipv4Net::trunc);
         rules.containers.extend(blocks());
+        rules.elsewhere.extend(blocks());
         if let Some(number) = Number::of(peer.address, mesh.nodes) {
             rules.senders.insert(number.hardware_address(), PUBLISHED_MARK | number.mark());
         }

@@ -20,6 +20,7 @@ pub enum Set {
     Containers,
     Hairpin,
     Nodes,
+    Elsewhere,
     Entrances,
     Senders,
     Returning,
@@ -62,13 +63,14 @@ pub struct Shape {
 }
 
 impl Set {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Inside,
         Self::Sources,
         Self::Internal,
         Self::Containers,
         Self::Hairpin,
         Self::Nodes,
+        Self::Elsewhere,
         Self::Entrances,
         Self::Senders,
         Self::Returning,
@@ -89,6 +91,7 @@ impl Set {
             Self::Containers => Shape { ranges: true, ..set("containers", &[ADDRESS]) },
             Self::Hairpin => set("hairpin", &[ADDRESS, ADDRESS]),
             Self::Nodes => Shape { ranges: true, ..set("nodes", &[ADDRESS]) },
+            Self::Elsewhere => Shape { ranges: true, ..set("elsewhere", &[ADDRESS]) },
             Self::Entrances => set("entrances", &[PROTOCOL, PORT]),
             Self::Senders => Shape { values: Values::Parts(&[MARK]), ..set("senders", &[HARDWARE_ADDRESS]) },
             Self::Returning => Shape { ranges: true, ..set("returning", &[ADDRESS, ADDRESS]) },
@@ -147,6 +150,7 @@ impl Content {
             content.add(Set::Hairpin, [address.octets(), address.octets()].concat(), None);
         }
         content.add_ranges(Set::Nodes, &rules.nodes);
+        content.add_ranges(Set::Elsewhere, &rules.elsewhere);
         for (protocol, port) in &rules.entrances {
             content.add(Set::Entrances, [&[number(*protocol), 0, 0, 0], &padded(*port)[..]].concat(), None);
         }

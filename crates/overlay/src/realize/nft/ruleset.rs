@@ -135,6 +135,12 @@ fn to_nobody(rule: Rule) -> Rule {
     rule.meta(Meta::OifName, R0).equals(R0, BRIDGE_PREFIX.as_bytes())
 }
 
+/// What is behind the tunnel, but behind no node: a service that is gone, a container that never was.
+fn to_no_node(rule: Rule) -> Rule {
+    let through = rule.meta(Meta::OifName, R0).equals(R0, &exactly(tunnel::INTERFACE));
+    through.field(DESTINATION, R0).member("elsewhere", R0, NotIn)
+}
+
 fn only_established(rule: Rule) -> Rule {
     rule.ct(Ct::State, R0).bits(R0, &ESTABLISHED_OR_RELATED.to_ne_bytes(), &[0; 4]).differs(R0, &[0; 4])
 }
@@ -228,6 +234,8 @@ fn transit() -> Vec<Rule> {
         inside(to_nodes, Meta::IifGroup, DESTINATION, NotIn).counter().verdict(Verdict::Drop),
         to_nobody(from_container()).verdict(refuse()),
         to_nobody(Rule::new()).verdict(Verdict::Drop),
+        // Of its own network, for all else was dropped.
+        to_no_node(Rule::new()).verdict(refuse()),
     ]
 }
 
@@ -276,10 +284,15 @@ fn inward() -> Vec<Rule> {
 }
 
 fn outward() -> Vec<Rule> {
+    let rewritten = DESTINATION_WAS_REWRITTEN.to_ne_bytes();
+    // Here a packet still has the interface that it had before it was rewritten.
+    let as_it_was = || Rule::new().ct(Ct::Status, R0).bits(R0, &rewritten, &[0; 4]).equals(R0, &[0; 4]);
     vec![
         // Containers reach their neighbours through the node on purpose; the kernel might advise them not to.
         to_container().protocol(ICMP, R0).field(ICMP_TYPE, R0).equals(R0, &[ICMP_REDIRECT]).verdict(Verdict::Drop),
         Rule::new().field(DESTINATION, R0).member("idle_vips", R0, In).verdict(refuse()),
+        to_nobody(as_it_was()).verdict(refuse()),
+        to_no_node(as_it_was()).field(DESTINATION, R0).member("nodes", R0, NotIn).verdict(refuse()),
     ]
 }
 

@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use skep_overlay::plan::Backend;
+
 use super::{Peer, client, host, nodes, tunneled, uplink};
 use crate::lab::{self, Place, ip, is_silent, service, vip};
 
@@ -26,6 +28,7 @@ fn a_service_address_leads_to_backends_of_every_node() {
     lab::run(|lab| {
         let ([mut one, mut two, mut three], _outside) = nodes(&lab);
         let a = one.start("a", &[(1, 2)]);
+        a.serve(80, "itself");
         let backends = [(&mut one, "one"), (&mut two, "two"), (&mut three, "three")].map(|(node, name)| {
             node.start(name, &[(1, 5)]).serve(80, name);
             host(1, node.number, 5)
@@ -39,6 +42,12 @@ fn a_service_address_leads_to_backends_of_every_node() {
             while a.ask(vip(1, 1), 80).unwrap() != expected {}
             while a.ask_udp(vip(1, 1), 80).unwrap() != expected {}
         }
+        // And a container among them to itself.
+        for node in [&mut one, &mut two, &mut three] {
+            node.wanted.services[0].backends.push(Backend { address: host(1, 1, 2), serving: true });
+            node.apply();
+        }
+        while a.ask(vip(1, 1), 80).unwrap() != "itself 10.64.16.1" {}
         // The node's own processes come from its address in the tunnel.
         let expected = format!("two {}", tunneled(3));
         while three.ask(vip(1, 1), 80).unwrap() != expected {}
@@ -168,16 +177,20 @@ fn nobody_outside_passes_for_a_container_or_uses_a_node_as_its_way() {
 }
 
 #[test]
-fn addresses_without_a_container_are_refused_by_the_node_that_has_their_block() {
+fn addresses_without_a_container_are_refused_wherever_they_would_be() {
     lab::run(|lab| {
         let ([mut one, _two], _outside) = nodes(&lab);
         let a = one.start("a", &[(1, 2), (9, 2)]);
-        for nobody in [host(1, 1, 33), host(1, 2, 33), host(9, 1, 33), host(9, 2, 33)] {
+        for nobody in
+            [host(1, 1, 33), host(1, 2, 33), host(9, 1, 33), host(9, 2, 33), host(1, 3, 33), vip(1, 7), vip(9, 7)]
+        {
             assert_eq!(a.ask(nobody, 80).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{nobody}");
         }
         assert_eq!(a.ask_udp(host(1, 2, 33), 80).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         // And the net helper's proxy, which asks as the node, goes on to another backend.
-        assert_eq!(one.ask(host(1, 2, 33), 80).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        for nobody in [host(1, 1, 33), host(1, 2, 33), host(1, 3, 33), vip(1, 7)] {
+            assert_eq!(one.ask(nobody, 80).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{nobody}");
+        }
     });
 }
 
