@@ -221,4 +221,29 @@ mod tests {
         assert_eq!((told.has_changed().ok(), untold.has_changed().ok()), (Some(true), Some(false)));
         assert!(told.borrow_and_update().nodes.contains_key(&second));
     }
+
+    #[test]
+    fn a_node_in_the_tunnel_concerns_all_when_it_comes_moves_or_goes() {
+        let mut ids = IdSource::from_seed(1);
+        let (before, id) = with_node(&Cluster::default(), &mut ids);
+        let after = |cluster: &Cluster, change: Change| {
+            let mut next = cluster.clone();
+            next.apply(&change, cluster.version.0 + 1).unwrap();
+            next
+        };
+        let at = Timestamp(1);
+        let place = |port: u16| Change::SetNodeTunnel {
+            node: id,
+            key: skep_model::TunnelKey([1; 32]),
+            endpoint: Some(([192, 0, 2, 1], port).into()),
+            at,
+        };
+        let placed = after(&before, place(1));
+        let moved = after(&placed, place(2));
+        let gone = after(&moved, Change::RemoveNode { node: id });
+        for (old, new) in [(&before, &placed), (&placed, &moved), (&moved, &gone)] {
+            assert_eq!(concerned(old, new), Concerned::All);
+        }
+        assert_eq!(concerned(&before, &after(&before, Change::RemoveNode { node: id })), Concerned::Nodes([id].into()));
+    }
 }

@@ -46,6 +46,10 @@ pub struct World {
 
 impl World {
     pub async fn start(clock: NodeClock) -> Self {
+        Self::start_at_level(clock, FEATURE_LEVEL).await
+    }
+
+    pub async fn start_at_level(clock: NodeClock, level: u32) -> Self {
         let dir = TempDir::new().unwrap();
         let first_ca = ClusterCa::create(ClusterId::from_u128(100), days_ago(400)).unwrap();
         let token = |ca: &ClusterCa| JoinToken::generate(ca.digest()).unwrap();
@@ -58,7 +62,7 @@ impl World {
         let address = listener.local_addr().unwrap().to_string();
         let config = StoreConfig::new(dir.path(), 1, address.clone(), DataKey::from_bytes([3; 32]));
         let store = Store::open(config).await.unwrap();
-        let config = cluster_config(&first_ca, &worker, &manager);
+        let config = ClusterConfig { level, ..cluster_config(&first_ca, &worker, &manager) };
         let first = vec![
             Change::SetClusterConfig { config: Box::new(config), expected: None },
             Change::CreateNode { node: Box::new(manager_node(&address, record)) },
@@ -125,6 +129,14 @@ impl World {
     pub async fn rotate(&self) -> RotatedCa {
         let request = RotateCaRequest { certificate_validity: None };
         self.manager.control().rotate_ca(LOCAL, request).await.unwrap()
+    }
+
+    /// What the leader writes once its managers have told this build's level.
+    pub async fn raise_level(&self) {
+        let config = self.cluster().config.as_deref().cloned().unwrap();
+        let expected = Some(config.meta.version);
+        let config = Box::new(ClusterConfig { level: FEATURE_LEVEL, ..config });
+        self.store.propose(vec![Change::SetClusterConfig { config, expected }]).await.unwrap();
     }
 
     pub async fn until(&self, what: impl FnMut(&Arc<Cluster>) -> bool) {

@@ -10,6 +10,7 @@ mod locks;
 mod losses;
 mod membership;
 mod network;
+mod network_losses;
 mod partitions;
 mod recovery;
 mod wire;

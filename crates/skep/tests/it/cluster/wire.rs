@@ -1,39 +1,33 @@
-//! What passes a node's wire, as somebody who listens there sees it.
+//! What passes between nodes, as somebody at the lab's switch sees it.
 
 use std::io::Read;
-use std::time::Duration;
 
-use skep_lab::Node;
+use skep_lab::Lab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// All frames from here on, in both directions.
 pub struct Wire(Socket);
 
 const EVERY_PROTOCOL: u16 = 0x0003;
-/// After which nothing more is under way.
-const QUIET: Duration = Duration::from_millis(300);
 
 impl Wire {
-    /// On all of a node's wires: the lab gives it one.
-    pub fn listen(node: &Node) -> Wire {
+    /// At every port of the switch.
+    pub fn listen(lab: &Lab) -> Wire {
         let open = || {
             let every = Protocol::from(i32::from(EVERY_PROTOCOL.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(every))?;
             socket.set_recv_buffer_size(32 << 20)?;
-            socket.bind_device(Some(b"eth0"))?;
-            socket.set_read_timeout(Some(QUIET))?;
+            socket.set_nonblocking(true)?;
             Ok::<_, std::io::Error>(socket)
         };
-        Wire(node.in_netns(open).unwrap().unwrap())
+        Wire(lab.outside(open).unwrap().unwrap())
     }
 
-    /// What passed until it is quiet, or there is more than a test needs.
+    /// What has passed until now: what was answered is among it.
     pub fn frames(mut self) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut buffer = vec![0; 1 << 16];
-        while let Ok(length) = self.0.read(&mut buffer)
-            && frames.len() < 100_000
-        {
+        while let Ok(length) = self.0.read(&mut buffer) {
             frames.push(buffer[..length].to_vec());
         }
         frames
