@@ -1,3 +1,6 @@
+//! TUN devices by their ioctls (linux/if_tun.h): made, attached to, kept, and told what the kernel may leave to us. What goes
+//! through them is not this file's business.
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

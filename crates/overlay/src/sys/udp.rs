@@ -1,3 +1,6 @@
+//! UDP sockets: many datagrams in one call, both ways (UDP_SEGMENT and UDP_GRO, udp(7)), and what else socket libraries leave
+//! out. A call never waits.
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -22,7 +25,7 @@ pub fn receive_many(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
-/// Sends `bytes` as datagrams of `size` each, the last of what is left. Does not wait.
+/// Sends `bytes` as datagrams of `size` each, the last of what is left.
 pub fn send(socket: BorrowedFd<'_>, to: SocketAddr, bytes: &[u8], size: u16) -> io::Result<()> {
     let to = SockAddr::from(to);
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -58,7 +61,7 @@ pub struct Received {
     pub size: usize,
 }
 
-/// Datagrams of one sender. Does not wait.
+/// Datagrams of one sender.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut from = SockAddrStorage::zeroed();
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };

@@ -18,14 +18,17 @@ use tokio::sync::oneshot;
 use super::device::Device;
 use super::merge::Merger;
 use super::outgoing::Outgoing;
-use super::sessions::{MESSAGE, Opened, SEAL, Sessions, TICK};
+use super::sessions::{MESSAGE, Opened, SEAL, Sealed, Sessions, TICK};
 use super::socket::Socket;
 use super::split::{HEADER, split};
+use super::unreachable;
 use crate::sys::udp::Received;
 use crate::tunnel::{PeerStats, PublicKey, Tunnel};
 
 /// How many packets are moved one way, about, before the other has its turn.
 const BATCH: usize = 128;
+/// How many packets a tick are told that nobody is there.
+const ANSWERS: u32 = 64;
 /// Of any IP packet.
 const PACKET: usize = 64 * 1024;
 
@@ -50,6 +53,8 @@ struct Carried {
     socket: Option<Socket>,
     device: Option<Device>,
     ticked: Instant,
+    /// How many packets may still be told that nobody is there, until the next tick.
+    answers: u32,
     buffers: Buffers,
 }
 
@@ -102,7 +107,7 @@ impl Carrier {
         places.extend(socket.map(|socket| PollFd::new(socket, PollFlags::IN)));
         places.extend(device.map(|device| PollFd::new(device, PollFlags::IN)));
         let left = carried.map(|carried| TICK.saturating_sub(carried.ticked.elapsed()));
-        let left = left.map(|left| Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() });
+        let left = left.map(|left| Timespec::try_from(left).expect("a tick is far below what a timespec holds"));
         match poll(&mut places, left.as_ref()) {
             Ok(_) => {
                 let mut ready = places.iter().map(|place| !place.revents().is_empty());
@@ -166,8 +171,15 @@ impl Carried {
             outgoing: Outgoing::new(),
             merger: Merger::default(),
         };
-        let sessions = Sessions::new(&tunnel.key);
-        Self { port: tunnel.port, sessions, socket: None, device: None, ticked: Instant::now(), buffers }
+        Self {
+            port: tunnel.port,
+            sessions: Sessions::new(&tunnel.key),
+            socket: None,
+            device: None,
+            ticked: Instant::now(),
+            answers: ANSWERS,
+            buffers,
+        }
     }
 
     fn apply(&mut self, tunnel: &Tunnel) {
@@ -199,6 +211,7 @@ impl Carried {
 
     fn tick(&mut self) {
         self.ticked = Instant::now();
+        self.answers = ANSWERS;
         for mended in [self.mend_socket(), self.mend_device()] {
             if let Err(error) = mended {
                 tracing::debug!(%error, "a part of the tunnel is not there");
@@ -210,8 +223,8 @@ impl Carried {
 
     /// Packets of this node, to others.
     fn send(&mut self) {
-        let Self { sessions, socket: Some(socket), device: Some(queue), buffers, .. } = self else { return };
-        let Buffers { incoming, outgoing, .. } = buffers;
+        let Self { sessions, socket: Some(socket), device: Some(queue), answers, buffers, .. } = self else { return };
+        let Buffers { incoming, packet: framed, outgoing, merger: _ } = buffers;
         let mut budget = BATCH;
         while budget > 0 {
             let (offload, packet) = match queue.receive(incoming) {
@@ -226,8 +239,17 @@ impl Carried {
             };
             let cut = split(offload, packet, |packet| {
                 budget = budget.saturating_sub(1);
-                if let Some((endpoint, length)) = sessions.seal(packet, outgoing.room()) {
-                    outgoing.push(endpoint, length, socket);
+                match sessions.seal(packet, outgoing.room()) {
+                    Sealed::Datagram(endpoint, length) => outgoing.push(endpoint, length, socket),
+                    Sealed::Waits => {}
+                    Sealed::Nobody if *answers == 0 => {}
+                    Sealed::Nobody => {
+                        *answers -= 1;
+                        framed[..HEADER].fill(0);
+                        if let Some(length) = unreachable::answer(packet, &mut framed[HEADER..]) {
+                            queue.send(&framed[..HEADER + length]);
+                        }
+                    }
                 }
             });
             if cut.is_none() {

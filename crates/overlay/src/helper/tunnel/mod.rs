@@ -16,6 +16,7 @@ mod ranges;
 mod sessions;
 mod socket;
 mod split;
+mod unreachable;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -7,7 +7,7 @@ use super::socket::Socket;
 
 /// What the kernel takes at once: datagrams (`UDP_MAX_SEGMENTS`), and bytes, with headers below 64 KiB.
 const COUNT_MAX: usize = 64;
-const BYTES_MAX: usize = 65_000;
+const BYTES_MAX: usize = 65_400;
 /// Room for the next, of any length.
 const ROOM: usize = 64 * 1024 + SEAL + MESSAGE;
 

@@ -69,6 +69,17 @@ struct Session {
     tx_bytes: u64,
 }
 
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// Of this length; it may ask for a session, and the packet waits for that.
+    Datagram(SocketAddr, usize),
+    /// For a session that was asked for already.
+    Waits,
+    /// The address is behind no peer, or behind one that is nobody knows where.
+    Nobody,
+}
+
 /// What became of a datagram; lengths are of what was written.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -150,23 +161,25 @@ impl Sessions {
         self.indexes.insert(key, index);
     }
 
-    /// Writes the datagram that carries `packet`, and says where it goes. None: nobody is there for it, or it waits
-    /// for a session. `into` has [`SEAL`] bytes more than the packet, and at least [`MESSAGE`].
-    pub fn seal(&mut self, packet: &[u8], into: &mut [u8]) -> Option<(SocketAddr, usize)> {
-        let session = self.peers.get_mut(&self.ranges.owner(destination(packet)?)?)?;
-        // Without one nothing could be sent, so nothing waits either.
-        session.endpoint?;
-        match session.tunn.encapsulate(packet, into) {
+    /// Writes the datagram that carries `packet`, and says where it goes. `into` has [`SEAL`] bytes more than the packet,
+    /// and at least [`MESSAGE`].
+    pub fn seal(&mut self, packet: &[u8], into: &mut [u8]) -> Sealed {
+        let owner = destination(packet).and_then(|address| self.ranges.owner(address));
+        // Without a place to send to, nothing waits either.
+        let session = owner.and_then(|index| self.peers.get_mut(&index)).filter(|session| session.endpoint.is_some());
+        let Some(session) = session else { return Sealed::Nobody };
+        let sent = match session.tunn.encapsulate(packet, into) {
             TunnResult::WriteToNetwork(datagram) => {
-                let length = datagram.len();
                 session.waiting |= datagram[0] != DATA;
+                let length = datagram.len();
                 session.send(length)
             }
             _ => {
                 session.waiting = true;
                 None
             }
-        }
+        };
+        sent.map_or(Sealed::Waits, |(to, length)| Sealed::Datagram(to, length))
     }
 
     /// Writes the packet that a datagram carries, or the answer to it. `into` is at least as long as the datagram, and
@@ -338,3 +351,6 @@ fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
     let header = packet.get(..20).filter(|header| header[0] >> 4 == 4)?;
     <[u8; 4]>::try_from(&header[AT]).ok().map(Ipv4Addr::from)
 }
+
+#[cfg(test)]
+mod tests;

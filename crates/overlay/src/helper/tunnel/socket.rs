@@ -82,7 +82,7 @@ impl Socket {
         let send = || sys::udp::send(self.socket.as_fd(), to, datagrams, size as u16);
         match send() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let full = Timespec { tv_sec: 0, tv_nsec: FULL.subsec_nanos().into() };
+                let full = Timespec::try_from(FULL).expect("it is far below what a timespec holds");
                 // Whether it came to be writable, the next attempt tells.
                 let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&full));
                 send()

@@ -142,3 +142,18 @@ fn the_interface_is_made_mended_and_removed() {
         assert!(nodes[0].stats().is_empty());
     });
 }
+
+#[test]
+fn a_keepalive_is_sent_without_traffic_and_can_be_changed() {
+    lab::run(|lab| {
+        let mut nodes = nodes(&lab, 2);
+        assert!(nodes[0].pings(2, 100));
+        let session = nodes[0].stats()[&key(2).public()].clone();
+        nodes[0].mesh().peers[0].keepalive_s = Some(1);
+        nodes[0].apply();
+        let sent = |bytes| nodes[0].stats()[&key(2).public()].tx_bytes >= bytes;
+        wait_for("two keepalives", || sent(session.tx_bytes + 2 * 32));
+        let after = nodes[0].stats()[&key(2).public()].clone();
+        assert!(after.handshake_age > session.handshake_age, "the session is the same: {session:?}, then {after:?}");
+    });
+}

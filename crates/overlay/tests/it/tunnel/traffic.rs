@@ -125,3 +125,39 @@ fn a_peer_sends_only_from_addresses_that_are_behind_it() {
         assert_eq!((&heard[..length], from.ip()), (&b"own"[..], forged.into()));
     });
 }
+
+#[test]
+fn a_connection_into_nowhere_fails_at_once() {
+    lab::run(|lab| {
+        let mut nodes = nodes(&lab, 2);
+        let error = nodes[0].connect(9, 80).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable);
+        // It is somebody's, who is nobody knows where.
+        nodes[0].mesh().peers.push(MeshPeer { endpoint: None, ..peer(9) });
+        nodes[0].apply();
+        let error = nodes[0].connect(9, 80).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable);
+        assert!(nodes[0].pings(2, 100));
+    });
+}
+
+#[test]
+fn nodes_meet_by_ipv6_as_well() {
+    lab::run(|lab| {
+        let mut nodes = nodes(&lab, 2);
+        let address = |number: u8| -> std::net::Ipv6Addr { format!("2001:db8::{number}").parse().unwrap() };
+        for node in &mut nodes {
+            let (number, other) = (node.number, 3 - node.number);
+            node.within(|| ip(&format!("addr add {}/64 dev eth0 nodad", address(number))));
+            node.mesh().peers[0].endpoint = Some((address(other), PORT).into());
+        }
+        nodes.iter().for_each(Node::apply);
+        assert!(nodes[0].pings(2, 1420) && nodes[1].pings(1, 1420));
+        assert_eq!(nodes[0].stats()[&key(2).public()].endpoint, Some((address(2), PORT).into()));
+        let server = echo(nodes[1].listen(80));
+        let mut stream = nodes[0].connect(2, 80).unwrap();
+        (0..20).for_each(|round| converse(&mut stream, &vec![round; 100_000]));
+        drop(stream);
+        server.join().unwrap();
+    });
+}
