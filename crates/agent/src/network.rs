@@ -27,6 +27,8 @@ use crate::tunnel::{self, OwnTunnel};
 
 /// After a change that could not be realized.
 const RETRY: Duration = Duration::from_secs(1);
+/// Without a change: what somebody else took from the node's network comes again.
+const REPEAT: Duration = Duration::from_secs(30);
 
 /// A container that wants a place on its task's networks.
 #[derive(Debug)]
@@ -270,10 +272,7 @@ impl Owner {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut dirty = false;
         loop {
-            let next = match dirty {
-                true => tokio::time::timeout(RETRY, commands.recv()).await,
-                false => Ok(commands.recv().await),
-            };
+            let next = tokio::time::timeout(if dirty { RETRY } else { REPEAT }, commands.recv()).await;
             let mut replies: Vec<Reply> = Vec::new();
             match next {
                 Ok(None) => return,
@@ -359,7 +358,7 @@ impl Owner {
                 // Whoever asked may have been dropped with its task.
                 let _ = reply.send(
                     endpoint
-                        .is_some_and(|it| it.backends.iter().any(|backend| !backend.draining && backend.task != task)),
+                        .is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)),
                 );
             }
             Command::Teardown(done) => {
@@ -419,7 +418,7 @@ impl Owner {
         // An adopted one that the cluster counts as running serves on, also until its next health check.
         let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
         let serving = known
-            .is_some_and(|endpoint| endpoint.backends.iter().any(|known| !known.draining && known.task == attach.task));
+            .is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
         let (service, ports) = (attach.service, host_ports.clone());
         let endpoint = LocalEndpoint {
             service,

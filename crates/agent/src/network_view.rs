@@ -112,53 +112,56 @@ fn services(
     local: &BTreeMap<TaskId, LocalEndpoint>,
     endpoint: &ServiceEndpoint,
 ) -> Vec<plan::Service> {
-    let backends = backends(cluster, local, endpoint);
+    let serving = serving(cluster, local, endpoint);
     let here = endpoint.networks.iter().filter(|on| cluster.networks.contains_key(&on.network));
     let service = |on: &EndpointNetwork| {
         let mut names = vec![endpoint.name.clone()];
         names.extend(on.aliases.iter().filter(|alias| **alias != endpoint.name).cloned());
-        let addresses = backends.iter().flat_map(|backend| {
-            let on_it = backend.addresses.iter().filter(|(network, _)| *network == on.network);
-            on_it.map(|(_, address)| plan::Backend { address: *address, serving: backend.serving })
-        });
-        plan::Service { network: on.network.to_string(), vip: on.virtual_ip, names, backends: addresses.collect() }
+        let addresses = serving.iter().flatten().filter(|(network, _)| *network == on.network);
+        let draining = endpoint.draining.iter().flat_map(|backend| &backend.addresses);
+        let draining = draining.filter(|address| address.network == on.network).map(|address| address.address);
+        let backend = |serving| move |address| plan::Backend { address, serving };
+        plan::Service {
+            network: on.network.to_string(),
+            vip: on.virtual_ip,
+            names,
+            backends: addresses
+                .map(|(_, address)| *address)
+                .map(backend(true))
+                .chain(draining.map(backend(false)))
+                .collect(),
+        }
     };
     here.map(service).collect()
 }
 
-struct Place {
-    addresses: Vec<(NetworkId, Ipv4Addr)>,
-    /// False of one that may only finish what it has.
-    serving: bool,
-}
-
-/// Where the tasks of a service are that take requests or still answer some.
+/// The addresses of each task of a service that takes requests.
 ///
 /// Of its own containers the node knows best where they are: after a power cut a task may have come back under another
 /// address, which the managers have not heard of yet.
-fn backends(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>, endpoint: &ServiceEndpoint) -> Vec<Place> {
+fn serving(
+    cluster: &ClusterView,
+    local: &BTreeMap<TaskId, LocalEndpoint>,
+    endpoint: &ServiceEndpoint,
+) -> Vec<Vec<(NetworkId, Ipv4Addr)>> {
     let own = |task: &TaskId| cluster.unconfirmed.as_ref().is_some_and(|own| own.contains(task));
     let told = endpoint.backends.iter().filter(|backend| !own(&backend.task));
-    let told = told.map(|backend| match local.get(&backend.task) {
-        // It was found to be unhealthy, which no manager has heard of yet.
-        Some(here) => Place { addresses: here.addresses.clone(), serving: !backend.draining && !here.withdrawn },
-        None => {
-            let addresses = backend.addresses.iter().map(|address| (address.network, address.address)).collect();
-            Place { addresses, serving: !backend.draining }
-        }
+    let told = told.filter_map(|backend| match local.get(&backend.task) {
+        // Found to be unhealthy, perhaps, which no manager has heard of yet.
+        Some(here) => (!here.withdrawn).then(|| here.addresses.clone()),
+        None => Some(backend.addresses.iter().map(|address| (address.network, address.address)).collect()),
     });
     let here = local.iter().filter(|(task, here)| own(task) && here.serving && here.service == endpoint.service);
-    told.chain(here.map(|(_, here)| Place { addresses: here.addresses.clone(), serving: true })).collect()
+    told.chain(here.map(|(_, here)| here.addresses.clone())).collect()
 }
 
 /// Ingress ports of every service, then the ports of this node's own containers.
 fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> Vec<Published> {
     let mut published = Vec::new();
     for endpoint in cluster.endpoints.values() {
-        let mut serving = backends(cluster, local, endpoint);
-        serving.retain(|place| place.serving);
+        let serving = serving(cluster, local, endpoint);
         for port in endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
-            let backends = serving.iter().filter_map(|place| reachable(cluster, &place.addresses)).collect();
+            let backends = serving.iter().filter_map(|addresses| reachable(cluster, addresses)).collect();
             published.push(publish(port, backends, plan::PublishMode::Ingress));
         }
     }
@@ -212,7 +215,6 @@ mod tests {
             node: IdSource::from_seed(2).next_id(),
             addresses: vec![NetworkAddress { network, address: at(last) }],
             hostname: None,
-            draining: false,
         };
         let local = |last, serving| LocalEndpoint {
             service,
@@ -229,12 +231,12 @@ mod tests {
             networks: Vec::new(),
             ports: Vec::new(),
             backends: vec![backend(here, 2), backend(starting, 3), backend(elsewhere, 4)],
+            draining: Vec::new(),
         };
         let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
         let found = |unconfirmed| {
             let cluster = ClusterView { unconfirmed, ..ClusterView::default() };
-            let places = backends(&cluster, &containers, &endpoint).into_iter();
-            places.flat_map(|place| place.addresses).map(|(_, address)| address)
+            serving(&cluster, &containers, &endpoint).into_iter().flatten().map(|(_, address)| address)
         };
         let confirmed: Vec<_> = found(None).collect();
         assert_eq!(confirmed, [at(12), at(13), at(4)]);

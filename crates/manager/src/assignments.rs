@@ -122,30 +122,36 @@ fn endpoint(cluster: &Cluster, service: &Service) -> ServiceEndpoint {
         let vip = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network);
         Some(EndpointNetwork { network, virtual_ip: vip.map(|vip| vip.address), aliases: attachment.aliases.clone() })
     });
-    let running = cluster.tasks_of_service(service.id).filter(|task| task.status.state == TaskState::Running);
+    let tasks = || cluster.tasks_of_service(service.id);
     ServiceEndpoint {
         service: service.id,
         name: service.name().to_owned(),
         mode: service.spec.endpoint.mode,
         networks: networks.collect(),
         ports: service.endpoint.ports.clone(),
-        backends: running.filter_map(|task| backend(cluster, task)).collect(),
+        backends: tasks().filter(|task| serves(task)).filter_map(|task| backend(task)).collect(),
+        draining: tasks().filter(|task| drains(cluster, task)).filter_map(|task| backend(task)).collect(),
     }
 }
 
-/// A task that is to stop leaves the maps before it gets its signal; one on a node that is lost has nobody left to hear.
-fn backend(cluster: &Cluster, task: &Task) -> Option<Backend> {
-    let node = task.node?;
-    let draining = task.desired != DesiredState::Running;
-    let is_lost = || cluster.nodes.get(&node).is_none_or(|node| node.status.state == NodeState::Down);
-    if draining && is_lost() {
-        return None;
-    }
+/// A task that is to stop leaves the maps before it gets its signal.
+fn serves(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired == DesiredState::Running
+}
+
+/// It ends its connections in order, unless its node is lost, and they with it.
+fn drains(cluster: &Cluster, task: &Task) -> bool {
+    let node = task.node.and_then(|node| cluster.nodes.get(&node));
+    task.status.state == TaskState::Running
+        && task.desired > DesiredState::Running
+        && node.is_some_and(|node| node.status.state != NodeState::Down)
+}
+
+fn backend(task: &Task) -> Option<Backend> {
     Some(Backend {
-        draining,
         task: task.id,
         slot: task.slot,
-        node,
+        node: task.node?,
         addresses: task.status.addresses.clone(),
         hostname: task.spec.container.hostname.clone(),
     })

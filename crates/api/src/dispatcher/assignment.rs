@@ -106,6 +106,8 @@ pub struct ServiceEndpoint {
     pub ports: Vec<PortSpec>,
     /// Tasks that take connections now: running, and healthy if they have a health check.
     pub backends: Vec<Backend>,
+    /// Tasks that are to stop and take no connections any more, but still have those of before.
+    pub draining: Vec<Backend>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +126,6 @@ pub struct Backend {
     pub addresses: Vec<NetworkAddress>,
     /// The container's host name, where the spec gives one.
     pub hostname: Option<String>,
-    /// It takes no new connections and may finish those that it has.
-    pub draining: bool,
 }
 
 impl Assignment {
@@ -149,6 +149,6 @@ message!(AssignedContent = AssignedContent { digest, name, data });
 message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks });
 message!(AssignedPlace = AssignedPlace { address, nodes, pool });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
-message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends });
+message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends, draining });
 message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });
-message!(Backend = Backend { task, slot, node, addresses, hostname, draining });
+message!(Backend = Backend { task, slot, node, addresses, hostname });

@@ -4263,6 +4263,9 @@ pub struct ServiceEndpoint {
     pub ports: ::prost::alloc::vec::Vec<PortSpec>,
     #[prost(message, repeated, tag = "6")]
     pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// Not backends any more, but with connections of before.
+    #[prost(message, repeated, tag = "7")]
+    pub draining: ::prost::alloc::vec::Vec<Backend>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointNetwork {

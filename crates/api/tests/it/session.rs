@@ -80,7 +80,13 @@ pub fn assignments(seed: u64) -> Assignments {
             node: draw(seed),
             addresses: draw(seed),
             hostname: Some("db".into()),
-            draining: true,
+        }],
+        draining: vec![Backend {
+            task: draw(seed + 1),
+            slot: draw(seed + 1),
+            node: draw(seed + 1),
+            addresses: draw(seed + 1),
+            hostname: None,
         }],
     };
     let set = vec![

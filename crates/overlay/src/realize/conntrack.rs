@@ -16,6 +16,7 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const NESTED: u16 = 1 << 15;
 const PROTOCOL: u16 = 4;
+const ID: u16 = 12;
 const UDP: u8 = 17;
 /// TCP_CONNTRACK_SYN_SENT to TCP_CONNTRACK_CLOSE_WAIT: later ones have nothing to say any more.
 const OPEN_STATES: std::ops::RangeInclusive<u8> = 1..=5;
@@ -112,12 +113,16 @@ fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(
     let header = [libc::AF_INET as u8, 0, 0, 0];
     let mut removals = Vec::new();
     socket.dump(&Message::new(GET, 0, &header), |_, body| {
-        let list = body.get(4..).unwrap_or_default();
-        let (Some(original), Some(reply)) = (part(list, TUPLE_ORIGINAL), part(list, TUPLE_REPLY)) else { return };
+        let found = body.get(4..).unwrap_or_default();
+        let (Some(original), Some(reply)) = (part(found, TUPLE_ORIGINAL), part(found, TUPLE_REPLY)) else { return };
         let connection = Tuple::read(original).zip(Tuple::read(reply));
         if connection.is_some_and(|(original, reply)| chosen(&Connection { original, reply })) {
             removals.push(Message::new(DELETE, 0, &header).with(|list| {
                 list.bytes(TUPLE_ORIGINAL | NESTED, original);
+                // Another may have begun meanwhile on the same port, as clients in a hurry do: this one alone is meant.
+                if let Some(id) = part(found, ID) {
+                    list.bytes(ID, id);
+                }
             }));
         }
     })?;

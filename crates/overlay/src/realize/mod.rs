@@ -198,7 +198,7 @@ impl Overlay {
         let State { route, tunnel: before, .. } = &mut *state;
         tunnel::realize(route, self.carrier, tunnel.as_ref(), before.as_ref())?;
         *before = tunnel;
-        let kernel = realize_ways(&mut state.route, &routes, ingress.as_ref())?;
+        let kernel = realize_ways(route, &routes, ingress.as_ref())?;
         let State { table: nft, flows, .. } = &mut *state;
         flows.follow(nft.socket(), &rules, places, gone).map_err(RealizeError::Forget)?;
         let mut warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
@@ -215,11 +215,6 @@ impl Overlay {
         self.state().addresses.update(|addresses| {
             requests.iter().map(|request| addresses.allocate(sandbox, request, now_s)).collect::<Result<_, IpamError>>()
         })
-    }
-
-    /// How many TCP connections are led to these addresses and have not ended.
-    pub fn connections(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, RealizeError> {
-        conntrack::count(self.state().table.socket(), addresses).map_err(RealizeError::Count)
     }
 
     /// Lets a sandbox's addresses go; nothing happens if it has none. Call it after `remove_sandbox`.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::RealizeError;
-use super::link::Link;
+use super::link::{self, Link};
 use crate::netlink::{Message, NetlinkError, Socket, attributes, read_u32};
 use crate::plan::{LINK_PREFIX, Via};
 
@@ -29,7 +29,7 @@ pub const MAIN: u32 = 254;
 
 /// A route out of the interface `index`: by way of a gateway on that link, or straight, from the node's address
 /// `source`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     pub table: u32,
     pub to: Ipv4Net,
@@ -80,11 +80,12 @@ pub fn delete_straight(to: Ipv4Addr, index: u32) -> Message {
 }
 
 /// Every IPv4 route of ours in the socket's namespace, in whichever table.
-pub fn list(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
-    let mut routes = Vec::new();
+fn list(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
+    let mut routes = BTreeSet::new();
     let request = Message::new(GET_ROUTE, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, PROTOCOL, 0, 0, 0, 0, 0, 0]);
-    socket.dump(&request, |_, body| routes.extend(read(body).filter(|(protocol, _)| *protocol == PROTOCOL)))?;
-    Ok(routes.into_iter().map(|(_, route)| route).collect())
+    let is_ours = |(protocol, route)| (protocol == PROTOCOL).then_some(route);
+    socket.dump(&request, |_, body| routes.extend(read(body).and_then(is_ours)))?;
+    Ok(routes)
 }
 
 /// The addresses that this node routes straight to one interface, by its index: those of containers.
@@ -138,6 +139,7 @@ pub fn realize(
     }
     let there = list(socket).map_err(RealizeError::List)?;
     let missing: Vec<_> = wanted.iter().filter(|route| !there.contains(route)).collect();
+    raise(socket, links, &missing)?;
     let requests: Vec<_> = missing.iter().map(|route| new(route)).collect();
     for (route, answer) in missing.iter().zip(socket.each(&requests).map_err(RealizeError::List)?) {
         answer.map_err(|source| RealizeError::Route { to: route.to, table: route.table, source })?;
@@ -147,6 +149,13 @@ pub fn realize(
         links.iter().filter(|(name, _)| name.starts_with(LINK_PREFIX)).map(|(_, link)| link.index).collect();
     let is_stray = |route: &Route| !places.contains(&(route.table, route.to)) && !of_containers.contains(&route.index);
     remove(socket, there.into_iter().filter(is_stray))
+}
+
+/// A link that somebody took down took its routes along, and would take no new ones.
+fn raise(socket: &mut Socket, links: &BTreeMap<String, Link>, missing: &[&Route]) -> Result<(), RealizeError> {
+    let needed: BTreeSet<u32> = missing.iter().map(|route| route.index).collect();
+    let down = links.values().filter(|link| !link.is_up && needed.contains(&link.index));
+    socket.all(&down.map(|link| link::up(link.index)).collect::<Vec<_>>()).map_err(RealizeError::List)
 }
 
 /// Removes every route of ours.

@@ -43,7 +43,7 @@ const SLOT: Part = Part(19, 4);
 const INTERFACE: Part = Part(41, 16);
 const GROUP: Part = Part(35, 4);
 const HARDWARE_ADDRESS: Part = Part(9, 6);
-const MARK: Part = Part(19, 4);
+pub const MARK: Part = Part(19, 4);
 
 /// What a map's keys lead to.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TABLE;
-use super::content::{Content, Element, Set, Shape, Value, Values};
+use super::content::{Content, Element, MARK, Set, Shape, Value, Values};
 use super::expression::{DATA_VALUE, ELEMENT, Rule};
 use super::ruleset::Chain;
 use crate::netlink::{Attributes, Message, NetlinkError, Socket, attributes, read_string};
@@ -88,6 +88,8 @@ pub fn new_set(set: Set, id: u32) -> Message {
     const MAP: u32 = 0x8;
     const CONCATENATED: u32 = 0x80;
     const VERDICT: u32 = 0xffff_ff00;
+    // For `nft list`: the values (1), a length, and the machine's order (1) in it.
+    let host_order = [&[1, 4][..], &1u32.to_ne_bytes()].concat();
     let Shape { name, key, values, ranges } = set.shape();
     let kind = |parts: &[super::content::Part]| parts.iter().fold(0, |kind, part| kind << 6 | part.0);
     let length = |parts: &[super::content::Part]| match parts {
@@ -121,6 +123,9 @@ pub fn new_set(set: Set, id: u32) -> Message {
             });
         }
         list.u32_be(10, id);
+        if matches!(values, Values::Parts([MARK])) {
+            list.bytes(13, &host_order);
+        }
     })
 }
 

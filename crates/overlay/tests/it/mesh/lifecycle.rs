@@ -74,6 +74,15 @@ fn what_somebody_deletes_or_changes_comes_again() {
             works(loss);
             assert_eq!(names(&whole), names(&[state(&one), state(&two)]), "{loss}");
         }
+        one.run(|| {
+            let links = ip("-o link");
+            let names = links.lines().filter_map(|line| line.split([' ', ':', '@']).nth(2));
+            for name in names.filter(|name| name.starts_with("sk")) {
+                ip(&format!("link set {name} down"));
+            }
+        });
+        one.apply();
+        works("all down");
         one.run(|| lab::program("bridge", "fdb del 02:73:6b:00:00:02 dev sk-ingress"));
         two.run(netfilter::flush);
         let container = one.run(|| ip(&format!("route show {}", host(1, 1, 2))));
