@@ -280,9 +280,7 @@ impl Agent {
         })
         .await
         .expect("leaving does not panic");
-        let key = tunnel::remove_key(&self.node.settings.data_dir);
-        let key = key.map_err(|error| format!("the tunnel's key was not removed: {error}"));
-        network.and(keeper).and(secrets).and(forgotten).and(key)
+        network.and(keeper).and(secrets).and(forgotten)
     }
 }
 

@@ -197,8 +197,8 @@ impl NetworkHandle {
     /// The other nodes in the tunnel.
     pub async fn peers(&self) -> Vec<TunnelPeer> {
         let peers = self.peers.borrow().clone();
-        let mut stats = self.helper.tunnel_stats().await.unwrap_or_else(|error| {
-            tracing::debug!(error = chain(&error), "the net helper does not tell of the tunnel");
+        let mut stats = self.overlay.tunnel_stats(&self.helper).await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "who carries the tunnel does not tell of it");
             BTreeMap::new()
         });
         let stats_of = |peer: &AssignedPeer| stats.remove(&PublicKey::from_bytes(peer.key.0)).unwrap_or_default();
@@ -356,10 +356,7 @@ impl Owner {
             Command::OthersServe { service, task, reply } => {
                 let endpoint = self.cluster.endpoints.get(&service);
                 // Whoever asked may have been dropped with its task.
-                let _ = reply.send(
-                    endpoint
-                        .is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)),
-                );
+                let _ = reply.send(endpoint.is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)));
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);
@@ -417,8 +414,7 @@ impl Owner {
         let host_ports = attach.host_ports;
         // An adopted one that the cluster counts as running serves on, also until its next health check.
         let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
-        let serving = known
-            .is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
+        let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
         let (service, ports) = (attach.service, host_ports.clone());
         let endpoint = LocalEndpoint {
             service,

@@ -1,7 +1,8 @@
 //! This node in the tunnel between nodes: its key, and the mesh that its peers make.
 //!
 //! The key is made once and stays on the node (`<data>/net/tunnel.key`, for root alone): the cluster knows its public
-//! half, which the agent says in each session's hello. A node without peers has no tunnel.
+//! half, which the agent says in each session's hello. It goes with the node's folder when the node leaves. A node without
+//! peers has no tunnel.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -58,13 +59,9 @@ pub struct OwnTunnel {
     pub port: u16,
 }
 
-fn key_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("net/tunnel.key")
-}
-
 /// The node's key; made, and on the disk for good, before its first use.
 pub fn load_key(data_dir: &Path) -> Result<PrivateKey, KeyFileError> {
-    let path = key_path(data_dir);
+    let path = data_dir.join("net/tunnel.key");
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|source| KeyFileError::Damaged { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(&path),
@@ -82,14 +79,6 @@ fn make_key(path: &Path) -> Result<PrivateKey, KeyFileError> {
     let key = PrivateKey::from_bytes(bytes);
     write_private(path, format!("{}\n", key.to_base64()).as_bytes())?;
     Ok(key)
-}
-
-/// The node is no member any more: as another's, it would be taken for a copy.
-pub fn remove_key(data_dir: &Path) -> io::Result<()> {
-    match fs::remove_file(key_path(data_dir)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 impl OwnTunnel {
@@ -198,8 +187,7 @@ mod tests {
         // A node that forgot its key must not go on as if it were new: the cluster would move its place.
         fs::write(&path, "cut o").unwrap();
         assert!(matches!(load_key(dir.path()), Err(KeyFileError::Damaged { .. })));
-        remove_key(dir.path()).unwrap();
-        remove_key(dir.path()).unwrap();
+        fs::remove_file(&path).unwrap();
         assert_ne!(load_key(dir.path()).unwrap(), key, "a node that left is another one");
     }
 

@@ -4,54 +4,57 @@
 //! and a change of one node's blocks is told as that one peer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, AssignedPlace, Assignment};
-use skep_model::{Cluster, Feature, Membership, NetworkId, Node, NodeId};
+use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkId, Node, NodeId};
 
 use crate::assignments::AssignmentSet;
 
-/// Whether `node` may be told of the tunnel, and of whom it is told.
+/// The last set that was made for a node.
 #[derive(Debug, Clone, Default)]
 pub struct PeersTold {
     basis: Option<Basis>,
     set: AssignmentSet,
 }
 
-/// What a set was made from. Comparing it costs next to nothing while nothing changed: the tables are shared.
+/// What a set was made from. It shares the cluster's tables: comparing them costs next to nothing.
 #[derive(Debug, Clone)]
 struct Basis {
-    cluster: Cluster,
-    networks: BTreeSet<NetworkId>,
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    networks: OrdMap<NetworkId, Arc<Network>>,
+    config: Option<Arc<ClusterConfig>>,
+    has: BTreeSet<NetworkId>,
 }
 
 impl PeersTold {
-    /// The node's place and peers, `networks` being those that it has.
-    pub fn of(&mut self, cluster: &Cluster, node: NodeId, networks: &BTreeSet<NetworkId>) -> &AssignmentSet {
+    /// The node's place and peers; `has` are the networks that it has.
+    pub fn of(&mut self, cluster: &Cluster, node: NodeId, has: &BTreeSet<NetworkId>) -> &AssignmentSet {
+        let Cluster { nodes, networks, config, .. } = cluster;
         let same = |basis: &Basis| {
-            basis.cluster.nodes.ptr_eq(&cluster.nodes)
-                && basis.cluster.networks.ptr_eq(&cluster.networks)
-                && basis.cluster.config == cluster.config
-                && basis.networks == *networks
+            basis.nodes.ptr_eq(nodes) && basis.networks.ptr_eq(networks) && basis.config == *config && basis.has == *has
         };
         if !self.basis.as_ref().is_some_and(same) {
-            self.set = peers_for(cluster, node, networks);
-            self.basis = Some(Basis { cluster: cluster.clone(), networks: networks.clone() });
+            self.set = peers_for(cluster, node, has);
+            let (nodes, networks, config) = (nodes.clone(), networks.clone(), config.clone());
+            self.basis = Some(Basis { nodes, networks, config, has: has.clone() });
         }
         &self.set
     }
 }
 
 /// The place and peers of `id`; nothing while it has no place, or its skep knows of none.
-pub fn peers_for(cluster: &Cluster, id: NodeId, networks: &BTreeSet<NetworkId>) -> AssignmentSet {
-    let knows = |node: &&std::sync::Arc<Node>| {
+pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> AssignmentSet {
+    let knows = |node: &&Arc<Node>| {
         node.description.as_ref().is_some_and(|description| description.level >= Feature::Tunnel.level())
     };
     let Some(own) = cluster.nodes.get(&id).filter(knows).and_then(|node| node.tunnel) else {
         return AssignmentSet::new();
     };
     let mut blocks: BTreeMap<NodeId, Vec<Ipv4Net>> = BTreeMap::new();
-    for network in networks.iter().filter_map(|network| cluster.networks.get(network)) {
+    for network in has.iter().filter_map(|network| cluster.networks.get(network)) {
         network.blocks.iter().for_each(|(block, holder)| blocks.entry(*holder).or_default().push(*block));
     }
     let pool = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default().address_pool;
@@ -73,7 +76,7 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, networks: &BTreeSet<NetworkId>) 
 #[cfg(test)]
 mod tests {
     use skep_model::{
-        Change, Id, IdSource, Meta, Network, NetworkSpec, NodeDescription, NodeSpec, NodeStatus, Timestamp, TunnelKey,
+        Change, Id, IdSource, Meta, NetworkSpec, NodeDescription, NodeSpec, NodeStatus, Timestamp, TunnelKey,
     };
 
     use super::*;
@@ -150,7 +153,7 @@ mod tests {
         let (mut cluster, nodes, _) = cluster(2);
         let mut pending = (*cluster.nodes[&nodes[1]]).clone();
         pending.spec.membership = Membership::Pending;
-        cluster.nodes.insert(nodes[1], std::sync::Arc::new(pending));
+        cluster.nodes.insert(nodes[1], Arc::new(pending));
         assert_eq!(peers_for(&cluster, nodes[0], &BTreeSet::new()).len(), 1, "its own place");
     }
 }

@@ -4288,9 +4288,6 @@ pub struct Backend {
     pub addresses: ::prost::alloc::vec::Vec<NetworkAddress>,
     #[prost(string, optional, tag = "5")]
     pub hostname: ::core::option::Option<::prost::alloc::string::String>,
-    /// It takes no new connections and may finish those that it has.
-    #[prost(bool, tag = "40")]
-    pub draining: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogCommand {

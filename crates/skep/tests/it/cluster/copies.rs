@@ -7,7 +7,7 @@ use crate::world::World;
 
 #[test]
 fn a_copy_of_a_node_is_refused_by_every_manager_and_runs_nothing() {
-    let cluster = Cluster::in_world(World::of_nodes(5), 3, 1);
+    let cluster = Cluster::in_world(World::of_nodes(5), 3, 1, &[]);
     let (world, lab) = (&cluster.world, cluster.world.lab());
     world.up("s", "services: { a: { <<: *idle, deploy: { placement: { constraints: [node.hostname==n4] } } } }");
     let task = world.running("s_a")[0].clone();

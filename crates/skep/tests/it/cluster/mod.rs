@@ -29,12 +29,17 @@ pub struct Cluster {
 impl Cluster {
     /// All of them ready, every manager with a vote.
     pub fn new(managers: u8, workers: u8) -> Cluster {
-        Cluster::in_world(World::of_nodes(managers + workers), managers, workers)
+        Cluster::with_settings(managers, workers, &[])
+    }
+
+    /// With more to say at its beginning.
+    pub fn with_settings(managers: u8, workers: u8, settings: &[&str]) -> Cluster {
+        Cluster::in_world(World::of_nodes(managers + workers), managers, workers, settings)
     }
 
     /// The same of the first nodes of a world that may have more.
-    pub fn in_world(world: World, managers: u8, workers: u8) -> Cluster {
-        world.ok(&["init", "--advertise-addr", "eth0"]);
+    pub fn in_world(world: World, managers: u8, workers: u8, settings: &[&str]) -> Cluster {
+        world.ok(&[&["init", "--advertise-addr", "eth0"], settings].concat());
         for number in 2..=managers + workers {
             let role = if number <= managers { "manager" } else { "worker" };
             join(&world, number, role).ok().unwrap_or_else(|error| panic!("{error}"));

@@ -114,8 +114,14 @@ fn the_cluster_tells_who_is_where(cluster: &Cluster, tasks: &BTreeSet<String>) {
 
 #[test]
 fn nothing_is_read_on_the_wire_and_a_removed_node_is_cut_off() {
-    let cluster = Cluster::new(1, 2);
+    // A small pool, which the nodes' own addresses share with the networks.
+    let pool = ["--default-addr-pool", "10.200.0.0/22", "--default-addr-pool-mask-length", "24"];
+    let cluster = Cluster::with_settings(1, 2, &pool);
     let world = &cluster.world;
+    let place = inspect(world, &["node", "inspect", "n2"])["Tunnel"]["Address"].clone();
+    assert!(place.as_str().is_some_and(|place| place.starts_with("10.200.3.")), "{place}");
+    let refused = world.refused(&["network", "create", "--subnet", "10.200.3.0/28", "taken"]);
+    assert!(refused.contains("10.200.3.0/24"), "{refused}");
     world.up(
         "s",
         &format!(
