@@ -8,6 +8,7 @@
 //! It never forks: the keeper does.
 
 mod describe;
+mod drains;
 mod leases;
 mod managers;
 mod network;
@@ -19,6 +20,7 @@ mod remembered;
 mod reporter;
 mod session;
 mod task;
+mod tunnel;
 mod volumes;
 mod worker;
 
@@ -32,6 +34,7 @@ use skep_api::Standing;
 use skep_identity::{SealingKey, Tls};
 use skep_image::ImageStore;
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
+use skep_overlay::tunnel::DataPlane;
 use skep_overlay::{Overlay, RealizeError};
 use skep_runtime::cgroup::CgroupHost;
 use tokio::sync::watch;
@@ -39,15 +42,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use describe::{describe, own_level};
+pub use network::NetworkHandle;
 pub use node::chain;
 pub use reporter::Known;
 pub use task::prepare::credentials;
 pub use task::template::NodeFacts;
+pub use tunnel::KeyFileError;
 pub use volumes::{Volume, VolumeError, VolumeStore};
 
+use drains::Drains;
 use leases::Leases;
 use managers::Managers;
-use network::{NetworkHandle, NetworkSetup};
+use network::NetworkSetup;
 use node::{Node, NodeSettings};
 use relay::Relay;
 use remembered::Remembered;
@@ -55,6 +61,7 @@ use reporter::Reporter;
 pub use session::ManagersWord;
 use session::SessionSetup;
 use task::files::SecretStore;
+use tunnel::OwnTunnel;
 use worker::Worker;
 
 /// Where keeper and containers are when the node's settings name no other parent.
@@ -78,8 +85,12 @@ pub struct AgentConfig {
     pub own_manager: Option<String>,
     /// The address that others reach this node under; empty leaves it to the connection.
     pub address: String,
-    /// The range of the cluster's networks.
+    /// The range of the cluster's networks, until a manager has said it.
     pub pool: Ipv4Net,
+    /// Who shall carry the tunnel to other nodes.
+    pub data_plane: DataPlane,
+    /// The UDP port that other nodes reach this one at.
+    pub tunnel_port: u16,
     /// Resolvers for names outside the cluster.
     pub upstreams: Vec<SocketAddr>,
     pub images: ImageStore,
@@ -109,6 +120,8 @@ pub enum AgentError {
         source: io::Error,
     },
     #[error(transparent)]
+    TunnelKey(#[from] KeyFileError),
+    #[error(transparent)]
     Overlay(#[from] RealizeError),
     #[error("failed to start the net helper")]
     Helper(#[from] HelperError),
@@ -136,7 +149,7 @@ impl Agent {
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, address, pool, .. } = config;
         let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, .. } = config;
-        let AgentConfig { instance, word, seed, .. } = config;
+        let AgentConfig { instance, word, seed, data_plane, tunnel_port, .. } = config;
         let identity = tls.identity();
         let containers = data_dir.join("containers");
         std::fs::create_dir_all(&containers).map_err(|source| AgentError::Folder { path: containers, source })?;
@@ -156,18 +169,16 @@ impl Agent {
             os: platform.os,
             architecture: platform.architecture,
         };
-        let config = skep_overlay::Config {
-            run_dir: run_dir.clone(),
-            data_dir: data_dir.clone(),
-            data_plane: skep_overlay::tunnel::DataPlane::default(),
-        };
+        let config = skep_overlay::Config { run_dir: run_dir.clone(), data_dir: data_dir.clone(), data_plane };
+        let own_tunnel = OwnTunnel { key: tunnel::load_key(&data_dir)?, port: tunnel_port };
         let overlay = Overlay::open(&config)?;
         let helper = Helper::start(helper).await?;
         let settings = NodeSettings { data_dir, run_dir, cgroup_parent, keeper_elf, facts };
         let node = Arc::new(Node::new(settings, images, volumes, secrets));
-        let network = network::start(NetworkSetup { overlay, helper, pool, upstreams });
+        let network = network::start(NetworkSetup { overlay, helper, pool, upstreams, tunnel: own_tunnel.clone() });
         let reporter = Reporter::default();
         let leases = Leases::default();
+        let drains = Drains::default();
         let stop = CancellationToken::new();
         let (connected_sender, connected) = watch::channel(false);
         let (standing_sender, standing) = watch::channel(None);
@@ -178,8 +189,11 @@ impl Agent {
             tls,
             managers,
             address,
+            tunnel: own_tunnel,
             reporter: reporter.clone(),
             leases: leases.clone(),
+            drains: drains.clone(),
+            network: network.clone(),
             warnings,
             instance,
             word,
@@ -188,7 +202,7 @@ impl Agent {
             leave: leave.clone(),
             seed,
         };
-        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, last.clone());
+        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, drains, last.clone());
         // Ends with the worker, which ends with the session.
         let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
         let remembering = tokio::spawn(keeping);
@@ -230,6 +244,11 @@ impl Agent {
     /// The tasks of this node, those that have ended and are still kept among them.
     pub fn tasks(&self) -> Vec<Known> {
         self.reporter.known()
+    }
+
+    /// This node's network, to be asked.
+    pub fn network(&self) -> NetworkHandle {
+        self.network.clone()
     }
 
     /// Stops the agent; containers, names and published ports go on.

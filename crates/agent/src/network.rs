@@ -11,26 +11,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use skep_api::AssignedNetwork;
-use skep_model::{NetworkId, PortSpec, PublishMode, Task, TaskId};
+use skep_api::{AssignedNetwork, AssignedPeer, TunnelPeer};
+use skep_model::{NetworkId, NodeId, PortSpec, PublishMode, ServiceId, Task, TaskId};
 use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
 use skep_overlay::snapshot::{Listener, ServeError};
+use skep_overlay::tunnel::{Carrier, PublicKey};
 use skep_overlay::{Attachment, Overlay};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::network_view::{ClusterView, LocalEndpoint, container_names, node_network, overlay_network};
 use crate::node::{chain, now};
+use crate::tunnel::{self, OwnTunnel};
 
 /// After a change that could not be realized.
 const RETRY: Duration = Duration::from_secs(1);
+/// Without a change: what somebody else took from the node's network comes again.
+const REPEAT: Duration = Duration::from_secs(30);
 
 /// A container that wants a place on its task's networks.
 #[derive(Debug)]
 pub struct Attach {
     pub task: TaskId,
-    pub service: skep_model::ServiceId,
+    pub service: ServiceId,
     pub networks: Vec<NetworkId>,
     pub fixed: Vec<Option<Ipv4Addr>>,
     pub names: Vec<String>,
@@ -67,8 +71,23 @@ enum Command {
     SetCluster(ClusterView),
     Expect(BTreeSet<TaskId>),
     Attach(Attach, oneshot::Sender<Result<Attached, String>>),
-    SetServing { task: TaskId, serving: bool, done: oneshot::Sender<()> },
-    Detach { task: TaskId, keep: KeepAddresses, done: oneshot::Sender<()> },
+    SetServing {
+        task: TaskId,
+        serving: bool,
+        done: oneshot::Sender<()>,
+    },
+    Detach {
+        task: TaskId,
+        keep: KeepAddresses,
+        done: oneshot::Sender<()>,
+    },
+    /// Answered once what was taken in before is realized.
+    InForce(oneshot::Sender<()>),
+    OthersServe {
+        service: ServiceId,
+        task: TaskId,
+        reply: oneshot::Sender<bool>,
+    },
     Teardown(oneshot::Sender<Result<(), String>>),
 }
 
@@ -84,7 +103,12 @@ type Reply = Box<dyn FnOnce(&Owner) + Send>;
 
 /// Where the network's owner is asked. Clones share it.
 #[derive(Clone)]
-pub struct NetworkHandle(mpsc::Sender<Command>);
+pub struct NetworkHandle {
+    commands: mpsc::Sender<Command>,
+    overlay: Arc<Overlay>,
+    helper: Arc<Helper>,
+    peers: watch::Receiver<BTreeMap<NodeId, AssignedPeer>>,
+}
 
 impl NetworkHandle {
     /// Tasks that may have a container from an earlier daemon: nothing is realized before each of those
@@ -129,6 +153,32 @@ impl NetworkHandle {
         let _ = answer.await;
     }
 
+    /// Waits until the picture that was set last is what the kernel and the helper have.
+    pub async fn in_force(&self) {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::InForce(done)).await;
+        // As above.
+        let _ = answer.await;
+    }
+
+    /// Whether a task of the service other than `task` takes requests.
+    pub async fn others_serve(&self, service: ServiceId, task: TaskId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::OthersServe { service, task, reply }).await;
+        answer.await.unwrap_or(false)
+    }
+
+    /// How many TCP connections to these addresses have not ended.
+    ///
+    /// Asked again and again, so not of the owner, who would look at the whole node each time.
+    pub async fn connections(&self, addresses: BTreeSet<Ipv4Addr>) -> usize {
+        let overlay = Arc::clone(&self.overlay);
+        blocking(move || overlay.connections(&addresses)).await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "connections could not be counted");
+            0
+        })
+    }
+
     /// Removes every trace from the kernel; the owner ends.
     pub async fn teardown(&self) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
@@ -136,9 +186,28 @@ impl NetworkHandle {
         answer.await.unwrap_or(Ok(()))
     }
 
+    /// Who carries the tunnel to other nodes.
+    pub fn carrier(&self) -> &'static str {
+        match self.overlay.carrier() {
+            Carrier::Kernel => "kernel",
+            Carrier::Userspace => "userspace",
+        }
+    }
+
+    /// The other nodes in the tunnel.
+    pub async fn peers(&self) -> Vec<TunnelPeer> {
+        let peers = self.peers.borrow().clone();
+        let mut stats = self.overlay.tunnel_stats(&self.helper).await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "who carries the tunnel does not tell of it");
+            BTreeMap::new()
+        });
+        let stats_of = |peer: &AssignedPeer| stats.remove(&PublicKey::from_bytes(peer.key.0)).unwrap_or_default();
+        peers.values().map(stats_of).zip(peers.values()).map(|(stats, peer)| tunnel::told(peer, stats)).collect()
+    }
+
     async fn send(&self, command: Command) {
         // As above: a closed channel is a daemon that stops.
-        let _ = self.0.send(command).await;
+        let _ = self.commands.send(command).await;
     }
 }
 
@@ -149,13 +218,19 @@ pub struct NetworkSetup {
     /// The range of the cluster's networks.
     pub pool: Ipv4Net,
     pub upstreams: Vec<SocketAddr>,
+    pub tunnel: OwnTunnel,
 }
 
 struct Owner {
     overlay: Arc<Overlay>,
-    helper: Helper,
+    helper: Arc<Helper>,
     pool: Ipv4Net,
     upstreams: Vec<SocketAddr>,
+    tunnel: OwnTunnel,
+    /// For whoever asks for them.
+    peers: watch::Sender<BTreeMap<NodeId, AssignedPeer>>,
+    /// The longest packet that fits into the tunnel to any of the peers.
+    mtu: u16,
     cluster: ClusterView,
     /// Nothing is realized before the first picture of the cluster: it would take down what lives.
     informed: bool,
@@ -164,36 +239,40 @@ struct Owner {
     local: BTreeMap<TaskId, LocalEndpoint>,
     refused: Vec<(Listener, String)>,
     warned: Vec<String>,
+    /// Who waits for what was taken in to be realized.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// Starts the owner; it ends when the last handle is dropped.
 pub fn start(setup: NetworkSetup) -> NetworkHandle {
     let (sender, commands) = mpsc::channel(256);
-    let NetworkSetup { overlay, helper, pool, upstreams } = setup;
+    let NetworkSetup { overlay, helper, pool, upstreams, tunnel } = setup;
     let owner = Owner {
         overlay: Arc::new(overlay),
-        helper,
+        helper: Arc::new(helper),
         pool,
         upstreams,
+        tunnel,
+        peers: watch::Sender::new(BTreeMap::new()),
+        mtu: tunnel::mtu([].iter()),
         cluster: ClusterView::default(),
         informed: false,
         awaited: BTreeSet::new(),
         local: BTreeMap::new(),
         refused: Vec::new(),
         warned: Vec::new(),
+        waiting: Vec::new(),
     };
+    let (overlay, helper, peers) = (Arc::clone(&owner.overlay), Arc::clone(&owner.helper), owner.peers.subscribe());
     tokio::spawn(owner.run(commands));
-    NetworkHandle(sender)
+    NetworkHandle { commands: sender, overlay, helper, peers }
 }
 
 impl Owner {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut dirty = false;
         loop {
-            let next = match dirty {
-                true => tokio::time::timeout(RETRY, commands.recv()).await,
-                false => Ok(commands.recv().await),
-            };
+            let next = tokio::time::timeout(if dirty { RETRY } else { REPEAT }, commands.recv()).await;
             let mut replies: Vec<Reply> = Vec::new();
             match next {
                 Ok(None) => return,
@@ -216,7 +295,14 @@ impl Owner {
                 }
                 Err(_) => {}
             }
-            dirty = self.informed && self.awaited.is_empty() && !self.realize().await;
+            let ready = self.informed && self.awaited.is_empty();
+            dirty = ready && !self.realize().await;
+            if ready && !dirty {
+                // Whoever waits may have been dropped with its session.
+                for done in self.waiting.drain(..) {
+                    let _ = done.send(());
+                }
+            }
             replies.into_iter().for_each(|reply| reply(&self));
         }
     }
@@ -224,6 +310,10 @@ impl Owner {
     async fn take(&mut self, command: Command, replies: &mut Vec<Reply>) {
         match command {
             Command::SetCluster(view) => {
+                if view.peers != self.cluster.peers {
+                    self.peers.send_replace(view.peers.clone());
+                    self.mtu = tunnel::mtu(view.peers.values().filter_map(|peer| peer.endpoint.as_ref()));
+                }
                 self.cluster = view;
                 self.informed = true;
             }
@@ -247,7 +337,7 @@ impl Owner {
             }
             Command::SetServing { task, serving, done } => {
                 if let Some(endpoint) = self.local.get_mut(&task) {
-                    endpoint.serving = serving;
+                    (endpoint.serving, endpoint.withdrawn) = (serving, !serving);
                 }
                 // Whoever asked may have been dropped with its task.
                 replies.push(Box::new(move |_| {
@@ -261,6 +351,12 @@ impl Owner {
                 replies.push(Box::new(move |_| {
                     let _ = done.send(());
                 }));
+            }
+            Command::InForce(done) => self.waiting.push(done),
+            Command::OthersServe { service, task, reply } => {
+                let endpoint = self.cluster.endpoints.get(&service);
+                // Whoever asked may have been dropped with its task.
+                let _ = reply.send(endpoint.is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)));
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);
@@ -320,7 +416,14 @@ impl Owner {
         let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
         let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
         let (service, ports) = (attach.service, host_ports.clone());
-        let endpoint = LocalEndpoint { service, addresses: addresses.clone(), names, serving, host_ports: ports };
+        let endpoint = LocalEndpoint {
+            service,
+            addresses: addresses.clone(),
+            names,
+            serving,
+            withdrawn: false,
+            host_ports: ports,
+        };
         self.local.insert(attach.task, endpoint);
         Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
     }
@@ -352,7 +455,8 @@ impl Owner {
 
     /// False when something failed and must be tried again.
     async fn realize(&mut self) -> bool {
-        let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams);
+        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
+        let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams, mesh);
         let planned = self.overlay.plan(&wanted);
         for problem in &planned.problems {
             self.warn_once(problem.to_string());

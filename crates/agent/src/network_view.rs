@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use skep_api::{AssignedNetwork, EndpointNetwork, ServiceEndpoint};
-use skep_model::{NetworkId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
-use skep_overlay::plan::{self, NodeNetwork, Protocol, Published};
+use skep_api::{AssignedNetwork, AssignedPeer, AssignedPlace, EndpointNetwork, ServiceEndpoint};
+use skep_model::{NetworkId, NodeId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
+use skep_overlay::plan::{self, Mesh, NodeNetwork, Protocol, Published};
 
 /// What the node was told of the cluster's network.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterView {
     pub networks: BTreeMap<NetworkId, AssignedNetwork>,
     pub endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
+    /// The node itself in the tunnel, and the others.
+    pub place: Option<AssignedPlace>,
+    pub peers: BTreeMap<NodeId, AssignedPeer>,
     /// The node's own tasks, as long as no manager has said anything since the daemon's start: then the node itself says
     /// which of them take requests.
     pub unconfirmed: Option<BTreeSet<TaskId>>,
@@ -30,26 +33,29 @@ pub struct LocalEndpoint {
     pub names: BTreeMap<NetworkId, Vec<String>>,
     /// Takes requests: running, healthy, and not about to stop.
     pub serving: bool,
+    /// It is about to stop, whatever the managers know.
+    pub withdrawn: bool,
     /// Ports of this node that lead to this container alone, every number filled in.
     pub host_ports: Vec<PortSpec>,
 }
 
-/// The node's whole network. `pool` is the range of the cluster's networks.
+/// The node's whole network. `pool` is the range of the cluster's networks, where no manager has said another.
 pub fn node_network(
     cluster: &ClusterView,
     local: &BTreeMap<TaskId, LocalEndpoint>,
     pool: Ipv4Net,
     upstreams: &[SocketAddr],
+    mesh: Option<Mesh>,
 ) -> NodeNetwork {
     NodeNetwork {
         networks: cluster.networks.values().map(overlay_network).collect(),
         endpoints: endpoints(local),
         services: cluster.endpoints.values().flat_map(|endpoint| services(cluster, local, endpoint)).collect(),
         published: published(cluster, local),
-        pool,
+        pool: cluster.place.map_or(pool, |place| place.pool),
         upstreams: upstreams.to_vec(),
         search: Vec::new(),
-        mesh: None,
+        mesh,
     }
 }
 
@@ -59,6 +65,7 @@ pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
         name: network.spec.name.clone(),
         subnet: network.subnet,
         gateway: network.gateway,
+        blocks: network.blocks.clone(),
         internal: network.spec.internal,
     }
 }
@@ -111,11 +118,18 @@ fn services(
         let mut names = vec![endpoint.name.clone()];
         names.extend(on.aliases.iter().filter(|alias| **alias != endpoint.name).cloned());
         let addresses = serving.iter().flatten().filter(|(network, _)| *network == on.network);
+        let draining = endpoint.draining.iter().flat_map(|backend| &backend.addresses);
+        let draining = draining.filter(|address| address.network == on.network).map(|address| address.address);
+        let backend = |serving| move |address| plan::Backend { address, serving };
         plan::Service {
             network: on.network.to_string(),
             vip: on.virtual_ip,
             names,
-            backends: addresses.map(|(_, address)| plan::Backend { address: *address, serving: true }).collect(),
+            backends: addresses
+                .map(|(_, address)| *address)
+                .map(backend(true))
+                .chain(draining.map(backend(false)))
+                .collect(),
         }
     };
     here.map(service).collect()
@@ -132,9 +146,10 @@ fn serving(
 ) -> Vec<Vec<(NetworkId, Ipv4Addr)>> {
     let own = |task: &TaskId| cluster.unconfirmed.as_ref().is_some_and(|own| own.contains(task));
     let told = endpoint.backends.iter().filter(|backend| !own(&backend.task));
-    let told = told.map(|backend| match local.get(&backend.task) {
-        Some(here) => here.addresses.clone(),
-        None => backend.addresses.iter().map(|address| (address.network, address.address)).collect(),
+    let told = told.filter_map(|backend| match local.get(&backend.task) {
+        // Found to be unhealthy, perhaps, which no manager has heard of yet.
+        Some(here) => (!here.withdrawn).then(|| here.addresses.clone()),
+        None => Some(backend.addresses.iter().map(|address| (address.network, address.address)).collect()),
     });
     let here = local.iter().filter(|(task, here)| own(task) && here.serving && here.service == endpoint.service);
     told.chain(here.map(|(_, here)| here.addresses.clone())).collect()
@@ -206,6 +221,7 @@ mod tests {
             addresses: vec![(network, at(last))],
             names: BTreeMap::new(),
             serving,
+            withdrawn: false,
             host_ports: Vec::new(),
         };
         let endpoint = ServiceEndpoint {
@@ -215,6 +231,7 @@ mod tests {
             networks: Vec::new(),
             ports: Vec::new(),
             backends: vec![backend(here, 2), backend(starting, 3), backend(elsewhere, 4)],
+            draining: Vec::new(),
         };
         let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
         let found = |unconfirmed| {

@@ -170,7 +170,7 @@ async fn pause(time: Duration, stop: &CancellationToken) -> bool {
 /// As a manager would send it.
 fn assignments(picture: &Picture, ends: &BTreeMap<TaskId, TaskStatus>) -> Assignments {
     let Picture { tasks, secrets, configs, cluster } = picture;
-    let ClusterView { networks, endpoints, unconfirmed: _ } = cluster;
+    let ClusterView { networks, endpoints, place, peers, unconfirmed: _ } = cluster;
     let tasks = tasks.iter().map(|task| {
         let status = status_of(task.id, &task.status, ends);
         Assignment::Task(Box::new(Task { status, ..Task::clone(task) }))
@@ -179,7 +179,8 @@ fn assignments(picture: &Picture, ends: &BTreeMap<TaskId, TaskStatus>) -> Assign
     let configs = configs.iter().cloned().map(Assignment::Config);
     let networks = networks.values().cloned().map(Assignment::Network);
     let endpoints = endpoints.values().cloned().map(Assignment::Endpoint);
-    let set = tasks.chain(secrets).chain(configs).chain(networks).chain(endpoints).collect();
+    let tunnel = place.iter().copied().map(Assignment::Place).chain(peers.values().cloned().map(Assignment::Peer));
+    let set = tasks.chain(secrets).chain(configs).chain(networks).chain(endpoints).chain(tunnel).collect();
     // Revisions count within one session, and mean nothing on disk.
     Assignments { base: None, revision: 0, set, removed: Vec::new() }
 }

@@ -63,6 +63,8 @@ async fn converse(setup: &AgentSetup, running: &mut BTreeSet<TaskId>) -> Result<
                 }
                 // It has no container to lease, no certificate to renew and no role to follow.
                 Ok(ManagerMessage::LeaseGrant(_) | ManagerMessage::Trust(_) | ManagerMessage::Standing(_)) => {}
+                // It asks for no word of others.
+                Ok(ManagerMessage::Settled { .. }) => {}
                 // Nobody asks a simulated task for its log.
                 Ok(ManagerMessage::Log { .. } | ManagerMessage::Exec { .. }) => {}
                 Ok(ManagerMessage::Feed { .. } | ManagerMessage::Cancel { .. }) => {}
@@ -88,6 +90,8 @@ async fn open(setup: &AgentSetup) -> Result<(mpsc::Sender<AgentMessage>, Message
         address: String::new(),
         revision: 0,
         instance: String::new(),
+        acknowledges: false,
+        tunnel: None,
     };
     let connection = connect_tls(&setup.manager, setup.tls.connector(Expect::Role(Role::Manager))).await?;
     let (to_manager, outgoing) = mpsc::channel(64);
@@ -106,6 +110,7 @@ fn take(assignments: Assignments, running: &mut BTreeSet<TaskId>) -> Vec<TaskId>
     let tasks = assignments.set.into_iter().filter_map(|assignment| match assignment {
         Assignment::Task(task) => (task.desired == DesiredState::Running).then_some(task.id),
         Assignment::Secret(_) | Assignment::Config(_) | Assignment::Network(_) | Assignment::Endpoint(_) => None,
+        Assignment::Place(_) | Assignment::Peer(_) => None,
     });
     tasks.filter(|task| running.insert(*task)).collect()
 }

@@ -150,6 +150,7 @@ fn first_changes() -> Vec<Change> {
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id, address: address(raft_id) }),
         certificate: Default::default(),
+        tunnel: None,
     };
     let nodes = (LEADER..=CLIENT).map(|raft_id| Change::CreateNode { node: Box::new(node(raft_id)) });
     std::iter::once(Change::SetClusterConfig { config: Box::new(config), expected: None }).chain(nodes).collect()

@@ -136,6 +136,7 @@ fn node(ids: &mut IdSource, number: usize) -> Node {
         status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
         manager: None,
         certificate: Default::default(),
+        tunnel: None,
     }
 }
 

@@ -136,6 +136,7 @@ mod tests {
                 status: NodeStatus { state: *state, ..NodeStatus::default() },
                 manager: None,
                 certificate: Default::default(),
+                tunnel: None,
             });
             cluster.nodes.insert(node.id, Arc::clone(&node));
             all.push(node);

@@ -1,7 +1,7 @@
 //! What one node needs to run its tasks: computed from the cluster, sent as a full set and then as deltas.
 //!
-//! Pure. A node gets its own tasks, the contents and networks that these use, and the endpoints of the
-//! services that these can reach or that are published on every node; nothing of anybody else's.
+//! Pure. A node gets its own tasks, the contents and networks that these use, the endpoints of the services that these
+//! can reach or that are published on every node, and its peers in the tunnel; nothing of anybody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,14 +11,24 @@ use skep_api::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
 use skep_model::{
-    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, PublishMode, Service, Task, TaskState, TaskStatus,
+    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, NodeState, PublishMode, Service, Task, TaskState,
+    TaskStatus,
 };
+
+use crate::peers::peers_for;
 
 /// One node's whole set.
 pub type AssignmentSet = BTreeMap<AssignmentKey, Assignment>;
 
 /// Everything that `node` is to have.
 pub fn assignments_for(cluster: &Cluster, node: NodeId) -> AssignmentSet {
+    let (mut set, networks) = own_assignments(cluster, node);
+    set.extend(peers_for(cluster, node, &networks));
+    set
+}
+
+/// What `node` is to have but for its peers, and the networks among it.
+pub fn own_assignments(cluster: &Cluster, node: NodeId) -> (AssignmentSet, BTreeSet<NetworkId>) {
     let mut set = AssignmentSet::new();
     let mut add = |assignment: Assignment| drop(set.insert(assignment.key(), assignment));
     let mut networks: BTreeSet<NetworkId> = BTreeSet::new();
@@ -29,9 +39,7 @@ pub fn assignments_for(cluster: &Cluster, node: NodeId) -> AssignmentSet {
         }
         add(Assignment::Task(Box::new(as_assigned(task))));
     }
-    for network in networks.iter().filter_map(|id| cluster.networks.get(id)) {
-        add(Assignment::Network(assigned_network(network, node)));
-    }
+    let mut answered = networks.clone();
     for service in cluster.services.values() {
         let reachable = service.spec.task.networks.iter().any(|attachment| {
             cluster.network_named(&attachment.network).is_some_and(|network| networks.contains(&network.id))
@@ -40,8 +48,22 @@ pub fn assignments_for(cluster: &Cluster, node: NodeId) -> AssignmentSet {
         if reachable || published {
             add(Assignment::Endpoint(endpoint(cluster, service)));
         }
+        if published {
+            answered.extend(way_in(cluster, service));
+        }
     }
-    set
+    for network in answered.iter().filter_map(|id| cluster.networks.get(id)) {
+        add(Assignment::Network(assigned_network(network, node)));
+    }
+    (set, answered)
+}
+
+/// The network over which a node without a task of the service leads its published ports on: one with a way out first,
+/// as its own nodes have it.
+fn way_in(cluster: &Cluster, service: &Service) -> Option<NetworkId> {
+    let attachments = service.spec.task.networks.iter();
+    let on = || attachments.clone().filter_map(|attachment| cluster.network_named(&attachment.network));
+    on().find(|network| !network.spec.internal).or_else(|| on().next()).map(|network| network.id)
 }
 
 /// The difference from what the agent has to what it is to have; `None` when there is none.
@@ -100,20 +122,29 @@ fn endpoint(cluster: &Cluster, service: &Service) -> ServiceEndpoint {
         let vip = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network);
         Some(EndpointNetwork { network, virtual_ip: vip.map(|vip| vip.address), aliases: attachment.aliases.clone() })
     });
-    let serving = cluster.tasks_of_service(service.id).filter(|task| serves(task));
+    let tasks = || cluster.tasks_of_service(service.id);
     ServiceEndpoint {
         service: service.id,
         name: service.name().to_owned(),
         mode: service.spec.endpoint.mode,
         networks: networks.collect(),
         ports: service.endpoint.ports.clone(),
-        backends: serving.filter_map(|task| backend(task)).collect(),
+        backends: tasks().filter(|task| serves(task)).filter_map(|task| backend(task)).collect(),
+        draining: tasks().filter(|task| drains(cluster, task)).filter_map(|task| backend(task)).collect(),
     }
 }
 
 /// A task that is to stop leaves the maps before it gets its signal.
 fn serves(task: &Task) -> bool {
     task.status.state == TaskState::Running && task.desired == DesiredState::Running
+}
+
+/// It ends its connections in order, unless its node is lost, and they with it.
+fn drains(cluster: &Cluster, task: &Task) -> bool {
+    let node = task.node.and_then(|node| cluster.nodes.get(&node));
+    task.status.state == TaskState::Running
+        && task.desired > DesiredState::Running
+        && node.is_some_and(|node| node.status.state != NodeState::Down)
 }
 
 fn backend(task: &Task) -> Option<Backend> {

@@ -33,8 +33,16 @@ impl Ca for CaService {
         let (issued, certificate) = self.sign(&config, &request.csr, id, role)?;
         let spec = NodeSpec { role, availability: request.availability, ..NodeSpec::default() };
         let meta = Meta::new(self.clock.now());
-        let node =
-            Node { id, meta, spec, description: None, status: NodeStatus::default(), manager: None, certificate };
+        let node = Node {
+            id,
+            meta,
+            spec,
+            description: None,
+            status: NodeStatus::default(),
+            manager: None,
+            certificate,
+            tunnel: None,
+        };
         self.store.propose(vec![Change::CreateNode { node: Box::new(node) }]).await.map_err(not_written)?;
         tracing::info!(node.id = %id, "node joined");
         Ok(issued)

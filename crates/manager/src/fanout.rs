@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use imbl::ordmap::DiffItem;
-use skep_model::{Cluster, Node, NodeId, PublishMode, Service, ServiceId, Task};
+use skep_model::{Cluster, Node, NodeId, PublishMode, Service, ServiceId, Task, Version};
 use skep_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ const PAUSE_PER_NODE: Duration = Duration::from_micros(20);
 #[derive(Debug)]
 pub struct Fanout {
     inner: Mutex<Inner>,
+    published: watch::Sender<Version>,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,12 @@ pub enum Concerned {
 
 impl Fanout {
     pub fn new(store: &Store) -> Self {
-        Self { inner: Mutex::new(Inner { seen: store.cluster(), sessions: HashMap::new() }) }
+        Self::of(store.cluster())
+    }
+
+    fn of(seen: Arc<Cluster>) -> Self {
+        let published = watch::Sender::new(seen.version);
+        Self { inner: Mutex::new(Inner { seen, sessions: HashMap::new() }), published }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -56,6 +62,19 @@ impl Fanout {
         receiver
     }
 
+    /// Waits until sessions have been given what a version of the cluster changes for them.
+    pub async fn published(&self, version: Version) {
+        // The sender lives as long as this does.
+        let _ = self.published.subscribe().wait_for(|published| *published >= version).await;
+    }
+
+    /// The version of the picture that the node's newest session was given last.
+    pub fn given(&self, node: NodeId) -> Option<Version> {
+        let inner = self.lock();
+        let session = inner.sessions.get(&node)?.last()?;
+        Some(session.borrow().version)
+    }
+
     /// Tells those concerned; returns how many they are.
     fn publish(&self, next: Arc<Cluster>) -> usize {
         let mut inner = self.lock();
@@ -70,6 +89,7 @@ impl Fanout {
             }
             !sessions.is_empty()
         });
+        self.published.send_replace(next.version);
         told
     }
 }
@@ -119,8 +139,8 @@ pub fn concerned(before: &Cluster, after: &Cluster) -> Concerned {
     let mut nodes = BTreeSet::new();
     for item in before.nodes.diff(&after.nodes) {
         match item {
-            DiffItem::Add(id, node) | DiffItem::Remove(id, node) if node.manager.is_none() => drop(nodes.insert(*id)),
-            // Every agent knows the managers.
+            DiffItem::Add(id, node) | DiffItem::Remove(id, node) if is_nobodys_peer(node) => drop(nodes.insert(*id)),
+            // Every agent knows the managers, and its peers.
             DiffItem::Add(..) | DiffItem::Remove(..) => return Concerned::All,
             DiffItem::Update { old: (id, old), new: (_, new) } if same_place(old, new) => drop(nodes.insert(*id)),
             DiffItem::Update { .. } => return Concerned::All,
@@ -150,7 +170,15 @@ fn is_seen_elsewhere(service: &Service) -> bool {
 
 /// Nothing changed that others are told of the node.
 fn same_place(old: &Node, new: &Node) -> bool {
-    old.status.address == new.status.address && old.manager == new.manager
+    old.status.address == new.status.address
+        && old.manager == new.manager
+        && old.tunnel == new.tunnel
+        && old.spec.membership == new.spec.membership
+}
+
+/// Other nodes' agents are not told of it.
+fn is_nobodys_peer(node: &Node) -> bool {
+    node.manager.is_none() && node.tunnel.is_none()
 }
 
 /// What others see of a task.
@@ -173,6 +201,7 @@ mod tests {
             status: NodeStatus::default(),
             manager: None,
             certificate: Default::default(),
+            tunnel: None,
         };
         let mut next = cluster.clone();
         next.apply(&Change::CreateNode { node: Box::new(node) }, cluster.version.0 + 1).unwrap();
@@ -186,10 +215,35 @@ mod tests {
         let (two, second) = with_node(&one, &mut ids);
         assert_eq!(concerned(&one, &two), Concerned::Nodes(BTreeSet::from([second])));
         assert_eq!(concerned(&two, &two), Concerned::Nodes(BTreeSet::new()));
-        let fanout = Fanout { inner: Mutex::new(Inner { seen: Arc::new(one), sessions: HashMap::new() }) };
+        let fanout = Fanout::of(Arc::new(one));
         let (mut told, untold) = (fanout.watch(second), fanout.watch(first));
         assert_eq!(fanout.publish(Arc::new(two)), 1);
         assert_eq!((told.has_changed().ok(), untold.has_changed().ok()), (Some(true), Some(false)));
         assert!(told.borrow_and_update().nodes.contains_key(&second));
+    }
+
+    #[test]
+    fn a_node_in_the_tunnel_concerns_all_when_it_comes_moves_or_goes() {
+        let mut ids = IdSource::from_seed(1);
+        let (before, id) = with_node(&Cluster::default(), &mut ids);
+        let after = |cluster: &Cluster, change: Change| {
+            let mut next = cluster.clone();
+            next.apply(&change, cluster.version.0 + 1).unwrap();
+            next
+        };
+        let at = Timestamp(1);
+        let place = |port: u16| Change::SetNodeTunnel {
+            node: id,
+            key: skep_model::TunnelKey([1; 32]),
+            endpoint: Some(([192, 0, 2, 1], port).into()),
+            at,
+        };
+        let placed = after(&before, place(1));
+        let moved = after(&placed, place(2));
+        let gone = after(&moved, Change::RemoveNode { node: id });
+        for (old, new) in [(&before, &placed), (&placed, &moved), (&moved, &gone)] {
+            assert_eq!(concerned(old, new), Concerned::All);
+        }
+        assert_eq!(concerned(&before, &after(&before, Change::RemoveNode { node: id })), Concerned::Nodes([id].into()));
     }
 }

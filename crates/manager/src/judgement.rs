@@ -108,6 +108,7 @@ mod tests {
                 status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
                 manager: (number == 1).then(|| ManagerStatus { raft_id: OWN, address: "m:7377".into() }),
                 certificate: Default::default(),
+                tunnel: None,
             };
             Self { start: Instant::now(), nodes: (1..=count).map(node).collect(), heard: BTreeMap::new() }
         }

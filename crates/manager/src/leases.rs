@@ -213,6 +213,7 @@ mod tests {
             log_driver: None,
             force_update: 0,
             at_most_one: true,
+            drain: None,
         };
         let spec = ServiceSpec {
             name: "db".into(),
@@ -264,7 +265,7 @@ mod tests {
         let status = NodeStatus { state: NodeState::Ready, ..NodeStatus::default() };
         let (id, meta, spec) = (ids.next_id(), Meta::new(AT), NodeSpec::default());
         let certificate = Default::default();
-        let node = Node { id, meta, spec, description: None, status, manager: None, certificate };
+        let node = Node { id, meta, spec, description: None, status, manager: None, certificate, tunnel: None };
         let node_id = node.id;
         let mut changes =
             vec![Change::CreateNode { node: Box::new(node) }, Change::CreateService { service: Box::new(service) }];

@@ -84,6 +84,7 @@ mod tests {
                 status: NodeStatus::default(),
                 manager: (number < managers.len()).then_some(status),
                 certificate: Default::default(),
+                tunnel: None,
             };
             cluster.nodes.insert(id, Arc::new(node));
         }

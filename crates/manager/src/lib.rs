@@ -23,6 +23,7 @@ pub mod leader;
 mod leases;
 pub mod levels;
 mod liveness;
+mod peers;
 mod presence;
 mod reach;
 pub mod rebirth;
@@ -34,8 +35,10 @@ pub mod roster;
 mod roster_service;
 mod rotation;
 mod sessions;
+mod settling;
 pub mod standing;
 pub mod trust;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -43,7 +46,7 @@ use skep_api::Server;
 use skep_identity::Tls;
 use skep_model::IdSource;
 use skep_store::Store;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +66,7 @@ use reports::Reports;
 use roster_service::RosterService;
 
 use sessions::Sessions;
+use settling::Settling;
 
 /// A running manager: its loops, and the services that it answers with.
 pub struct Manager<R> {
@@ -85,6 +89,7 @@ impl<R: ImageResolver> Manager<R> {
         let fellows = Arc::new(Fellows::new(store.clone(), tls.clone()));
         let reach = Arc::new(Reach { sessions: Arc::clone(&sessions), fellows: Arc::clone(&fellows) });
         let (reports, queue) = Reports::new(Arc::clone(&sessions));
+        let (tunnels, said) = mpsc::unbounded_channel();
         let authority = LeaseAuthority::new(store.clone());
         let fanout = Arc::new(Fanout::new(&store));
         let loops = vec![
@@ -93,10 +98,11 @@ impl<R: ImageResolver> Manager<R> {
             tokio::spawn(fanout::run(store.clone(), Arc::clone(&fanout), stop.clone())),
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(roster::keep(store.clone(), stop.clone())),
-            tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), fellows, stop.clone())),
+            tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), Arc::clone(&fellows), stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(rotation::watch(store.clone(), Arc::clone(&clock), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
+            tokio::spawn(tunnels::write(store.clone(), said, stop.clone())),
         ];
         let control = ControlService {
             store: store.clone(),
@@ -106,8 +112,10 @@ impl<R: ImageResolver> Manager<R> {
             clock: Arc::clone(&clock),
         };
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
-        let roster = RosterService { store: store.clone(), reach };
-        let dispatcher = DispatcherService { store, sessions, fanout, reports, authority, clock };
+        let settling = Arc::new(Settling::new(store.clone(), Arc::clone(&fanout), fellows));
+        let roster = RosterService { store: store.clone(), reach: Arc::clone(&reach), settling: Arc::clone(&settling) };
+        let dispatcher =
+            DispatcherService { store, sessions, reach, fanout, reports, tunnels, authority, clock, settling };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }

@@ -77,6 +77,8 @@ fn alone(
             // What it comes back as, if ever: its manager's files are of a cluster that is no more.
             node.spec.role = Role::Worker;
             node.manager = None;
+            // Its key may be on the disk of the machine that goes on under another id; who comes back says it again.
+            node.tunnel = None;
             let address = std::mem::take(&mut node.status.address);
             node.status = NodeStatus { state: NodeState::Down, message: why.to_owned(), address };
         } else {
@@ -105,6 +107,7 @@ mod tests {
             manager: manager
                 .then(|| ManagerStatus { raft_id: number as u64, address: format!("10.0.0.{number}:7377") }),
             certificate: Default::default(),
+            tunnel: None,
         }
     }
 

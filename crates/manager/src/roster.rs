@@ -202,6 +202,7 @@ mod tests {
                 status: NodeStatus::default(),
                 manager: Some(ManagerStatus { raft_id: *raft_id, address: format!("m{raft_id}:7377") }),
                 certificate: Default::default(),
+                tunnel: None,
             };
             cluster.nodes.insert(id, Arc::new(node));
         }

@@ -67,6 +67,7 @@ mod tests {
                 status: NodeStatus::default(),
                 manager: None,
                 certificate: Default::default(),
+                tunnel: None,
             };
             cluster.apply(&skep_model::Change::CreateNode { node: Box::new(node) }, id as u64).unwrap();
         }

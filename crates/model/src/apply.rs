@@ -4,6 +4,7 @@
 //! the same value, so it knows no clock and no chance.
 
 mod tasks;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -61,6 +62,9 @@ impl Cluster {
                 node.certificate = certificate.clone();
                 node.meta.version = version;
             }
+            Change::SetNodeTunnel { node, key, endpoint, at } => {
+                self.set_node_tunnel(*node, *key, *endpoint, *at, version)?;
+            }
             Change::RemoveNode { node } => self.remove_node(*node)?,
             Change::CreateService { service } => self.create_service(service, version)?,
             Change::UpdateService { service, expected, spec, at } => {
@@ -97,6 +101,7 @@ impl Cluster {
                 if self.index.networks.contains_key(&name) {
                     return Err(already_exists(Kind::Network, &network.spec.name));
                 }
+                self.keep_node_addresses(network)?;
                 let mut network = network.clone();
                 network.meta.version = version;
                 self.index.networks.insert(name, network.id);

@@ -4,6 +4,7 @@
 //! refused when the object has moved on.
 //! A proposal is a list of them and is applied whole or not at all.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CertificateRecord, ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, ManagerStatus,
     Network, NetworkId, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId,
-    ServiceSpec, Stack, Task, TaskId, TaskStatus, Timestamp, UpdateStatus, Version,
+    ServiceSpec, Stack, Task, TaskId, TaskStatus, Timestamp, TunnelKey, UpdateStatus, Version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,14 @@ pub enum Change {
     RecordCertificate {
         node: NodeId,
         certificate: CertificateRecord,
+    },
+    /// The node's key for the tunnel, and where it is reached. Its address there is the one that it has, else the lowest
+    /// that is free. Refused when another node has the key.
+    SetNodeTunnel {
+        node: NodeId,
+        key: TunnelKey,
+        endpoint: Option<SocketAddr>,
+        at: Timestamp,
     },
     RemoveNode {
         node: NodeId,
@@ -208,4 +217,8 @@ pub enum Rejection {
     Backwards { task: String, state: String, wanted: String },
     #[error("network {network} has no room: {reason}")]
     BlockTaken { network: String, reason: String },
+    #[error("{what} is taken by {by}")]
+    Taken { what: String, by: String },
+    #[error("there is no address left for node {node} in {range}, the part of the pool for nodes' own addresses")]
+    NoNodeAddress { node: String, range: String },
 }

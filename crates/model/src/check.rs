@@ -3,6 +3,7 @@
 //! Tests and simulations call [`Cluster::check`] after each step; [`Cluster::from_tables`] rebuilds the
 //! indexes of a value read from a snapshot.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -75,6 +76,23 @@ impl Cluster {
             let blocks: Vec<_> = network.blocks.keys().collect();
             if blocks.windows(2).any(|pair| pair[0].contains(pair[1]) || pair[1].contains(pair[0])) {
                 broken.push(Violation(format!("network {} has overlapping blocks", network.spec.name)));
+            }
+        }
+        broken.extend(self.broken_tunnels());
+        broken
+    }
+
+    /// The tunnel knows nodes by their keys, and each of them behind its own address.
+    fn broken_tunnels(&self) -> Vec<Violation> {
+        let mut broken = Vec::new();
+        let (mut keys, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for (node, tunnel) in self.nodes.values().filter_map(|node| Some((node.id, node.tunnel.as_ref()?))) {
+            if !keys.insert(tunnel.key) || !addresses.insert(tunnel.address) {
+                broken.push(Violation(format!("node {node} has the tunnel key or address of another")));
+            }
+            if let Some(network) = self.networks.values().find(|network| network.subnet.contains(&tunnel.address)) {
+                let (address, name) = (tunnel.address, &network.spec.name);
+                broken.push(Violation(format!("node {node} has {address}, which is of network {name}")));
             }
         }
         broken

@@ -10,13 +10,16 @@ use crate::Cluster;
 ///
 /// - 0: builds that knew no levels: one manager, nothing else.
 /// - 1: several managers, autolock.
-pub const FEATURE_LEVEL: u32 = 1;
+/// - 2: the tunnel between nodes.
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// Something that needs every manager to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
     /// Managers' keys wrapped by an unlock key.
     Autolock,
+    /// Nodes' keys and addresses in the tunnel between them: managers write them, agents are told of them.
+    Tunnel,
 }
 
 impl Feature {
@@ -24,6 +27,7 @@ impl Feature {
     pub fn level(self) -> u32 {
         match self {
             Feature::Autolock => 1,
+            Feature::Tunnel => 2,
         }
     }
 }

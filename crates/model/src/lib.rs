@@ -22,6 +22,7 @@ mod service;
 pub mod spec;
 mod stack;
 mod task;
+mod tunnel;
 mod units;
 mod validate;
 
@@ -48,6 +49,7 @@ pub use spec::{
 };
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};
+pub use tunnel::{NodeTunnel, TunnelKey, TunnelKeyError};
 pub use units::{MemoryBytes, Meta, NanoCpus, Timestamp, Version};
 pub use validate::{InvalidSpec, validate_content_name, validate_service_name};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, MemoryBytes, Meta, NanoCpus, NodeId};
+use crate::{Labels, MemoryBytes, Meta, NanoCpus, NodeId, NodeTunnel};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -15,6 +15,8 @@ pub struct Node {
     /// Present on managers.
     pub manager: Option<ManagerStatus>,
     pub certificate: CertificateRecord,
+    /// Absent until its agent has said its key.
+    pub tunnel: Option<NodeTunnel>,
 }
 
 /// What the cluster issued to a node last. SHA-256, 64 lower-case hexadecimal digits each; empty if not known.

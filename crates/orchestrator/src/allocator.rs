@@ -26,11 +26,21 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// The range and gateway of a new network: the user's, or the first free part of the cluster's pool.
+/// The range and gateway of a new network: the user's, or the first free part of the cluster's pool. Never a part of
+/// what nodes' own addresses come from.
 pub fn subnet_for(cluster: &Cluster, spec: &NetworkSpec) -> Result<(Ipv4Net, Ipv4Addr), Refusal> {
     let taken: Vec<&Network> = cluster.networks.values().map(|network| &**network).collect();
     let overlapping = |subnet: &Ipv4Net| taken.iter().find(|n| n.subnet.contains(subnet) || subnet.contains(&n.subnet));
+    let nodes = cluster.node_range();
+    let of_nodes = |subnet: &Ipv4Net| nodes.contains(subnet) || subnet.contains(&nodes);
     let subnet = match spec.subnet {
+        Some(subnet) if of_nodes(&subnet) => {
+            let name = &spec.name;
+            return Err(Refusal(format!(
+                "subnet {subnet} of network {name} overlaps {nodes}, the part of the cluster's address pool that nodes' \
+                 own addresses come from; take another, in the pool or outside it"
+            )));
+        }
         Some(subnet) => match overlapping(&subnet) {
             None => subnet,
             Some(other) => {
@@ -42,10 +52,12 @@ pub fn subnet_for(cluster: &Cluster, spec: &NetworkSpec) -> Result<(Ipv4Net, Ipv
         None => {
             let settings = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default();
             let free = settings.address_pool.subnets(settings.subnet_prefix).ok().into_iter().flatten();
-            free.into_iter().find(|subnet| overlapping(subnet).is_none()).ok_or_else(|| {
+            let mut free = free.into_iter().filter(|subnet| !of_nodes(subnet));
+            free.find(|subnet| overlapping(subnet).is_none()).ok_or_else(|| {
                 let pool = settings.address_pool;
                 Refusal(format!(
-                    "the address pool {pool} has no /{} left for network {}",
+                    "the address pool {pool} has no /{} left for network {}; its last part, {nodes}, is for nodes' own \
+                     addresses",
                     settings.subnet_prefix, spec.name
                 ))
             })?

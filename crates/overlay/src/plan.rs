@@ -5,8 +5,10 @@
 //! kernel has and changes the difference; the helper is sent the snapshot. A part that contradicts another is left
 //! out and named in `problems`: one bad network must not take the node's others down.
 
+mod ingress;
 mod names;
 pub mod peers;
+mod routes;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,9 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
+pub use ingress::{BACK_MARK, BACK_MASK, INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress, Number, PUBLISHED_MARK};
 pub use peers::{Mesh, MeshPeer};
+pub use routes::Via;
 pub use rules::{PortKey, Rules};
 
 pub use crate::snapshot::Protocol;
@@ -50,6 +54,8 @@ pub struct Network {
     pub subnet: Ipv4Net,
     /// The node's own address in the network, inside `subnet`: every container's next hop.
     pub gateway: Ipv4Addr,
+    /// The parts of `subnet` that this node hands out addresses from.
+    pub blocks: Vec<Ipv4Net>,
     /// Without a way out: neither to other networks, nor to the node itself.
     pub internal: bool,
 }
@@ -119,16 +125,23 @@ pub struct Realization {
     pub bridges: BTreeMap<String, Bridge>,
     /// The sandboxes that are expected to exist.
     pub sandboxes: BTreeSet<String>,
+    /// Where packets to containers and nodes go. A container's link may not be there yet.
+    pub routes: BTreeMap<Ipv4Net, Via>,
+    /// None: the node is alone.
+    pub ingress: Option<Ingress>,
     pub rules: Rules,
     /// The way to other nodes; none while the node is alone.
     pub tunnel: Option<Tunnel>,
+    /// Every container that connections may lead to, those that serve no more included: this node's, and others' as far
+    /// as services name them.
+    pub places: BTreeSet<Ipv4Addr>,
     pub snapshot: Snapshot,
     /// What was left out, and why.
     pub problems: Vec<Problem>,
 }
 
-/// One network's device on this node: a bridge without ports. It holds the gateway's address and the route to the
-/// network's addresses that no container here has; containers' links are routed, not bridged.
+/// One network's device on this node: a bridge without ports. It holds the gateway's address, and routes lead there for
+/// addresses that no container here has, but should; containers' links are routed, not bridged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     pub network: String,
@@ -139,14 +152,54 @@ pub struct Bridge {
 /// A contradiction in a [`NodeNetwork`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
-    SubnetsOverlap { network: String, subnet: Ipv4Net, other: String, other_subnet: Ipv4Net },
-    AddressOutside { network: String, subnet: Ipv4Net, address: Ipv4Addr, what: String },
-    AddressTwice { network: String, address: Ipv4Addr, first: String, second: String },
-    NetworkUnknown { network: String, what: String },
-    NetworkIdsCollide { network: String, other: String, interface: String },
-    PortTwice { protocol: Protocol, port: u16, bind: Option<IpAddr> },
-    TunnelKeyTwice { node: String, other: String },
-    TunnelRangeTaken { node: String, range: Ipv4Net, other: String, other_range: Ipv4Net },
+    SubnetsOverlap {
+        network: String,
+        subnet: Ipv4Net,
+        other: String,
+        other_subnet: Ipv4Net,
+    },
+    AddressOutside {
+        network: String,
+        subnet: Ipv4Net,
+        address: Ipv4Addr,
+        what: String,
+    },
+    AddressTwice {
+        network: String,
+        address: Ipv4Addr,
+        first: String,
+        second: String,
+    },
+    NetworkUnknown {
+        network: String,
+        what: String,
+    },
+    NetworkIdsCollide {
+        network: String,
+        other: String,
+        interface: String,
+    },
+    PortTwice {
+        protocol: Protocol,
+        port: u16,
+        bind: Option<IpAddr>,
+    },
+    TunnelKeyTwice {
+        node: String,
+        other: String,
+    },
+    TunnelRangeTaken {
+        node: String,
+        range: Ipv4Net,
+        other: String,
+        other_range: Ipv4Net,
+    },
+    /// `node` is none for this one.
+    NodeOutside {
+        node: Option<String>,
+        address: Ipv4Addr,
+        nodes: Ipv4Net,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -186,6 +239,12 @@ impl fmt::Display for Problem {
             Self::TunnelRangeTaken { node, range, other, other_range } => {
                 write!(f, "{range} of node {node} is left out of the tunnel: it overlaps {other_range} of {other}")
             }
+            Self::NodeOutside { node: None, address, nodes } => {
+                write!(f, "the node is left alone: its own address {address} is none of the first 65536 of {nodes}")
+            }
+            Self::NodeOutside { node: Some(node), address, nodes } => {
+                write!(f, "node {node} is left out: its address {address} is none of the first 65536 of {nodes}")
+            }
         }
     }
 }
@@ -197,11 +256,20 @@ pub fn plan(node: &NodeNetwork, namespaces: &Path) -> Realization {
     Realization {
         bridges,
         sandboxes: node.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
+        routes: routes::routes(&node),
+        ingress: node.mesh.as_ref().and_then(ingress::ingress),
         rules: rules::rules(&node),
         tunnel: peers::tunnel(&node),
+        places: places(&node),
         snapshot: names::snapshot(&node, namespaces),
         problems,
     }
+}
+
+fn places(node: &NodeNetwork) -> BTreeSet<Ipv4Addr> {
+    let served = node.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address);
+    let published = node.published.iter().flat_map(|port| &port.backends).copied();
+    node.endpoints.iter().map(|endpoint| endpoint.address).chain(served).chain(published).collect()
 }
 
 /// The bridge that a network has on this node.

@@ -81,6 +81,8 @@ pub enum Purpose {
     Reports,
     /// A session may open once the node is known to be ready.
     Ready(SessionId),
+    /// What a node said of itself in the tunnel; nothing waits for it.
+    Tunnel,
     User(&'static str),
 }
 

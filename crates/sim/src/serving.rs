@@ -2,7 +2,7 @@
 
 use skep_api::{Assignment, Assignments};
 use skep_manager::{AssignmentSet, assignments_for, delta};
-use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskState, TaskStatus};
+use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskState, TaskStatus, TunnelKey};
 
 use crate::check::Violation;
 use crate::clock::{MILLI, Nanos};
@@ -148,15 +148,21 @@ impl World {
             return;
         };
         let address = format!("10.0.0.{}", machine + 1);
+        let endpoint = format!("{address}:7377").parse().ok();
         let status = NodeStatus { state: NodeState::Ready, message: String::new(), address };
         let description = self.agents[machine].description.clone();
-        if known.status == status && known.description.as_ref() == Some(&description) {
+        let at = self.managers[m].wall.read(self.now);
+        let is_known = known.status == status && known.description.as_ref() == Some(&description);
+        let key = tunnel_key(node);
+        if known.tunnel.is_none_or(|known| (known.key, known.endpoint) != (key, endpoint)) {
+            let change = Change::SetNodeTunnel { node, key, endpoint, at };
+            self.propose(m, Plan::Any, vec![change], Purpose::Tunnel);
+        }
+        if is_known {
             self.open_served(m, session);
             return;
         }
-        let at = self.managers[m].wall.read(self.now);
-        let description = Some(Box::new(description));
-        let change = Change::ReportNode { node, description, status, at };
+        let change = Change::ReportNode { node, description: Some(Box::new(description)), status, at };
         self.propose(m, Plan::Any, vec![change], Purpose::Ready(session));
     }
 
@@ -227,7 +233,7 @@ impl World {
                 Answer::Applied => self.open_served(m, session),
                 Answer::Rejected | Answer::Unknown => self.send_down(session, ToAgent::Closed),
             },
-            Purpose::User(_) => {}
+            Purpose::Tunnel | Purpose::User(_) => {}
         }
     }
 
@@ -281,6 +287,13 @@ impl World {
             Answer::Unknown => self.gather(m, 200 * MILLI),
         }
     }
+}
+
+/// Each membership of a machine has a key of its own.
+fn tunnel_key(node: NodeId) -> TunnelKey {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(&node.as_u128().to_be_bytes());
+    TunnelKey(key)
 }
 
 /// As the manager's reports decide it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use skep_manager::admission::{self, NewContent};
 use skep_model::{
-    Availability, CertificateRecord, Change, ClusterConfig, ClusterId, ClusterSpec, Condition, IdSource,
+    Availability, CertificateRecord, Change, ClusterConfig, ClusterId, ClusterSpec, Condition, FEATURE_LEVEL, IdSource,
     JoinTokenHashes, Labels, ManagerStatus, MemoryBytes, Meta, Mode, NanoCpus, NetworkSpec, Node, NodeDescription,
     NodeResources, NodeSpec, NodeState, NodeStatus, Platform, Role, Service, ServiceSpec, TrustHistory, UpdateOrder,
 };
@@ -179,6 +179,7 @@ fn new_node(machine: usize, managers: usize, at: skep_model::Timestamp, ids: &mu
         status: NodeStatus::default(),
         manager: manages.then_some(status),
         certificate: CertificateRecord::default(),
+        tunnel: None,
     }
 }
 
@@ -188,6 +189,7 @@ fn describe(machine: usize) -> NodeDescription {
         hostname: format!("n{machine}"),
         platforms: vec![platform],
         resources: NodeResources { nano_cpus: NanoCpus(4_000_000_000), memory: MemoryBytes(2 << 30) },
+        level: FEATURE_LEVEL,
         ..NodeDescription::default()
     }
 }

@@ -29,6 +29,7 @@ pub fn change(change: &Change) -> String {
             format!("node {} {:?} {:?}", short(node), spec.availability, spec.labels)
         }
         Change::CreateNode { node } => format!("new node {}", short(&node.id)),
+        Change::SetNodeTunnel { node, .. } => format!("tunnel of {}", short(node)),
         Change::RemoveNode { node } => format!("remove node {}", short(node)),
         Change::CreateService { service } => format!("new service {} {:?}", service.name(), service.spec.mode),
         Change::UpdateService { service, expected, spec, .. } => {

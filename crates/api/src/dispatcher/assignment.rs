@@ -1,12 +1,12 @@
 //! What a node needs to run its tasks, and nothing of anybody else's.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use ipnet::Ipv4Net;
 use skep_model::{
     ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, Slot, Task,
-    TaskId,
+    TaskId, TunnelKey,
 };
 
 use crate::wire::{choice, message};
@@ -30,6 +30,8 @@ pub enum Assignment {
     Config(AssignedContent),
     Network(AssignedNetwork),
     Endpoint(ServiceEndpoint),
+    Place(AssignedPlace),
+    Peer(AssignedPeer),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +41,8 @@ pub enum AssignmentKey {
     Config(ContentDigest),
     Network(NetworkId),
     Endpoint(ServiceId),
+    Place(()),
+    Peer(NodeId),
 }
 
 /// One content of a secret or config: tasks refer to it by its digest.
@@ -66,6 +70,30 @@ pub struct AssignedNetwork {
     pub blocks: Vec<Ipv4Net>,
 }
 
+/// The node itself in the tunnel between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssignedPlace {
+    /// Its own address there.
+    pub address: Ipv4Addr,
+    /// The range that nodes' own addresses come from.
+    pub nodes: Ipv4Net,
+    /// The range of the cluster's networks, which `nodes` is a part of.
+    pub pool: Ipv4Net,
+}
+
+/// Another node in the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssignedPeer {
+    pub node: NodeId,
+    pub key: TunnelKey,
+    /// Where it listens, if anybody knows.
+    pub endpoint: Option<SocketAddr>,
+    /// Its own address in the tunnel.
+    pub address: Ipv4Addr,
+    /// Its blocks of the networks that this node has.
+    pub blocks: Vec<Ipv4Net>,
+}
+
 /// Where a service answers, and which of its tasks stand behind it: what names, virtual addresses and published ports
 /// are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +106,8 @@ pub struct ServiceEndpoint {
     pub ports: Vec<PortSpec>,
     /// Tasks that take connections now: running, and healthy if they have a health check.
     pub backends: Vec<Backend>,
+    /// Tasks that are to stop and take no connections any more, but still have those of before.
+    pub draining: Vec<Backend>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,15 +136,19 @@ impl Assignment {
             Assignment::Config(config) => AssignmentKey::Config(config.digest.clone()),
             Assignment::Network(network) => AssignmentKey::Network(network.id),
             Assignment::Endpoint(endpoint) => AssignmentKey::Endpoint(endpoint.service),
+            Assignment::Place(_) => AssignmentKey::Place(()),
+            Assignment::Peer(peer) => AssignmentKey::Peer(peer.node),
         }
     }
 }
 
 message!(Assignments = Assignments { base, revision, set, removed });
-choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, Endpoint });
-choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint });
+choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, Endpoint, Place, Peer });
+choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint, Place, Peer });
 message!(AssignedContent = AssignedContent { digest, name, data });
 message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks });
-message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends });
+message!(AssignedPlace = AssignedPlace { address, nodes, pool });
+message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
+message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends, draining });
 message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });
 message!(Backend = Backend { task, slot, node, addresses, hostname });

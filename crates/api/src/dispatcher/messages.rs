@@ -1,8 +1,9 @@
 //! What goes over a session in either direction.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp};
+use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp, TunnelKey};
 
 use super::Assignments;
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
@@ -39,6 +40,15 @@ pub enum AgentMessage {
         request: u64,
         error: Option<String>,
     },
+    /// The assignments up to this revision are in force on the node. Only to a manager that [settles](Welcome::settles).
+    Applied {
+        revision: u64,
+    },
+    /// A task is about to stop: [`ManagerMessage::Settled`] is wanted once no node leads anybody to it any more. Only to
+    /// a manager that [settles](Welcome::settles).
+    Settle {
+        task: TaskId,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +62,20 @@ pub struct Hello {
     pub revision: u64,
     /// The machine and its boot; empty if not known.
     pub instance: String,
+    /// Whether it says what it has applied.
+    pub acknowledges: bool,
+    /// Absent from agents that know of no tunnel.
+    pub tunnel: Option<TunnelHello>,
+}
+
+/// What an agent says of itself in the tunnel between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelHello {
+    pub key: TunnelKey,
+    /// The UDP port that it listens on.
+    pub port: u16,
+    /// The address that others reach it under, where it was told one; else the connection's is taken.
+    pub address: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +113,10 @@ pub enum ManagerMessage {
     },
     LeaseGrant(LeaseGrant),
     Trust(TrustUpdate),
+    /// The answer to [`AgentMessage::Settle`]: every node that could be asked has taken it in.
+    Settled {
+        task: TaskId,
+    },
 }
 
 /// The word of a manager that could confirm, after it heard a heartbeat, that it may speak for the cluster.
@@ -119,6 +147,8 @@ pub struct Welcome {
     pub managers: Vec<String>,
     /// The manager's clock.
     pub time: Timestamp,
+    /// Whether it takes [`AgentMessage::Applied`] and answers [`AgentMessage::Settle`].
+    pub settles: bool,
 }
 
 /// What the cluster holds of the node itself: sent at the start, and whenever it changes.
@@ -141,8 +171,11 @@ choice!(AgentMessage = AgentMessage in agent_message {
     Log(LogChunk) { request, entries },
     Exec(ExecReply) { request, output },
     End(RequestEnd) { request, error },
+    Applied(Applied) { revision },
+    Settle(Settle) { task },
 });
-message!(Hello = Hello { protocol, description, address, revision, instance });
+message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges, tunnel });
+message!(TunnelHello = TunnelHello { key, port, address });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
     Welcome, Assignments, Standing, LeaseGrant, Trust;
@@ -150,8 +183,9 @@ choice!(ManagerMessage = ManagerMessage in manager_message {
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
+    Settled(Settled) { task },
 });
 message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
-message!(Welcome = Welcome { node, heartbeat_period, managers, time });
+message!(Welcome = Welcome { node, heartbeat_period, managers, time, settles });
 message!(Standing = Standing { role, raft_id, managers });
 message!(TrustUpdate = TrustUpdate { authorities, renew });

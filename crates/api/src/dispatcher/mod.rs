@@ -8,6 +8,9 @@
 //!         ◀─────────────────────────────── LeaseGrant, for at-most-one tasks
 //!         ◀─────────────────────────────── Log / Exec, Feed, Cancel
 //!   Log / Exec …, End ───────────────────▶
+//!   Applied, after each change ───────────▶
+//!   Settle ──────────────────────────────▶   (a task is about to stop)
+//!         ◀─────────────────────────────── Settled, when every node has taken that in
 //!   Leaving ─────────────────────────────▶   (the daemon stops in order; its tasks run on)
 //! ```
 
@@ -15,10 +18,12 @@ mod assignment;
 mod messages;
 
 pub use assignment::{
-    AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
+    AssignedContent, AssignedNetwork, AssignedPeer, AssignedPlace, Assignment, AssignmentKey, Assignments, Backend,
+    EndpointNetwork, ServiceEndpoint,
 };
 pub use messages::{
-    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, Standing, TaskReport, TrustUpdate, Welcome,
+    AgentMessage, DISPATCH_PROTOCOL, Hello, LeaseGrant, ManagerMessage, Standing, TaskReport, TrustUpdate, TunnelHello,
+    Welcome,
 };
 
 use crate::rpc::service;

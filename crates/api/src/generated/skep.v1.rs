@@ -59,6 +59,9 @@ pub struct TaskSpec {
     pub force_update: u64,
     #[prost(bool, tag = "40")]
     pub at_most_one: bool,
+    /// Nanoseconds.
+    #[prost(uint64, optional, tag = "41")]
+    pub drain: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkAttachment {
@@ -835,6 +838,19 @@ pub struct Node {
     pub manager: ::core::option::Option<ManagerStatus>,
     #[prost(message, optional, tag = "30")]
     pub certificate: ::core::option::Option<CertificateRecord>,
+    #[prost(message, optional, tag = "50")]
+    pub tunnel: ::core::option::Option<NodeTunnel>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeTunnel {
+    /// Of Curve25519, 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    /// `address:port`.
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// SHA-256, 64 hexadecimal digits each.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1789,7 +1805,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -1857,6 +1873,8 @@ pub mod change {
         SetNodeManager(super::SetNodeManager),
         #[prost(message, tag = "90")]
         RecordCertificate(super::RecordCertificate),
+        #[prost(message, tag = "50")]
+        SetNodeTunnel(super::SetNodeTunnel),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1899,6 +1917,17 @@ pub struct RecordCertificate {
     pub node: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub certificate: ::core::option::Option<CertificateRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetNodeTunnel {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(fixed64, tag = "4")]
+    pub at: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNode {
@@ -3934,7 +3963,7 @@ pub mod control_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -3955,6 +3984,10 @@ pub mod agent_message {
         Exec(super::ExecReply),
         #[prost(message, tag = "7")]
         End(super::RequestEnd),
+        #[prost(message, tag = "20")]
+        Applied(super::Applied),
+        #[prost(message, tag = "21")]
+        Settle(super::Settle),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3971,6 +4004,22 @@ pub struct Hello {
     /// The machine and its boot: two of a node that are connected at once are a copy of each other.
     #[prost(string, tag = "31")]
     pub instance: ::prost::alloc::string::String,
+    /// Whether the agent says what it has applied.
+    #[prost(bool, tag = "40")]
+    pub acknowledges: bool,
+    /// What the node is in the tunnel; agents that know of none do not say.
+    #[prost(message, optional, tag = "50")]
+    pub tunnel: ::core::option::Option<TunnelHello>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelHello {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Where others reach it, where the agent knows.
+    #[prost(string, optional, tag = "3")]
+    pub address: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
@@ -4013,9 +4062,21 @@ pub struct RequestEnd {
     #[prost(string, optional, tag = "2")]
     pub error: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// The assignments of a revision are in force on the node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Applied {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+}
+/// Tell when every node has taken in that this task serves no more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settle {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30, 40")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30, 40, 50")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -4040,6 +4101,8 @@ pub mod manager_message {
         Trust(super::TrustUpdate),
         #[prost(message, tag = "40")]
         Standing(super::Standing),
+        #[prost(message, tag = "50")]
+        Settled(super::Settled),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4053,6 +4116,14 @@ pub struct Welcome {
     /// The manager's clock.
     #[prost(fixed64, tag = "30")]
     pub time: u64,
+    /// Whether the manager takes Applied and answers Settle.
+    #[prost(bool, tag = "40")]
+    pub settles: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settled {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrustUpdate {
@@ -4084,7 +4155,7 @@ pub struct Assignments {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignment {
-    #[prost(oneof = "assignment::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "assignment::Kind", tags = "1, 2, 3, 4, 5, 50, 51")]
     pub kind: ::core::option::Option<assignment::Kind>,
 }
 /// Nested message and enum types in `Assignment`.
@@ -4101,11 +4172,15 @@ pub mod assignment {
         Network(super::AssignedNetwork),
         #[prost(message, tag = "5")]
         Endpoint(super::ServiceEndpoint),
+        #[prost(message, tag = "50")]
+        Place(super::AssignedPlace),
+        #[prost(message, tag = "51")]
+        Peer(super::AssignedPeer),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AssignmentKey {
-    #[prost(oneof = "assignment_key::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "assignment_key::Kind", tags = "1, 2, 3, 4, 5, 50, 51")]
     pub kind: ::core::option::Option<assignment_key::Kind>,
 }
 /// Nested message and enum types in `AssignmentKey`.
@@ -4122,6 +4197,10 @@ pub mod assignment_key {
         Network(::prost::bytes::Bytes),
         #[prost(bytes, tag = "5")]
         Endpoint(::prost::bytes::Bytes),
+        #[prost(message, tag = "50")]
+        Place(super::Nothing),
+        #[prost(bytes, tag = "51")]
+        Peer(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4146,6 +4225,30 @@ pub struct AssignedNetwork {
     #[prost(string, repeated, tag = "5")]
     pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// The node itself among the others.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedPlace {
+    #[prost(fixed32, tag = "1")]
+    pub address: u32,
+    #[prost(string, tag = "2")]
+    pub nodes: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub pool: ::prost::alloc::string::String,
+}
+/// Another node in the tunnel.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedPeer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(fixed32, tag = "4")]
+    pub address: u32,
+    #[prost(string, repeated, tag = "5")]
+    pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceEndpoint {
     #[prost(bytes = "bytes", tag = "1")]
@@ -4160,6 +4263,9 @@ pub struct ServiceEndpoint {
     pub ports: ::prost::alloc::vec::Vec<PortSpec>,
     #[prost(message, repeated, tag = "6")]
     pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// Not backends any more, but with connections of before.
+    #[prost(message, repeated, tag = "7")]
+    pub draining: ::prost::alloc::vec::Vec<Backend>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointNetwork {
@@ -4516,7 +4622,7 @@ pub mod dispatcher_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LocalInfo {
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
@@ -4548,6 +4654,27 @@ pub struct LocalInfo {
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "40")]
     pub locked: bool,
+    #[prost(uint32, tag = "50")]
+    pub tunnel_port: u32,
+    #[prost(string, optional, tag = "51")]
+    pub carrier: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "52")]
+    pub peers: ::prost::alloc::vec::Vec<TunnelPeer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelPeer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint64, optional, tag = "4")]
+    pub handshake_age: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub received_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub sent_bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InitRequest {
@@ -6324,7 +6451,7 @@ pub struct PeerStopped {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rejection {
-    #[prost(oneof = "rejection::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "rejection::Kind", tags = "1, 2, 3, 4, 5, 6, 50, 51")]
     pub kind: ::core::option::Option<rejection::Kind>,
 }
 /// Nested message and enum types in `Rejection`.
@@ -6343,6 +6470,10 @@ pub mod rejection {
         Backwards(super::RejectedBackwards),
         #[prost(message, tag = "6")]
         BlockTaken(super::RejectedBlockTaken),
+        #[prost(message, tag = "50")]
+        Taken(super::RejectedTaken),
+        #[prost(message, tag = "51")]
+        NoNodeAddress(super::RejectedNoNodeAddress),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6394,6 +6525,20 @@ pub struct RejectedBlockTaken {
     pub network: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RejectedTaken {
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RejectedNoNodeAddress {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub range: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadIndexRequest {
@@ -7290,6 +7435,20 @@ pub struct EnrollRequest {
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeClaim {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettledRequest {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PresenceReport {
     #[prost(uint64, tag = "1")]
@@ -7319,6 +7478,10 @@ pub struct NodePresence {
     pub open: bool,
     #[prost(bool, tag = "4")]
     pub leaving: bool,
+    #[prost(string, tag = "5")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceNote {
@@ -7494,6 +7657,42 @@ pub mod roster_client {
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Leave"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn claim(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeClaim>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Roster/Claim");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Claim"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn settled(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SettledRequest>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Roster/Settled");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Settled"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn presence(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PresenceReport>,
@@ -7562,6 +7761,14 @@ pub mod roster_server {
         async fn leave(
             &self,
             request: tonic::Request<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
+        async fn claim(
+            &self,
+            request: tonic::Request<super::NodeClaim>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
+        async fn settled(
+            &self,
+            request: tonic::Request<super::SettledRequest>,
         ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
         /// Server streaming response type for the Presence method.
         type PresenceStream: tonic::codegen::tokio_stream::Stream<
@@ -7774,6 +7981,92 @@ pub mod roster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeaveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Roster/Claim" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClaimSvc<T: Roster>(pub Arc<T>);
+                    impl<T: Roster> tonic::server::UnaryService<super::NodeClaim>
+                    for ClaimSvc<T> {
+                        type Response = super::Nothing;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeClaim>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Roster>::claim(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClaimSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Roster/Settled" => {
+                    #[allow(non_camel_case_types)]
+                    struct SettledSvc<T: Roster>(pub Arc<T>);
+                    impl<T: Roster> tonic::server::UnaryService<super::SettledRequest>
+                    for SettledSvc<T> {
+                        type Response = super::Nothing;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SettledRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Roster>::settled(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SettledSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

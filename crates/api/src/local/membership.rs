@@ -1,5 +1,8 @@
 //! What a node is, and becoming or ceasing to be a member of a cluster.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
 use ipnet::Ipv4Net;
 use skep_model::{Availability, ClusterId, Labels, NodeId, Role};
 
@@ -28,6 +31,26 @@ pub struct LocalInfo {
     pub warnings: Vec<String>,
     /// Whether this is a manager that waits for the unlock key.
     pub locked: bool,
+    /// The UDP port that other nodes reach this one's networks at.
+    pub tunnel_port: u16,
+    /// Who carries the tunnel to other nodes (`kernel`, `userspace`); absent while the node is not a member.
+    pub carrier: Option<String>,
+    /// The other nodes in the tunnel.
+    pub peers: Vec<TunnelPeer>,
+}
+
+/// Another node, as this one's tunnel knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelPeer {
+    pub node: NodeId,
+    /// Its own address in the tunnel.
+    pub address: Ipv4Addr,
+    /// Where its last packet came from, or where it is thought to be.
+    pub endpoint: Option<SocketAddr>,
+    /// Since the last handshake; absent if there was none, or nobody counts.
+    pub handshake_age: Option<Duration>,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -111,8 +134,12 @@ message!(
         containers_running,
         warnings,
         locked,
+        tunnel_port,
+        carrier,
+        peers,
     }
 );
+message!(TunnelPeer = TunnelPeer { node, address, endpoint, handshake_age, received_bytes, sent_bytes });
 message!(
     InitRequest = InitRequest {
         advertise_address,

@@ -12,7 +12,7 @@ pub use listing::{
     ListContainersRequest, PullImageRequest, PullProgress, RemoveImageRequest, RemoveVolumeRequest, VolumeList,
     VolumeSummary,
 };
-pub use membership::{InitRequest, Initialized, JoinRequest, Joined, LeaveRequest, Left, LocalInfo};
+pub use membership::{InitRequest, Initialized, JoinRequest, Joined, LeaveRequest, Left, LocalInfo, TunnelPeer};
 
 use crate::rpc::service;
 

@@ -11,4 +11,6 @@ choice!(Rejection = Rejection in rejection {;
     InUse(RejectedInUse) { kind, name, user },
     Backwards(RejectedBackwards) { task, state, wanted },
     BlockTaken(RejectedBlockTaken) { network, reason },
+    Taken(RejectedTaken) { what, by },
+    NoNodeAddress(RejectedNoNodeAddress) { node, range },
 });

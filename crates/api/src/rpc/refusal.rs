@@ -71,9 +71,11 @@ impl From<Rejection> for Refusal {
             Rejection::NotFound { .. } => RefusalKind::NotFound,
             Rejection::AlreadyExists { .. } => RefusalKind::AlreadyExists,
             Rejection::OutOfSequence { .. } => RefusalKind::OutOfSequence,
-            Rejection::InUse { .. } | Rejection::Backwards { .. } | Rejection::BlockTaken { .. } => {
-                RefusalKind::Conflict
-            }
+            Rejection::InUse { .. }
+            | Rejection::Backwards { .. }
+            | Rejection::BlockTaken { .. }
+            | Rejection::Taken { .. }
+            | Rejection::NoNodeAddress { .. } => RefusalKind::Conflict,
         };
         Self::new(kind, rejection.to_string())
     }

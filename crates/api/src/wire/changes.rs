@@ -34,5 +34,6 @@ choice!(Change = Change in change {;
     RemoveConfig(RemoveConfig) { config },
     PutStack(PutStack) { stack },
     RemoveStack(RemoveStack) { name },
+    SetNodeTunnel(SetNodeTunnel) { node, key, endpoint, at },
     RecordCertificate(RecordCertificate) { node, certificate },
 });

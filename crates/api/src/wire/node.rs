@@ -2,12 +2,13 @@
 
 use skep_model::{
     Availability, CertificateRecord, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec,
-    NodeState, NodeStatus, Platform, Role,
+    NodeState, NodeStatus, NodeTunnel, Platform, Role,
 };
 
 use super::{enumeration, message};
 
-message!(Node = Node { id, meta, spec, description, status, manager, certificate });
+message!(Node = Node { id, meta, spec, description, status, manager, certificate, tunnel });
+message!(NodeTunnel = NodeTunnel { key, address, endpoint });
 message!(CertificateRecord = CertificateRecord { issuer, key });
 message!(NodeSpec = NodeSpec { name, labels, role, membership, availability });
 enumeration!(Role = Role { Worker, Manager });

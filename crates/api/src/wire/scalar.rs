@@ -1,13 +1,13 @@
 //! Numbers, text, times, ids, addresses; and what is optional, listed or shared of anything.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::Ipv4Net;
-use skep_model::{ContentDigest, Id, MemoryBytes, NanoCpus, Timestamp, Version};
+use skep_model::{ContentDigest, Id, MemoryBytes, NanoCpus, Timestamp, TunnelKey, Version};
 
 use super::{DecodeError, Element, Field, scalar_field};
 use crate::pb;
@@ -86,7 +86,11 @@ macro_rules! text {
         scalar_field!($type);
     )*};
 }
-text!(IpAddr: "an IP address", Ipv4Net: "an IPv4 network such as 10.1.0.0/16");
+text!(
+    IpAddr: "an IP address",
+    SocketAddr: "an IP address and a port such as 10.1.0.1:7377",
+    Ipv4Net: "an IPv4 network such as 10.1.0.0/16"
+);
 
 fn wrong(field: &'static str, value: impl ToString, expected: &'static str) -> DecodeError {
     DecodeError::Value { field, value: value.to_string(), expected }
@@ -122,6 +126,20 @@ impl<K> Field for Id<K> {
         Self::from_element(proto, field)
     }
 }
+
+impl Element for TunnelKey {
+    type Proto = Bytes;
+
+    fn to_element(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.0)
+    }
+
+    fn from_element(proto: Bytes, field: &'static str) -> Result<Self, DecodeError> {
+        let key = proto.as_ref().try_into();
+        key.map(TunnelKey).map_err(|_| wrong(field, format!("{} bytes", proto.len()), "a tunnel key of 32 bytes"))
+    }
+}
+scalar_field!(TunnelKey);
 
 impl Element for Duration {
     type Proto = u64;

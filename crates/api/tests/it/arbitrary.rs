@@ -57,6 +57,8 @@ impl Source {
             "IPv4 address" => v4,
             "IP address" if bits.is_multiple_of(2) => v4,
             "IP address" => format!("fd00::{:x}", bits as u16),
+            "socket address" if bits.is_multiple_of(2) => format!("{v4}:{}", bits as u16),
+            "socket address" => format!("[fd00::{:x}]:{}", bits as u16, octets[4]),
             "IPv4 network address" => format!("{v4}/{}", octets[4] % 33),
             _ => self.0.next_id::<()>().to_string(),
         }

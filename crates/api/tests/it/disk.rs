@@ -106,6 +106,18 @@ fn the_first_format_is_written_as_ever() {
                   40a100102030405060708090a0b0c0d0e0f1012076e6f206e6f6465190500000000000000";
     assert_eq!(hex(&encode_changes(&changes)), golden);
 
+    let tunnel = Change::SetNodeTunnel {
+        node: skep_model::NodeId::from_u128(task.as_u128()),
+        key: skep_model::TunnelKey([0xab; 32]),
+        endpoint: "10.0.0.1:7377".parse().ok(),
+        at: skep_model::Timestamp(5),
+    };
+    assert_eq!(
+        hex(&encode_changes(&[tunnel])),
+        "00010a4f92034c0a100102030405060708090a0b0c0d0e0f101220ababababababababababababababababababababababab\
+                ababababababababab1a0d31302e302e302e313a37333737210500000000000000"
+    );
+
     let digest = ContentDigest("d".to_owned());
     let content =
         AssignedContent { digest: digest.clone(), name: "n".to_owned(), data: bytes::Bytes::from_static(b"x") };

@@ -39,6 +39,7 @@ impl Dispatcher for FakeDispatcher {
             heartbeat_period: Duration::from_secs(1),
             managers: vec!["10.0.0.1:7377".into()],
             time: Timestamp(7),
+            settles: true,
         };
         let says = [ManagerMessage::Welcome(welcome)].into_iter().chain(self.says.clone());
         Ok(stream::iter(says.map(Ok)).chain(stream::pending()).boxed())
@@ -80,6 +81,13 @@ pub fn assignments(seed: u64) -> Assignments {
             addresses: draw(seed),
             hostname: Some("db".into()),
         }],
+        draining: vec![Backend {
+            task: draw(seed + 1),
+            slot: draw(seed + 1),
+            node: draw(seed + 1),
+            addresses: draw(seed + 1),
+            hostname: None,
+        }],
     };
     let set = vec![
         Assignment::Task(Box::new(draw(seed))),
@@ -87,6 +95,14 @@ pub fn assignments(seed: u64) -> Assignments {
         Assignment::Config(content),
         Assignment::Network(network),
         Assignment::Endpoint(endpoint),
+        Assignment::Place(AssignedPlace { address: draw(seed), nodes: draw(seed), pool: draw(seed) }),
+        Assignment::Peer(AssignedPeer {
+            node: draw(seed),
+            key: draw(seed),
+            endpoint: draw(seed),
+            address: draw(seed),
+            blocks: vec![draw(seed), draw(seed + 1)],
+        }),
     ];
     let mut removed: Vec<AssignmentKey> = set.iter().map(Assignment::key).collect();
     removed.push(AssignmentKey::Secret(ContentDigest("abc".into())));
@@ -102,6 +118,7 @@ fn said() -> Vec<ManagerMessage> {
         ManagerMessage::Feed { request, input: ExecInput::Stdin(Bytes::new()) },
         ManagerMessage::Feed { request, input: ExecInput::End },
         ManagerMessage::Cancel { request },
+        ManagerMessage::Settled { task },
         ManagerMessage::LeaseGrant(LeaseGrant {
             sent: u64::MAX,
             granted_for: Duration::from_secs(15),
@@ -122,6 +139,8 @@ fn heard() -> Vec<AgentMessage> {
         address: "10.0.0.2".into(),
         revision: 77,
         instance: "machine-boot".into(),
+        acknowledges: true,
+        tunnel: Some(TunnelHello { key: draw(7), port: u16::MAX, address: draw(7) }),
     };
     let entry =
         |stream| LogEntry { task: draw(1), node: draw(2), stream, at: draw(3), data: Bytes::from_static(b"x\n") };
@@ -136,6 +155,8 @@ fn heard() -> Vec<AgentMessage> {
         AgentMessage::Exec { request, output: ExecOutput::Exit(137) },
         AgentMessage::End { request, error: Some("the container is gone".into()) },
         AgentMessage::End { request, error: None },
+        AgentMessage::Applied { revision: u64::MAX },
+        AgentMessage::Settle { task: draw(7) },
         AgentMessage::Leaving,
     ]
 }

@@ -1,4 +1,5 @@
 //! A manager of one, over real TLS on loopback and a real store.
 
 mod trust;
+mod tunnel;
 mod world;

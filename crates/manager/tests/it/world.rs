@@ -46,6 +46,10 @@ pub struct World {
 
 impl World {
     pub async fn start(clock: NodeClock) -> Self {
+        Self::start_at_level(clock, FEATURE_LEVEL).await
+    }
+
+    pub async fn start_at_level(clock: NodeClock, level: u32) -> Self {
         let dir = TempDir::new().unwrap();
         let first_ca = ClusterCa::create(ClusterId::from_u128(100), days_ago(400)).unwrap();
         let token = |ca: &ClusterCa| JoinToken::generate(ca.digest()).unwrap();
@@ -58,7 +62,7 @@ impl World {
         let address = listener.local_addr().unwrap().to_string();
         let config = StoreConfig::new(dir.path(), 1, address.clone(), DataKey::from_bytes([3; 32]));
         let store = Store::open(config).await.unwrap();
-        let config = cluster_config(&first_ca, &worker, &manager);
+        let config = ClusterConfig { level, ..cluster_config(&first_ca, &worker, &manager) };
         let first = vec![
             Change::SetClusterConfig { config: Box::new(config), expected: None },
             Change::CreateNode { node: Box::new(manager_node(&address, record)) },
@@ -127,6 +131,14 @@ impl World {
         self.manager.control().rotate_ca(LOCAL, request).await.unwrap()
     }
 
+    /// What the leader writes once its managers have told this build's level.
+    pub async fn raise_level(&self) {
+        let config = self.cluster().config.as_deref().cloned().unwrap();
+        let expected = Some(config.meta.version);
+        let config = Box::new(ClusterConfig { level: FEATURE_LEVEL, ..config });
+        self.store.propose(vec![Change::SetClusterConfig { config, expected }]).await.unwrap();
+    }
+
     pub async fn until(&self, what: impl FnMut(&Arc<Cluster>) -> bool) {
         let mut watch = self.store.watch();
         tokio::time::timeout(Duration::from_secs(60), watch.wait_for(what)).await.unwrap().unwrap();
@@ -168,6 +180,7 @@ fn manager_node(address: &str, certificate: CertificateRecord) -> Node {
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id: 1, address: address.to_owned() }),
         certificate,
+        tunnel: None,
     }
 }
 

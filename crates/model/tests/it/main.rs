@@ -1,5 +1,7 @@
 //! The laws of `Cluster::apply`: what is refused, what moves only forward, and that indexes stay true.
 
+mod tunnel;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ fn service_spec(name: &str) -> ServiceSpec {
             log_driver: None,
             force_update: 0,
             at_most_one: false,
+            drain: None,
         },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
@@ -40,7 +43,7 @@ fn service(ids: &mut IdSource, name: &str) -> Service {
     }
 }
 
-fn node(ids: &mut IdSource) -> Node {
+pub fn node(ids: &mut IdSource) -> Node {
     Node {
         id: ids.next_id(),
         meta: Meta::new(AT),
@@ -49,6 +52,7 @@ fn node(ids: &mut IdSource) -> Node {
         status: NodeStatus::default(),
         manager: None,
         certificate: Default::default(),
+        tunnel: None,
     }
 }
 
@@ -301,6 +305,7 @@ fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id: 1, address: "10.0.0.1:7377".to_owned() }),
         certificate: Default::default(),
+        tunnel: None,
     };
     cluster.apply(&Change::CreateNode { node: Box::new(node) }, 2).unwrap();
     let expected = Some(read.meta.version);

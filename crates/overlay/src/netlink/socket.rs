@@ -78,7 +78,7 @@ impl Socket {
         };
         let open = || -> io::Result<OwnedFd> {
             let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-            sys::netlink::explain_refusals(fd.as_fd())?;
+            sys::netlink::set_options(fd.as_fd())?;
             rustix::net::bind(&fd, &netlink::SocketAddrNetlink::new(0, 0))?;
             Ok(fd)
         };

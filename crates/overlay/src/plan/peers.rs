@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
-use super::{NodeNetwork, Problem};
+use super::{NodeNetwork, Number, Problem};
 use crate::tunnel::{Peer, PrivateKey, PublicKey, Tunnel};
 
 /// A node's place in the tunnel, and the other nodes'.
@@ -57,6 +57,14 @@ pub fn tunnel(node: &NodeNetwork) -> Option<Tunnel> {
 /// to the later one, and so take the earlier one's packets.
 pub(super) fn check(node: &mut NodeNetwork, problems: &mut Vec<Problem>) {
     let Some(mesh) = &mut node.mesh else { return };
+    let nodes = mesh.nodes;
+    let outside =
+        |node, address| Number::of(address, nodes).is_none().then_some(Problem::NodeOutside { node, address, nodes });
+    if let Some(problem) = outside(None, mesh.address) {
+        problems.push(problem);
+        node.mesh = None;
+        return;
+    }
     let mut claims = Claims::default();
     let own = node.endpoints.iter().map(|endpoint| endpoint.address).chain([mesh.address]);
     for address in own {
@@ -65,6 +73,10 @@ pub(super) fn check(node: &mut NodeNetwork, problems: &mut Vec<Problem>) {
     }
     let mut keys = BTreeMap::from([(mesh.key.public(), "this node".to_owned())]);
     mesh.peers.retain_mut(|peer| {
+        if let Some(problem) = outside(Some(peer.node.clone()), peer.address) {
+            problems.push(problem);
+            return false;
+        }
         if let Some(other) = keys.get(&peer.key) {
             problems.push(Problem::TunnelKeyTwice { node: peer.node.clone(), other: other.clone() });
             return false;

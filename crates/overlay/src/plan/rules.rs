@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
-use super::{NodeNetwork, Protocol, link_group, link_name};
+use super::{Mesh, NodeNetwork, Number, PUBLISHED_MARK, Protocol, PublishMode, link_group, link_name};
 
 /// The contents of the table `ip skep`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Rules {
     pub sources: BTreeSet<(String, Ipv4Addr)>,
     /// Internal networks, by their links' group.
     pub internal: BTreeSet<u32>,
-    /// All containers' addresses: the pool and what lies outside it.
+    /// All containers' and nodes' addresses: the pool and what lies outside it.
     pub containers: BTreeSet<Ipv4Net>,
     /// Service addresses and where they lead, in the order of their slots. Empty: rejected.
     pub vips: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
@@ -26,6 +26,16 @@ pub struct Rules {
     pub ports: BTreeMap<PortKey, Vec<SocketAddrV4>>,
     /// Local containers, which may be their own service's backend.
     pub hairpin: BTreeSet<Ipv4Addr>,
+    /// The range of nodes' own addresses in the tunnel; empty: the node is alone.
+    pub nodes: BTreeSet<Ipv4Net>,
+    /// Other nodes' blocks.
+    pub elsewhere: BTreeSet<Ipv4Net>,
+    /// The ports of containers that other nodes may lead clients to.
+    pub entrances: BTreeSet<(Protocol, u16)>,
+    /// Other nodes by their hardware addresses on `sk-ingress`, and the marks of connections that they send.
+    pub senders: BTreeMap<[u8; 6], u32>,
+    /// Where another node is found, and its blocks: a client there that is led to a container there.
+    pub returning: BTreeSet<(Ipv4Addr, Ipv4Net)>,
 }
 
 impl Rules {
@@ -41,16 +51,35 @@ impl Rules {
             let differs = |(key, value): &(&K, &V)| there.get(*key) != Some(*value);
             here.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()
         }
-        let Self { inside, sources, internal, containers, vips, ports, hairpin } = self;
+        let Self {
+            inside,
+            sources,
+            internal,
+            containers,
+            vips,
+            ports,
+            hairpin,
+            nodes,
+            elsewhere,
+            entrances,
+            senders,
+            returning,
+        } = self;
+        // Neighbouring ranges are joined in the kernel, so they change together.
+        let joined = |here: &BTreeSet<Ipv4Net>, there| if here == there { BTreeSet::new() } else { here.clone() };
         Self {
             inside: missing(inside, &other.inside),
             sources: missing(sources, &other.sources),
             internal: missing(internal, &other.internal),
-            // Neighbouring ranges are joined in the kernel, so they change together.
-            containers: if *containers == other.containers { BTreeSet::new() } else { containers.clone() },
+            containers: joined(containers, &other.containers),
             vips: changed(vips, &other.vips),
             ports: changed(ports, &other.ports),
             hairpin: missing(hairpin, &other.hairpin),
+            nodes: joined(nodes, &other.nodes),
+            elsewhere: joined(elsewhere, &other.elsewhere),
+            entrances: missing(entrances, &other.entrances),
+            senders: changed(senders, &other.senders),
+            returning: missing(returning, &other.returning),
         }
     }
 }
@@ -72,9 +101,11 @@ pub(super) fn rules(node: &NodeNetwork) -> Rules {
         internal: networks().filter(|n| n.internal).map(|n| link_group(&n.id)).collect(),
         containers: networks().map(|n| n.subnet.trunc()).chain([node.pool.trunc()]).collect(),
         hairpin: node.endpoints.iter().map(|endpoint| endpoint.address).collect(),
+        entrances: entrances(node),
         ..Rules::default()
     };
     rules.sources.extend(other_ways_out(node));
+    node.mesh.iter().for_each(|mesh| add_mesh(&mut rules, mesh));
     for service in &node.services {
         if let Some(vip) = service.vip {
             let serving = service.backends.iter().filter(|backend| backend.serving);
@@ -94,6 +125,29 @@ pub(super) fn rules(node: &NodeNetwork) -> Rules {
         rules.ports.insert(key, backends.into_iter().collect());
     }
     rules
+}
+
+/// While a container drains it is no backend any more, but whoever has not heard of that is let in: so ports are kept
+/// and not containers.
+fn entrances(node: &NodeNetwork) -> BTreeSet<(Protocol, u16)> {
+    let ingress = node.published.iter().filter(|port| port.mode == PublishMode::Ingress && node.mesh.is_some());
+    ingress.map(|port| (port.protocol, port.target)).collect()
+}
+
+fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
+    rules.nodes = BTreeSet::from([mesh.nodes.trunc()]);
+    rules.containers.insert(mesh.nodes.trunc());
+    for peer in &mesh.peers {
+        let blocks = || peer.blocks.iter().map(Ipv4Net::trunc);
+        rules.containers.extend(blocks());
+        rules.elsewhere.extend(blocks());
+        if let Some(number) = Number::of(peer.address, mesh.nodes) {
+            rules.senders.insert(number.hardware_address(), PUBLISHED_MARK | number.mark());
+        }
+        if let Some(IpAddr::V4(address)) = peer.endpoint.map(|endpoint| endpoint.ip()) {
+            rules.returning.extend(blocks().map(|block| (address, block)));
+        }
+    }
 }
 
 /// A container on several networks has one default route, and answers through it whichever of its addresses was

@@ -54,7 +54,7 @@ pub fn realize(route: &mut Socket, name: &str, bridge: &Bridge) -> Result<(), Re
             link::set_alias(index, &format!("skep {}", bridge.network)),
             link::up(index),
             // Last: a bridge with its address is complete.
-            link::new_address(index, bridge.address, link::PrefixRoute::Yes),
+            link::new_address(index, bridge.address),
         ])
         .map_err(failed)
 }

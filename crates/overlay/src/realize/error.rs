@@ -3,9 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
+use ipnet::Ipv4Net;
+
 use crate::helper::HelperError;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
+use crate::plan;
 
 /// Why the kernel could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,14 @@ pub enum RealizeError {
     List(#[source] NetlinkError),
     #[error("failed to set up the bridge `{bridge}` of network {network}")]
     Bridge { bridge: String, network: String, source: NetlinkError },
+    #[error("failed to route {to} in table {table}")]
+    Route { to: Ipv4Net, table: u32, source: NetlinkError },
+    #[error("failed to route {to}: there is no interface `{interface}`")]
+    NoInterface { interface: String, to: Ipv4Net },
+    #[error("failed to set up routing rules")]
+    Policy(#[source] NetlinkError),
+    #[error("failed to {step} the interface `{}`", plan::INGRESS)]
+    Ingress { step: &'static str, source: NetlinkError },
     #[error("failed to remove the interface `{interface}`")]
     Remove { interface: String, source: NetlinkError },
     #[error("failed to set up the tunnel's interface `sk-tunnel`")]
@@ -49,6 +60,8 @@ pub enum RealizeError {
     Ipam(#[from] IpamError),
     #[error("failed to forget connections of removed containers")]
     Forget(#[source] NetlinkError),
+    #[error("failed to count connections")]
+    Count(#[source] NetlinkError),
     #[error("`{0}` cannot name a sandbox: it must be 1 to 64 letters, digits, `-`, `_` or `.`, and not begin with `.`")]
     Name(String),
 }

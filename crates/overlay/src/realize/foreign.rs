@@ -10,7 +10,7 @@ use std::fs;
 
 use super::nft::{self, Location, Meta, R0, Rule, Verdict};
 use crate::netlink::{NetlinkError, Socket};
-use crate::plan::LINK_PREFIX;
+use crate::plan::{INGRESS, LINK_PREFIX};
 
 /// The comment on our rules in others' chains, as `nft` stores comments: a type (0), a length, text and NUL.
 const MARK: &[u8] = b"\0\x05skep\0";
@@ -21,6 +21,8 @@ const DOCKER_CHAIN: &str = "DOCKER-USER";
 pub enum Warning {
     /// Another firewall's forward chain drops by default and offers no place for our exception.
     ForwardDropped { table: String, chain: String },
+    /// The kernel has no VXLAN.
+    NoVxlan,
     /// The old iptables interface is in use; whether it drops forwarded packets cannot be seen over nftables.
     LegacyIptables,
 }
@@ -31,12 +33,18 @@ impl fmt::Display for Warning {
             Self::ForwardDropped { table, chain } => write!(
                 f,
                 "the firewall's chain `ip {table} {chain}` drops forwarded packets, so containers reach neither each \
-                 other nor the outside; allow what goes in or out by interfaces named {LINK_PREFIX}*"
+                 other nor the outside; allow what goes in or out by interfaces named {LINK_PREFIX}* and {INGRESS}"
+            ),
+            Self::NoVxlan => write!(
+                f,
+                "this kernel has no vxlan module, so containers on other nodes see this node's address instead of that of \
+                 a published port's client, and this node serves no clients of other nodes; install the module \
+                 (linux-modules-extra-raspi for Ubuntu on a Raspberry Pi)"
             ),
             Self::LegacyIptables => write!(
                 f,
                 "iptables-legacy has a filter table on this node; if its FORWARD chain drops packets, allow what goes \
-                 in or out by interfaces named {LINK_PREFIX}+"
+                 in or out by interfaces named {LINK_PREFIX}+ and {INGRESS}"
             ),
         }
     }
@@ -64,9 +72,7 @@ pub fn settle(socket: &mut Socket) -> Result<Vec<Warning>, NetlinkError> {
 /// Takes our exceptions out of Docker's chain again.
 pub fn withdraw(socket: &mut Socket) -> Result<(), NetlinkError> {
     for at in nft::list_chains(socket)?.iter().filter(|at| at.chain == DOCKER_CHAIN) {
-        let rules = nft::list_rules(socket, at)?;
-        let ours = rules.iter().filter(|(_, mark)| mark == MARK);
-        let removals: Vec<_> = ours.map(|(handle, _)| nft::remove_rule(at, *handle)).collect();
+        let removals: Vec<_> = ours(socket, at)?.into_iter().map(|handle| nft::remove_rule(at, handle)).collect();
         if !removals.is_empty() {
             socket.transaction(&removals)?;
         }
@@ -79,15 +85,26 @@ fn is_forward(chain: &str) -> bool {
 }
 
 fn accept_ours(socket: &mut Socket, at: &Location) -> Result<(), NetlinkError> {
-    if nft::list_rules(socket, at)?.iter().any(|(_, mark)| mark == MARK) {
+    // The same expressions that `iptables -i skv-+ -j ACCEPT` makes, so that iptables can still list the chain.
+    let accept = |meta, interface: &[u8]| {
+        let accept = Rule::new().meta(meta, R0).equals(R0, interface).counter().verdict(Verdict::Accept);
+        nft::new_rule_first(at, &accept, MARK)
+    };
+    let exactly = format!("{INGRESS}\0");
+    let interfaces = [LINK_PREFIX.as_bytes(), exactly.as_bytes()];
+    let wanted: Vec<_> =
+        interfaces.iter().flat_map(|name| [Meta::IifName, Meta::OifName].map(|meta| accept(meta, name))).collect();
+    let there = ours(socket, at)?;
+    if there.len() == wanted.len() {
         return Ok(());
     }
-    // The same expressions that `iptables -i skv-+ -j ACCEPT` makes, so that iptables can still list the chain.
-    let accept = |interface| {
-        Rule::new().meta(interface, R0).equals(R0, LINK_PREFIX.as_bytes()).counter().verdict(Verdict::Accept)
-    };
-    socket.transaction(&[
-        nft::new_rule_first(at, &accept(Meta::IifName), MARK),
-        nft::new_rule_first(at, &accept(Meta::OifName), MARK),
-    ])
+    // An earlier build's, or what somebody left of them.
+    let removals = there.into_iter().map(|handle| nft::remove_rule(at, handle));
+    socket.transaction(&removals.chain(wanted).collect::<Vec<_>>())
+}
+
+/// The handles of our rules in another's chain.
+fn ours(socket: &mut Socket, at: &Location) -> Result<Vec<u64>, NetlinkError> {
+    let rules = nft::list_rules(socket, at)?;
+    Ok(rules.into_iter().filter(|(_, mark)| mark == MARK).map(|(handle, _)| handle).collect())
 }

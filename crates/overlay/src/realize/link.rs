@@ -1,4 +1,4 @@
-//! Links, addresses and routes over rtnetlink (linux/rtnetlink.h): the requests that bridges and sandboxes need.
+//! Links and addresses over rtnetlink (linux/rtnetlink.h): the requests that bridges and sandboxes need.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -14,9 +14,6 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
-const NEW_ROUTE: u16 = 24;
-const DELETE_ROUTE: u16 = 25;
-const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 
 const REPLACE: u16 = 0x100;
@@ -191,20 +188,16 @@ pub fn delete_group(group: u32) -> Message {
     })
 }
 
-/// Whether an address brings the route to its prefix with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrefixRoute {
-    Yes,
-    No,
-}
-
-pub fn new_address(index: u32, address: Ipv4Net, route: PrefixRoute) -> Message {
+/// An address without a route to its range: which ranges are where is the plan's to say.
+pub fn new_address(index: u32, address: Ipv4Net) -> Message {
     const BROADCAST: u16 = 4;
     const FLAGS: u16 = 8;
     const NO_PREFIX_ROUTE: u32 = 0x200;
     address_message(NEW_ADDRESS, CREATE | REPLACE, index, address).with(|list| {
-        list.bytes(BROADCAST, &address.broadcast().octets());
-        list.u32(FLAGS, if route == PrefixRoute::No { NO_PREFIX_ROUTE } else { 0 });
+        if address.prefix_len() < 31 {
+            list.bytes(BROADCAST, &address.broadcast().octets());
+        }
+        list.u32(FLAGS, NO_PREFIX_ROUTE);
     })
 }
 
@@ -239,71 +232,8 @@ pub fn list_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Vec<Ipv4Net>>
     Ok(addresses)
 }
 
-/// A route out of the interface `index`: by way of a gateway, or straight, from the node's address `source`.
-#[derive(Debug, Clone, Copy)]
-pub struct Route {
-    pub to: Ipv4Net,
-    pub gateway: Option<Ipv4Addr>,
-    pub source: Option<Ipv4Addr>,
-    pub index: u32,
-}
-
-pub fn new_route(Route { to, gateway, source, index }: Route) -> Message {
-    const DESTINATION: u16 = 1;
-    const INTERFACE: u16 = 4;
-    const GATEWAY: u16 = 5;
-    const SOURCE: u16 = 7;
-    const MAIN_TABLE: u8 = 254;
-    const BY_BOOT: u8 = 3;
-    const UNICAST: u8 = 1;
-    const LINK_SCOPE: u8 = 253;
-    let scope = if gateway.is_some() { 0 } else { LINK_SCOPE };
-    let header = [libc::AF_INET as u8, to.prefix_len(), 0, 0, MAIN_TABLE, BY_BOOT, scope, UNICAST, 0, 0, 0, 0];
-    Message::new(NEW_ROUTE, CREATE | REPLACE, &header).with(|list| {
-        if to.prefix_len() > 0 {
-            list.bytes(DESTINATION, &to.network().octets());
-        }
-        if let Some(gateway) = gateway {
-            list.bytes(GATEWAY, &gateway.octets());
-        }
-        if let Some(source) = source {
-            list.bytes(SOURCE, &source.octets());
-        }
-        list.u32(INTERFACE, index);
-    })
-}
-
-pub fn delete_route(to: Ipv4Net, index: u32) -> Message {
-    const DESTINATION: u16 = 1;
-    const INTERFACE: u16 = 4;
-    const MAIN_TABLE: u8 = 254;
-    const ANY_SCOPE: u8 = 255;
-    let header = [libc::AF_INET as u8, to.prefix_len(), 0, 0, MAIN_TABLE, 0, ANY_SCOPE, 0, 0, 0, 0, 0];
-    Message::new(DELETE_ROUTE, 0, &header).with(|list| {
-        list.bytes(DESTINATION, &to.network().octets()).u32(INTERFACE, index);
-    })
-}
-
-/// The addresses that this node routes straight to one interface, by its index: those of containers.
-pub fn routed_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Ipv4Addr>, NetlinkError> {
-    const DESTINATION: u16 = 1;
-    const INTERFACE: u16 = 4;
-    const MAIN_TABLE: u8 = 254;
-    let mut addresses = BTreeMap::new();
-    let request = Message::new(GET_ROUTE, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    socket.dump(&request, |_, body| {
-        let Some(list) = body.get(12..).filter(|_| body[1] == 32 && body[4] == MAIN_TABLE) else { return };
-        let value = |wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-        let to = value(DESTINATION).and_then(|octets| <[u8; 4]>::try_from(octets).ok());
-        if let (Some(to), Some(index)) = (to, value(INTERFACE).and_then(read_u32)) {
-            addresses.insert(index, to.into());
-        }
-    })?;
-    Ok(addresses)
-}
-
 /// `struct ifinfomsg`: the flags given are set, others stay.
-fn header(index: u32, flags: u32) -> [u8; 16] {
+pub fn header(index: u32, flags: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());

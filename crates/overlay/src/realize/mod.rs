@@ -15,9 +15,12 @@ mod bridge;
 mod conntrack;
 mod error;
 mod foreign;
+mod ingress;
 mod link;
 mod namespace;
 mod nft;
+mod policy;
+mod route;
 mod sandbox;
 mod sysctl;
 mod tunnel;
@@ -31,6 +34,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use ipnet::Ipv4Net;
+
 pub use error::{RealizeError, TunnelStatsError};
 pub use foreign::Warning;
 pub use sandbox::Attachment;
@@ -40,7 +45,9 @@ use self::conntrack::Flows;
 use crate::helper::Helper;
 use crate::ipam::{Addresses, IpamError, Request};
 use crate::netlink::{Family, Socket};
-use crate::plan::{self, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name};
+use crate::plan::{
+    self, Bridge, INGRESS, Ingress, LINK_PREFIX, NodeNetwork, Problem, Realization, Via, bridge_name, link_name,
+};
 use crate::snapshot::Snapshot;
 use crate::tunnel::{Carrier, DataPlane, PeerStats, PublicKey, Tunnel};
 
@@ -164,10 +171,9 @@ impl Overlay {
     /// What `node` means, without changing anything. The net helper can be given the snapshot before the kernel
     /// is changed, so that a published port that another program has is known before it is taken from it.
     pub fn plan(&self, node: &NodeNetwork) -> Realization {
-        let Realization { bridges, sandboxes, rules, tunnel, snapshot, problems } = plan::plan(node, &self.namespaces);
-        let carried = tunnel.clone().filter(|_| self.carrier == Carrier::Userspace);
-        let snapshot = snapshot.with_tunnel(carried);
-        Realization { bridges, sandboxes, rules, tunnel, snapshot, problems }
+        let plan = plan::plan(node, &self.namespaces);
+        let carried = plan.tunnel.clone().filter(|_| self.carrier == Carrier::Userspace);
+        Realization { snapshot: plan.snapshot.with_tunnel(carried), ..plan }
     }
 
     /// Makes the kernel be what `node` says.
@@ -178,7 +184,8 @@ impl Overlay {
     /// # Errors
     /// The table is changed whole or not at all; links are changed up to the failing one. Calling again completes.
     pub fn apply(&self, node: &NodeNetwork) -> Result<Applied, RealizeError> {
-        let Realization { bridges, sandboxes, rules, tunnel, snapshot, problems } = self.plan(node);
+        let plan = self.plan(node);
+        let Realization { bridges, sandboxes, routes, ingress, rules, tunnel, places, snapshot, problems } = plan;
         let mut state = self.state();
         let leftovers: Vec<String> = std::mem::take(&mut state.unclaimed).difference(&sandboxes).cloned().collect();
         let mut gone = BTreeSet::new();
@@ -191,9 +198,11 @@ impl Overlay {
         let State { route, tunnel: before, .. } = &mut *state;
         tunnel::realize(route, self.carrier, tunnel.as_ref(), before.as_ref())?;
         *before = tunnel;
+        let kernel = realize_ways(route, &routes, ingress.as_ref())?;
         let State { table: nft, flows, .. } = &mut *state;
-        flows.follow(nft.socket(), &rules, gone).map_err(RealizeError::Forget)?;
-        let warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
+        flows.follow(nft.socket(), &rules, places, gone).map_err(RealizeError::Forget)?;
+        let mut warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
+        warnings.extend((kernel == ingress::Kernel::Unable).then_some(Warning::NoVxlan));
         Ok(Applied { snapshot, problems, warnings, table })
     }
 
@@ -206,6 +215,11 @@ impl Overlay {
         self.state().addresses.update(|addresses| {
             requests.iter().map(|request| addresses.allocate(sandbox, request, now_s)).collect::<Result<_, IpamError>>()
         })
+    }
+
+    /// How many TCP connections are led to these addresses and have not ended.
+    pub fn connections(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, RealizeError> {
+        conntrack::count(self.state().table.socket(), addresses).map_err(RealizeError::Count)
     }
 
     /// Lets a sandbox's addresses go; nothing happens if it has none. Call it after `remove_sandbox`.
@@ -266,6 +280,9 @@ impl Overlay {
         for id in state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             self.remove(&mut state, &id)?;
         }
+        policy::realize(&mut state.route, None)?;
+        route::remove_all(&mut state.route)?;
+        ingress::remove(&mut state.route)?;
         tunnel::remove(&mut state.route)?;
         bridge::remove_all(&mut state.route)?;
         state.table.remove().map_err(RealizeError::Table)?;
@@ -279,15 +296,14 @@ impl Overlay {
     fn remove(&self, state: &mut State, id: &str) -> Result<BTreeSet<Ipv4Addr>, RealizeError> {
         let path = self.path(id)?;
         let links = link::list(&mut state.route).map_err(RealizeError::List)?;
-        let routed = link::routed_addresses(&mut state.route).map_err(RealizeError::List)?;
+        let routed = route::routed_addresses(&mut state.route).map_err(RealizeError::List)?;
         let needed = state.sandboxes.get(id).cloned().unwrap_or_default();
         let owned = links.iter().filter(|(name, link)| {
             name.starts_with(LINK_PREFIX) && (needed.contains(*name) || sandbox::owner(&link.alias) == Some(id))
         });
         let gone: Vec<(u32, Ipv4Addr)> =
             owned.filter_map(|(_, link)| Some((link.index, *routed.get(&link.index)?))).collect();
-        let routes: Vec<_> =
-            gone.iter().map(|(index, address)| link::delete_route((*address).into(), *index)).collect();
+        let routes: Vec<_> = gone.iter().map(|(index, address)| route::delete_straight(*address, *index)).collect();
         for answer in state.route.each(&routes).map_err(RealizeError::List)? {
             match answer {
                 // The link went first, and the route with it.
@@ -318,6 +334,26 @@ impl Overlay {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Routes, the ingress between nodes, and what chooses between the two.
+fn realize_ways(
+    socket: &mut Socket,
+    routes: &BTreeMap<Ipv4Net, Via>,
+    ingress: Option<&Ingress>,
+) -> Result<ingress::Kernel, RealizeError> {
+    if ingress.is_some() {
+        let name = crate::tunnel::INTERFACE;
+        let failed = |source| RealizeError::Setting { key: format!("ipv4/conf/{name}/rp_filter"), source };
+        sysctl::loosen_reverse_path(name).map_err(failed)?;
+    }
+    let kernel = ingress::realize(socket, ingress)?;
+    let links = link::list(socket).map_err(RealizeError::List)?;
+    let over = ingress.zip(links.get(INGRESS)).filter(|_| kernel == ingress::Kernel::Able);
+    let others = over.map(|(ingress, link)| ingress::routes(ingress, link.index)).unwrap_or_default();
+    route::realize(socket, &links, routes, others)?;
+    policy::realize(socket, over.map(|(ingress, _)| ingress))?;
+    Ok(kernel)
 }
 
 /// The folder of pinned namespaces under a run folder, for those who only look.

@@ -3,7 +3,7 @@
 //! ```text
 //!   node's namespace                        sandbox
 //!   10.64.0.2/32 dev skv-… ─ skv-… ════════ eth0 10.64.0.2/18   10.64.0.0/18 via 10.64.0.1, default via 10.64.0.1
-//!   10.64.0.0/18 dev skb-… 10.64.0.1/18     lo   127.0.0.11:53 -> the net helper's port
+//!   10.64.0.0/26 dev skb-… 10.64.0.1/18     lo   127.0.0.11:53 -> the net helper's port
 //! ```
 //! Links are routed, not bridged, so that one node is like many: the whole network lies behind the gateway, also
 //! neighbours; every packet passes the rules, and so does every answer, which they may have to rewrite; there is no
@@ -16,6 +16,7 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
+use super::route::{self, MAIN, Route};
 use super::{RealizeError, link, namespace, nft, sysctl};
 use crate::netlink::{Family, Message, NetlinkError, Socket};
 use crate::plan::{Network, link_group, link_name};
@@ -103,9 +104,9 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
         let Some(index) = link.map(|link| link.index) else { continue };
         let (to, source) = (Ipv4Net::from(*address), Some(network.gateway));
         // The link's own address is what a masqueraded source becomes, and what loose reverse path filtering wants.
-        routes.push(link::new_address(index, Ipv4Net::from(network.gateway), link::PrefixRoute::No));
+        routes.push(link::new_address(index, Ipv4Net::from(network.gateway)));
         routes.push(link::new_neighbour(index, *address));
-        routes.push(link::new_route(link::Route { to, gateway: None, source, index }));
+        routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index }));
     }
     node.all(&routes).map_err(failed("route to"))
 }
@@ -140,10 +141,10 @@ fn requests_inside(indexes: &[u32], attachments: &[Attachment]) -> Vec<Message> 
     for (index, Attachment { network, address }) in indexes.iter().zip(attachments) {
         let own =
             Ipv4Net::new(*address, network.subnet.prefix_len()).expect("the prefix length comes from a valid subnet");
-        requests.push(link::new_address(*index, own, link::PrefixRoute::No));
+        requests.push(link::new_address(*index, own));
         requests.push(link::up(*index));
         let gateway = network.gateway;
-        let route = |to, gateway| link::new_route(link::Route { to, gateway, source: None, index: *index });
+        let route = |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index });
         requests.push(link::new_neighbour(*index, gateway));
         requests.push(route(Ipv4Net::from(gateway), None));
         requests.push(route(network.subnet, Some(gateway)));

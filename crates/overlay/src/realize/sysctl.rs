@@ -13,8 +13,9 @@ pub fn set(key: &str, value: &str) -> io::Result<()> {
     fs::write(path, value)
 }
 
-/// A container on two networks answers by its default route, also for its other address: strict reverse path
-/// filtering would drop that. The ruleset checks sources, and more exactly.
+/// A container on two networks answers by its default route, also for its other address, and clients' packets come from
+/// other nodes by another way than answers to them go: strict reverse path filtering would drop that. The ruleset
+/// checks sources, and more exactly.
 pub fn loosen_reverse_path(interface: &str) -> io::Result<()> {
     set(&format!("ipv4/conf/{interface}/rp_filter"), "2")
 }

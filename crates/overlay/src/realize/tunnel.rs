@@ -101,7 +101,7 @@ fn realize_interface(
         changes.push(link::set_sizes(link.index, tunnel.mtu, QUEUE));
     }
     if !addresses.contains(&wanted) {
-        changes.push(link::new_address(link.index, wanted, link::PrefixRoute::No));
+        changes.push(link::new_address(link.index, wanted));
     }
     if !link.is_up {
         changes.push(link::up(link.index));

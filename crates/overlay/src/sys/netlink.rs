@@ -1,10 +1,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Asks the kernel to explain refusals in words (NETLINK_EXT_ACK) and to leave the request out of replies
-/// (NETLINK_CAP_ACK), see netlink(7).
-pub fn explain_refusals(socket: BorrowedFd<'_>) -> io::Result<()> {
-    for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
+/// Asks the kernel to explain refusals in words (NETLINK_EXT_ACK), to leave the request out of replies
+/// (NETLINK_CAP_ACK), and to list only what a request's fields ask for (NETLINK_GET_STRICT_CHK), see netlink(7).
+pub fn set_options(socket: BorrowedFd<'_>) -> io::Result<()> {
+    for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
         let on: libc::c_int = 1;
         // SAFETY: the descriptor is open for the borrow's life, the pointer is to a live c_int and the length is its
         // size; the kernel only reads it.

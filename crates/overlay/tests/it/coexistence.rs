@@ -19,7 +19,7 @@ fn dockers_drop_policy_does_not_stop_containers() {
         node.published.push(publish(Tcp, 8080, 80, &[host(1, 3)]));
         assert_eq!(overlay.apply(&node).unwrap().warnings, []);
         overlay.apply(&node).unwrap();
-        assert_eq!(netfilter::rules("DOCKER-USER"), 2, "once, however often applied");
+        assert_eq!(netfilter::rules("DOCKER-USER"), 4, "once, however often applied");
         b.serve(80, "b");
         lab.outside().serve(80, "internet");
         assert!(a.ask(host(1, 3), 80).is_ok());

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -93,9 +93,19 @@ fn outside() -> OwnedFd {
 
 /// `ip` in the calling thread's namespace.
 pub fn ip(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    program("ip", arguments)
+}
+
+/// Another program of iproute2's.
+pub fn program(name: &str, arguments: &str) -> String {
+    let output = attempt(name, arguments);
+    assert!(output.status.success(), "{name} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same where it may fail.
+pub fn attempt(name: &str, arguments: &str) -> Output {
+    Command::new(name).args(arguments.split(' ')).output().expect("iproute2 is installed")
 }
 
 /// Does `work` on a thread inside a network namespace.
@@ -169,7 +179,7 @@ impl Place for Node {
 }
 
 /// The host on the other side of the node's uplink.
-pub struct Outside(OwnedFd);
+pub struct Outside(pub OwnedFd);
 
 impl Place for Outside {
     fn namespace(&self) -> OwnedFd {
@@ -226,6 +236,7 @@ pub fn network(number: u8) -> Network {
         name: format!("n{number}"),
         subnet: format!("10.64.{}.0/20", u16::from(number) * 16).parse().unwrap(),
         gateway: Ipv4Addr::new(10, 64, number * 16, 1),
+        blocks: vec![],
         internal,
     }
 }
@@ -253,22 +264,25 @@ pub fn empty() -> NodeNetwork {
 
 /// A container on some networks: the sandbox, and its endpoints in `node`.
 pub fn start(overlay: &Overlay, node: &mut NodeNetwork, id: &str, places: &[(u8, u8)]) -> Sandbox {
-    let mut attachments = Vec::new();
-    for &(number, last) in places {
-        let network = network(number);
-        if !node.networks.contains(&network) {
+    let places =
+        places.iter().map(|(number, last)| Attachment { network: network(*number), address: host(*number, *last) });
+    start_on(overlay, node, id, &places.collect::<Vec<_>>())
+}
+
+pub fn start_on(overlay: &Overlay, node: &mut NodeNetwork, id: &str, places: &[Attachment]) -> Sandbox {
+    for Attachment { network, address } in places {
+        if !node.networks.iter().any(|known| known.id == network.id) {
             node.networks.push(network.clone());
         }
         node.endpoints.push(Endpoint {
             sandbox: id.to_owned(),
             network: network.id.clone(),
-            address: host(number, last),
+            address: *address,
             names: vec![id.to_owned()],
             serving: true,
         });
-        attachments.push(Attachment { network, address: host(number, last) });
     }
-    overlay.create_sandbox(id, &attachments).unwrap()
+    overlay.create_sandbox(id, places).unwrap()
 }
 
 pub fn service(number: u8, vip: Ipv4Addr, backends: &[Ipv4Addr]) -> Service {

@@ -6,6 +6,7 @@ mod coexistence;
 mod helper;
 mod lab;
 mod lifecycle;
+mod mesh;
 mod netfilter;
 mod reach;
 mod services;

@@ -1,8 +1,11 @@
 //! How long changes take, printed; no assertion. `cargo nextest run -p skep-overlay --run-ignored only --no-capture`
 
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use skep_overlay::plan::{Backend, Protocol::Tcp};
+use ipnet::Ipv4Net;
+use skep_overlay::plan::{Backend, Mesh, MeshPeer, Protocol::Tcp};
+use skep_overlay::tunnel::PrivateKey;
 
 use crate::lab::{self, host, network, publish, service, start, vip};
 
@@ -68,10 +71,9 @@ fn one_endpoint_among_many() {
             let mut node = lab::empty();
             node.networks.push(network(1));
             for number in 0..size / 10 {
-                let address =
-                    |slot: usize| std::net::Ipv4Addr::from(u32::from(host(1, 2)) + (number * 10 + slot) as u32 % 2000);
+                let address = |slot: usize| Ipv4Addr::from(u32::from(host(1, 2)) + (number * 10 + slot) as u32 % 2000);
                 let backends: Vec<_> = (0..10).map(address).collect();
-                let vip = std::net::Ipv4Addr::from(u32::from(host(1, 0)) + 2100 + number as u32);
+                let vip = Ipv4Addr::from(u32::from(host(1, 0)) + 2100 + number as u32);
                 node.services.push(service(1, vip, &backends));
             }
             timed(&format!("{size} backends loaded"), || overlay.apply(&node).unwrap());
@@ -80,5 +82,44 @@ fn one_endpoint_among_many() {
             node.services[3].backends.pop();
             timed(&format!("one fewer among {size}"), || overlay.apply(&node).unwrap());
         }
+    });
+}
+
+#[test]
+#[ignore = "a measurement, not a test"]
+fn among_many_nodes() {
+    lab::run(|lab| {
+        let overlay = lab.overlay();
+        for size in [10u32, 100, 1_000] {
+            let mut node = lab::empty();
+            node.networks.push(network(1));
+            let address = |number: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 64, 0, 0)) + number);
+            let peer = |number: u32| MeshPeer {
+                node: format!("node{number:04}"),
+                key: PrivateKey::from_bytes(
+                    [(number / 250) as u8, (number % 250) as u8].repeat(16).try_into().unwrap(),
+                )
+                .public(),
+                endpoint: Some(([192, 0, 2, 1], 7377).into()),
+                address: address(number),
+                blocks: (0..10u32)
+                    .map(|block| Ipv4Net::new((0x0a80_0000 + (block * 2000 + number) * 64).into(), 26).unwrap())
+                    .collect(),
+                keepalive_s: None,
+            };
+            node.mesh = Some(Mesh {
+                key: PrivateKey::from_bytes([255; 32]),
+                port: 7377,
+                address: address(4000),
+                nodes: "10.64.0.0/20".parse().unwrap(),
+                mtu: 1420,
+                peers: (1..=size).map(peer).collect(),
+            });
+            timed(&format!("among {size} nodes with 10 blocks each"), || overlay.apply(&node).unwrap());
+            timed("apply, nothing new", || overlay.apply(&node).unwrap());
+            node.mesh.as_mut().unwrap().peers[3].blocks.push("10.192.0.0/26".parse().unwrap());
+            timed("apply, one more block", || overlay.apply(&node).unwrap());
+        }
+        timed("teardown", || overlay.teardown().unwrap());
     });
 }

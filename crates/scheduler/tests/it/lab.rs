@@ -40,6 +40,7 @@ impl Lab {
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,
             certificate: Default::default(),
+            tunnel: None,
         };
         edit(&mut node);
         let id = node.id;
@@ -57,6 +58,7 @@ impl Lab {
             log_driver: None,
             force_update: 0,
             at_most_one: false,
+            drain: None,
         };
         edit(&mut task);
         let spec = ServiceSpec {

@@ -71,6 +71,7 @@ impl Checker {
             needed.extend(task.spec.container.secrets.iter().filter_map(|secret| secret.digest.clone()));
         }
         let mut tasks = 0;
+        let mut peers = BTreeSet::new();
         for assignment in set.values() {
             match assignment {
                 Assignment::Task(task) if task.node != Some(node) => {
@@ -80,8 +81,19 @@ impl Checker {
                 Assignment::Secret(secret) if !needed.contains(&secret.digest) => {
                     return wrong(format!("node {node} gets secret {} without a task that uses it", secret.name));
                 }
-                Assignment::Secret(_) | Assignment::Config(_) | Assignment::Network(_) | Assignment::Endpoint(_) => {}
+                Assignment::Peer(peer) => drop(peers.insert(peer.node)),
+                Assignment::Secret(_)
+                | Assignment::Config(_)
+                | Assignment::Network(_)
+                | Assignment::Endpoint(_)
+                | Assignment::Place(_) => {}
             }
+        }
+        let placed = |other: &&std::sync::Arc<skep_model::Node>| other.tunnel.is_some();
+        let others = cluster.nodes.values().filter(placed).map(|other| other.id).filter(|other| *other != node);
+        let known = cluster.nodes.get(&node).is_some_and(|node| node.tunnel.is_some());
+        if known && peers != others.collect() {
+            return wrong(format!("node {node} meets {peers:?} in the tunnel, which are not all the others"));
         }
         let meant = cluster.tasks_of_node(node).count();
         if tasks == meant { Ok(()) } else { wrong(format!("node {node} gets {tasks} of its {meant} tasks")) }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use skep_api::{ClusterInfo, ControlClient, LocalClient, LocalInfo};
+use skep_api::{ClusterInfo, ControlClient, LocalClient, LocalInfo, TunnelPeer};
 use skep_model::Role;
 
 use super::Result;
@@ -73,6 +73,7 @@ fn summary(local: &LocalInfo, cluster: Option<&ClusterInfo>) -> String {
             lines.push(format!(" Node Address: {}", local.advertise_address));
             lines.push(format!(" Listen Address: {}", local.listen_address));
             lines.push(format!(" Session: {}", if local.manager_reachable { "up" } else { "no manager in reach" }));
+            lines.extend(tunnel(local));
             if !local.managers.is_empty() {
                 lines.push(" Manager Addresses:".to_owned());
                 lines.extend(local.managers.iter().map(|address| format!("  {address}")));
@@ -94,6 +95,24 @@ fn summary(local: &LocalInfo, cluster: Option<&ClusterInfo>) -> String {
         lines.push(format!(" Created: {}", time::rfc3339(cluster.meta.created_at)));
     }
     lines.join("\n") + "\n"
+}
+
+/// How other nodes' networks are reached.
+fn tunnel(local: &LocalInfo) -> Vec<String> {
+    let carrier = local.carrier.as_deref().unwrap_or_default();
+    let mut lines = vec![format!(" Data Plane: {carrier}, {}/udp", local.tunnel_port)];
+    if !local.peers.is_empty() {
+        lines.push(" Peers:".to_owned());
+    }
+    lines.extend(local.peers.iter().map(|peer| {
+        let endpoint = peer.endpoint.map_or("nobody knows where".to_owned(), |endpoint| endpoint.to_string());
+        let handshake = match peer.handshake_age {
+            Some(age) => format!("handshake {} ago", time::rough(age)),
+            None => "no handshake yet".to_owned(),
+        };
+        format!("  {} {} at {endpoint}, {handshake}", peer.node.short(), peer.address)
+    }));
+    lines
 }
 
 /// Docker's keys, where it has one for the thing.
@@ -119,8 +138,24 @@ fn as_json(local: &LocalInfo, cluster: Option<&ClusterInfo>) -> Value {
             "Nodes": cluster.map_or(0, |cluster| cluster.nodes),
             "Managers": cluster.map_or(0, |cluster| cluster.managers),
             "Leader": cluster.and_then(|cluster| cluster.leader).map(|id| id.to_string()),
+            "Tunnel": {
+                "Carrier": local.carrier,
+                "Port": local.tunnel_port,
+                "Peers": local.peers.iter().map(peer).collect::<Vec<_>>(),
+            },
             "Cluster": { "ID": local.cluster.map(|id| id.to_string()).unwrap_or_default() },
         },
+    })
+}
+
+fn peer(peer: &TunnelPeer) -> Value {
+    json!({
+        "NodeID": peer.node.to_string(),
+        "Address": peer.address.to_string(),
+        "Endpoint": peer.endpoint.map(|endpoint| endpoint.to_string()),
+        "HandshakeAgeSeconds": peer.handshake_age.map(|age| age.as_secs()),
+        "ReceivedBytes": peer.received_bytes,
+        "SentBytes": peer.sent_bytes,
     })
 }
 

@@ -163,7 +163,7 @@ fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&Started>, host
          \n\
          Data        {}\n\
          Daemon log  {log}\n\
-         Ports       {port}/tcp (nodes), {port}/udp (networks), and what your services publish\n\
+         Ports       {port}/tcp (nodes), {}/udp (networks), and what your services publish\n\
          No sudo     {without_sudo}\n\
          \n\
          To add a worker, run on it:\n\
@@ -172,7 +172,7 @@ fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&Started>, host
          The token is shown only now; `skep join-token worker` makes a new one, `skep join-token manager` one for managers.\n\
          \n\
          Next: skep stack deploy -c compose.yml NAME\n",
-        info.data_dir,
+        info.data_dir, info.tunnel_port,
     ))
 }
 
@@ -221,6 +221,8 @@ pub async fn join(options: JoinOptions, host: &Host) -> Result {
         true => output::line(format_args!("This node ({}) looks for its cluster there, as a {role}.", joined.node))?,
         false => output::line(format_args!("This node joined the cluster as a {role} ({}).", joined.node))?,
     }
+    let port = info.tunnel_port;
+    output::line(format_args!("Other nodes reach its networks at {port}/udp, which must be open."))?;
     joined.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
     tell_warnings(&info);
     Ok(())

@@ -10,7 +10,7 @@ use skep_model::{Kind, Network, NetworkSpec};
 use super::Result;
 use super::content;
 use super::host::Host;
-use super::inspect::{self, InspectOptions};
+use super::inspect::{self, NetworkOptions};
 use super::node::label;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{self, ListOptions, Listing, Row, row};
@@ -37,7 +37,7 @@ pub enum Command {
     #[command(visible_alias = "list")]
     Ls(ListOptions),
     /// Show all about one or more networks
-    Inspect(InspectOptions),
+    Inspect(NetworkOptions),
     /// Create a network that stacks refer to as external
     Create(CreateOptions),
     /// Remove networks that no service uses

@@ -277,6 +277,7 @@ mod tests {
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: Some(ManagerStatus { raft_id: 1, address: String::new() }),
             certificate: Default::default(),
+            tunnel: None,
         };
         let mut lost = Node { id: NodeId::from_u128(8), ..node.clone() };
         lost.status.state = NodeState::Down;

@@ -9,8 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use skep_overlay::tunnel::DataPlane;
 
-/// The one port: gRPC over TCP, and WireGuard over UDP.
+/// The one port: gRPC over TCP. WireGuard's, over UDP, has the same number unless `tunnel_port` says otherwise.
 pub const PORT: u16 = 7377;
 const CONFIG_PATH: &str = "/etc/skep/config.toml";
 const DATA_DIR: &str = "/var/lib/skep";
@@ -38,6 +39,10 @@ pub struct FileConfig {
     pub registry_ca_dirs: Vec<PathBuf>,
     /// Resolvers for names outside the cluster; those of /etc/resolv.conf by default.
     pub dns_servers: Vec<std::net::IpAddr>,
+    /// Who carries the encrypted tunnel to other nodes: `auto` (the kernel where it can), `kernel` or `userspace`.
+    pub data_plane: DataPlane,
+    /// The UDP port that other nodes reach this one at; 7377 by default.
+    pub tunnel_port: Option<u16>,
     /// Seconds that the node's idea of the time is off: to try out wrong clocks.
     pub clock_shift_seconds: i64,
 }
@@ -64,6 +69,8 @@ pub struct NodeConfig {
     pub mirrors: Vec<String>,
     pub registry_ca_dirs: Vec<PathBuf>,
     pub dns_servers: Vec<std::net::IpAddr>,
+    pub data_plane: DataPlane,
+    pub tunnel_port: u16,
     pub clock_shift_seconds: i64,
 }
 
@@ -85,6 +92,8 @@ impl NodeConfig {
             mirrors: file.mirrors,
             registry_ca_dirs: file.registry_ca_dirs,
             dns_servers: file.dns_servers,
+            data_plane: file.data_plane,
+            tunnel_port: file.tunnel_port.unwrap_or(skep_overlay::tunnel::PORT),
             clock_shift_seconds: file.clock_shift_seconds,
         };
         if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
@@ -92,6 +101,13 @@ impl NodeConfig {
                 "{}: cgroup_parent `{}` must be an absolute path such as /skep",
                 path.display(),
                 config.cgroup_parent
+            );
+        }
+        if config.tunnel_port == 0 {
+            bail!(
+                "{}: tunnel_port must be a port that other nodes can be told, such as {}; 0 is none",
+                path.display(),
+                skep_overlay::tunnel::PORT
             );
         }
         for dir in [&config.data_dir, &config.run_dir] {
@@ -154,8 +170,26 @@ mod tests {
         assert_eq!(config.listen_address().port(), PORT);
         assert_eq!((config.data_dir, config.run_dir), ("/d".into(), "/other".into()));
         assert_eq!(config.insecure_registries, ["reg:5000"]);
+        assert_eq!((config.data_plane, config.tunnel_port), (DataPlane::Auto, PORT));
         std::fs::write(&path, "data_dri = \"/d\"\n").unwrap();
         let error = format!("{:#}", NodeConfig::load(&overrides).unwrap_err());
         assert!(error.contains("data_dri") && error.contains("data_dir"), "{error}");
+    }
+
+    #[test]
+    fn who_carries_the_tunnel_and_where_is_read_or_refused_with_what_would_be_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let overrides = Overrides { config: Some(path.clone()), ..Overrides::default() };
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            NodeConfig::load(&overrides).map_err(|error| format!("{error:#}"))
+        };
+        let config = load("data_plane = \"userspace\"\ntunnel_port = 51820\n").unwrap();
+        assert_eq!((config.data_plane, config.tunnel_port), (DataPlane::Userspace, 51820));
+        let error = load("data_plane = \"fast\"\n").unwrap_err();
+        assert!(error.contains("fast") && error.contains("`kernel`") && error.contains("config.toml"), "{error}");
+        assert!(load("tunnel_port = 0\n").unwrap_err().contains("tunnel_port"));
+        assert!(load("tunnel_port = 70000\n").is_err());
     }
 }

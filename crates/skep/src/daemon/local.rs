@@ -34,7 +34,12 @@ impl Local for LocalService {
         let (identity, advertise_address) = self.0.look(look).await.unzip();
         let agent = self.0.look(|member| (member.agent.managers().borrow().clone(), member.agent.is_connected())).await;
         let (managers, connected) = agent.unwrap_or_default();
-        let clock_warnings = self.0.look(|member| member.clock_warnings()).await.unwrap_or_default();
+        let network = self.0.look(|member| member.agent.network()).await;
+        let (carrier, peers) = match network {
+            Some(network) => (Some(network.carrier().to_owned()), network.peers().await),
+            None => (None, Vec::new()),
+        };
+        let found = self.0.look(|member| member.warnings()).await.unwrap_or_default();
         Ok(LocalInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: description.hostname,
@@ -49,8 +54,11 @@ impl Local for LocalService {
             listen_address: config.listen_address().to_string(),
             advertise_address: advertise_address.unwrap_or_default(),
             containers_running: running as u64,
-            warnings: warnings.iter().cloned().chain(clock_warnings).collect(),
+            warnings: warnings.iter().cloned().chain(found).collect(),
             locked: self.0.refuse_locked().is_err(),
+            tunnel_port: config.tunnel_port,
+            carrier,
+            peers,
         })
     }
 

@@ -123,6 +123,7 @@ impl Membership {
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let listen = request.listen_address.as_deref().map(listen_address).transpose().map_err(invalid)?;
+        pool_spec(&request).check_pool().map_err(|problem| Refusal::new(RefusalKind::Invalid, problem))?;
         listen.inspect(|address| self.config.listen_at(*address));
         let (credentials, file, initialized) = self.new_cluster(request, listen).await.map_err(internal)?;
         match self.start(&credentials, file).await {
@@ -144,6 +145,7 @@ impl Membership {
         listen_address: Option<SocketAddr>,
     ) -> Result<(Credentials, MemberFile, Initialized)> {
         let now = wall_clock();
+        let addresses = pool_spec(&request);
         let mut ids = IdSource::from_seed(random_seed()?);
         let (cluster_id, node_id) = (ids.next_id(), ids.next_id());
         let data_dir = &self.config.data_dir;
@@ -155,14 +157,8 @@ impl Membership {
             request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
         let advertise = by_interface(advertise)?;
         let port = self.config.listen_address().port();
-        let defaults = ClusterSpec::default();
         let unlock_key = request.autolock.then(UnlockKey::generate).transpose()?.map(|key| key.to_string());
-        let spec = ClusterSpec {
-            autolock: request.autolock,
-            address_pool: request.address_pool.unwrap_or(defaults.address_pool),
-            subnet_prefix: request.subnet_prefix.unwrap_or(defaults.subnet_prefix),
-            ..defaults
-        };
+        let spec = ClusterSpec { autolock: request.autolock, ..addresses };
         let validity = spec.node_certificate_validity;
         let join_tokens =
             JoinTokenHashes { worker: worker.secret_hash().to_string(), manager: manager.secret_hash().to_string() };
@@ -189,6 +185,7 @@ impl Membership {
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id: FIRST_RAFT_ID, address: host_port(&advertise, port) }),
             certificate,
+            tunnel: None,
         };
         let store = open_store(&self.config, &self.vault, Arc::new(NoPeers), FIRST_RAFT_ID, &advertise).await?;
         let first = vec![
@@ -337,5 +334,15 @@ pub(super) fn remove_if_there(folder: &Path) -> Result<()> {
             Err(error).with_context(|| format!("failed to remove {}", folder.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// The settings of a new cluster as far as they are of its addresses.
+fn pool_spec(request: &InitRequest) -> ClusterSpec {
+    let defaults = ClusterSpec::default();
+    ClusterSpec {
+        address_pool: request.address_pool.unwrap_or(defaults.address_pool),
+        subnet_prefix: request.subnet_prefix.unwrap_or(defaults.subnet_prefix),
+        ..defaults
     }
 }

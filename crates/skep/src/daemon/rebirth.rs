@@ -123,6 +123,7 @@ impl Membership {
             status: NodeStatus::default(),
             manager: None,
             certificate: CertificateRecord::default(),
+            tunnel: None,
         };
         let lost_nodes = cluster.nodes.values().map(|node| rebirth::name_of(node)).collect();
         let survivor = Survivor { node: node_id, raft_id, address: address.clone() };

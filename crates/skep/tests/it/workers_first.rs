@@ -41,7 +41,7 @@ fn wards(world: &World) -> Vec<i32> {
 }
 
 /// What the worker would start without a manager; on the disk it is sealed.
-fn written(data_dir: &Path) -> Result<Vec<Assignment>, String> {
+pub fn written(data_dir: &Path) -> Result<Vec<Assignment>, String> {
     let key = NodeKey::from_pem(&fs::read_to_string(data_dir.join("identity/key.pem")).unwrap()).unwrap();
     let sealed = fs::read(data_dir.join("agent/assignments")).map_err(|error| error.to_string())?;
     assert!(!sealed.windows(4).any(|window| window == b"hush"), "no secret is on the disk in clear");

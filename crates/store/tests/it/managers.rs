@@ -154,6 +154,7 @@ impl Managers {
             status: NodeStatus::default(),
             manager: Some(ManagerStatus { raft_id, address: self.addresses[&raft_id].clone() }),
             certificate: Default::default(),
+            tunnel: None,
         };
         Change::CreateNode { node: Box::new(node) }
     }

@@ -19,6 +19,11 @@ pub enum Set {
     Internal,
     Containers,
     Hairpin,
+    Nodes,
+    Elsewhere,
+    Entrances,
+    Senders,
+    Returning,
     IdleVips,
     IdlePorts,
     Vips,
@@ -37,6 +42,8 @@ const PORT: Part = Part(13, 2);
 const SLOT: Part = Part(19, 4);
 const INTERFACE: Part = Part(41, 16);
 const GROUP: Part = Part(35, 4);
+const HARDWARE_ADDRESS: Part = Part(9, 6);
+pub const MARK: Part = Part(19, 4);
 
 /// What a map's keys lead to.
 #[derive(Debug, Clone, Copy)]
@@ -56,12 +63,17 @@ pub struct Shape {
 }
 
 impl Set {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Inside,
         Self::Sources,
         Self::Internal,
         Self::Containers,
         Self::Hairpin,
+        Self::Nodes,
+        Self::Elsewhere,
+        Self::Entrances,
+        Self::Senders,
+        Self::Returning,
         Self::IdleVips,
         Self::IdlePorts,
         Self::Vips,
@@ -78,6 +90,11 @@ impl Set {
             Self::Internal => set("internal", &[GROUP]),
             Self::Containers => Shape { ranges: true, ..set("containers", &[ADDRESS]) },
             Self::Hairpin => set("hairpin", &[ADDRESS, ADDRESS]),
+            Self::Nodes => Shape { ranges: true, ..set("nodes", &[ADDRESS]) },
+            Self::Elsewhere => Shape { ranges: true, ..set("elsewhere", &[ADDRESS]) },
+            Self::Entrances => set("entrances", &[PROTOCOL, PORT]),
+            Self::Senders => Shape { values: Values::Parts(&[MARK]), ..set("senders", &[HARDWARE_ADDRESS]) },
+            Self::Returning => Shape { ranges: true, ..set("returning", &[ADDRESS, ADDRESS]) },
             Self::IdleVips => set("idle_vips", &[ADDRESS]),
             Self::IdlePorts => set("idle_ports", &[ADDRESS, PROTOCOL, PORT]),
             Self::Vips => Shape { values: Values::Verdict, ..set("vips", &[ADDRESS]) },
@@ -132,6 +149,20 @@ impl Content {
         for address in &rules.hairpin {
             content.add(Set::Hairpin, [address.octets(), address.octets()].concat(), None);
         }
+        content.add_ranges(Set::Nodes, &rules.nodes);
+        content.add_ranges(Set::Elsewhere, &rules.elsewhere);
+        for (protocol, port) in &rules.entrances {
+            content.add(Set::Entrances, [&[number(*protocol), 0, 0, 0], &padded(*port)[..]].concat(), None);
+        }
+        for (sender, mark) in &rules.senders {
+            let mark = Value::Bytes(mark.to_ne_bytes().to_vec());
+            content.add(Set::Senders, sender.to_vec(), Some(mark));
+        }
+        for (node, block) in &rules.returning {
+            let key = |address: Ipv4Addr| [node.octets(), address.octets()].concat();
+            let element = Element { last: Some(key(block.broadcast())), ..Element::default() };
+            content.elements.insert((Set::Returning, key(block.network())), element);
+        }
         for (vip, backends) in &rules.vips {
             content.add_vip(*vip, backends);
         }
@@ -178,11 +209,7 @@ impl Content {
     }
 
     fn add_port(&mut self, port: PortKey, backends: &[SocketAddrV4]) {
-        let protocol = match port.protocol {
-            Protocol::Tcp => TCP,
-            Protocol::Udp => UDP,
-        };
-        let key = [&port.address.octets()[..], &[protocol, 0, 0, 0], &padded(port.port)].concat();
+        let key = [&port.address.octets()[..], &[number(port.protocol), 0, 0, 0], &padded(port.port)].concat();
         if backends.is_empty() {
             return self.add(Set::IdlePorts, key, None);
         }
@@ -200,6 +227,13 @@ impl Content {
         let picker = Picker { pick, backends: u32::try_from(backends).unwrap_or(u32::MAX) };
         self.pickers.insert(picker);
         Value::Verdict(Verdict::Goto(picker.name()))
+    }
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
     }
 }
 

@@ -48,6 +48,7 @@ impl Verdict {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Meta {
+    Mark = 3,
     IifName = 6,
     OifName = 7,
     L4Proto = 16,
@@ -63,10 +64,15 @@ pub const SOURCE: Field = Field(1, 12, 4);
 pub const DESTINATION: Field = Field(1, 16, 4);
 pub const DESTINATION_PORT: Field = Field(2, 2, 2);
 pub const ICMP_TYPE: Field = Field(2, 0, 1);
+pub const TCP_FLAGS: Field = Field(2, 13, 1);
+/// Of an Ethernet frame; it takes two registers.
+pub const HARDWARE_SOURCE: Field = Field(0, 6, 6);
 
 #[derive(Debug, Clone, Copy)]
 pub enum Ct {
     State = 0,
+    /// One byte: 0 for packets of the side that began, 1 for answers.
+    Direction = 1,
     Status = 2,
     Mark = 3,
 }
@@ -112,6 +118,12 @@ impl Rule {
     pub fn ct(self, key: Ct, to: u32) -> Self {
         self.push("ct", |data| {
             data.u32_be(1, to).u32_be(2, key as u32);
+        })
+    }
+
+    pub fn set_meta(self, key: Meta, from: u32) -> Self {
+        self.push("meta", |data| {
+            data.u32_be(2, key as u32).u32_be(3, from);
         })
     }
 
@@ -236,6 +248,23 @@ impl Rule {
         const PORT_UNREACHABLE: u8 = 3;
         self.push("reject", |data| {
             data.u32_be(1, 0).u8(2, PORT_UNREACHABLE);
+        })
+    }
+
+    /// Lowers the segment size that a TCP handshake offers to what fits both this packet's way and the way back.
+    pub fn clamp_segments(self, scratch: u32) -> Self {
+        const FITTING_SEGMENT: u32 = 3;
+        const TO_NETWORK: u32 = 1;
+        const TCP_OPTION: u32 = 1;
+        const SEGMENT: u8 = 2;
+        self.push("rt", |data| {
+            data.u32_be(1, scratch).u32_be(2, FITTING_SEGMENT);
+        })
+        .push("byteorder", |data| {
+            data.u32_be(1, scratch).u32_be(2, scratch).u32_be(3, TO_NETWORK).u32_be(4, 2).u32_be(5, 2);
+        })
+        .push("exthdr", |data| {
+            data.u8(2, SEGMENT).u32_be(3, 2).u32_be(4, 2).u32_be(6, TCP_OPTION).u32_be(7, scratch);
         })
     }
 

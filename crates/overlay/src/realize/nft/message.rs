@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TABLE;
-use super::content::{Content, Element, Set, Shape, Value, Values};
+use super::content::{Content, Element, MARK, Set, Shape, Value, Values};
 use super::expression::{DATA_VALUE, ELEMENT, Rule};
 use super::ruleset::Chain;
 use crate::netlink::{Attributes, Message, NetlinkError, Socket, attributes, read_string};
@@ -88,9 +88,14 @@ pub fn new_set(set: Set, id: u32) -> Message {
     const MAP: u32 = 0x8;
     const CONCATENATED: u32 = 0x80;
     const VERDICT: u32 = 0xffff_ff00;
+    // For `nft list`: the values (1), a length, and the machine's order (1) in it.
+    let host_order = [&[1, 4][..], &1u32.to_ne_bytes()].concat();
     let Shape { name, key, values, ranges } = set.shape();
     let kind = |parts: &[super::content::Part]| parts.iter().fold(0, |kind, part| kind << 6 | part.0);
-    let length = |parts: &[super::content::Part]| parts.iter().map(|part| part.1.next_multiple_of(4)).sum::<u32>();
+    let length = |parts: &[super::content::Part]| match parts {
+        [one] => one.1,
+        parts => parts.iter().map(|part| part.1.next_multiple_of(4)).sum(),
+    };
     let mut flags = if ranges { RANGES } else { 0 };
     flags |= if key.len() > 1 { CONCATENATED } else { 0 };
     flags |= if matches!(values, Values::None) { 0 } else { MAP };
@@ -118,6 +123,9 @@ pub fn new_set(set: Set, id: u32) -> Message {
             });
         }
         list.u32_be(10, id);
+        if matches!(values, Values::Parts([MARK])) {
+            list.bytes(13, &host_order);
+        }
     })
 }
 

@@ -4,32 +4,41 @@
 //! ```text
 //! prerouting  raw     spoof         a container's packet carries the container's own address, or is dropped
 //! prerouting  nat     redirect      service addresses and published ports lead to a backend
+//! prerouting  filter  steer         packets of published connections are marked with their way between nodes
 //! output      nat     redirect_own  the same for the node's own processes, but for loopback addresses
+//! output      route   steer_own     the same for the node's own packets, refusals among them
+//! forward     filter  segments      TCP learns what fits between nodes
 //! forward     filter  transit       networks see themselves only; published flows come in; idle services refuse
 //! input       filter  inward        internal networks do not reach the node; idle published ports refuse
 //! output      filter  outward       the same refusals for the node's own processes
 //! postrouting nat     leave         the way out, and a container that reaches itself through its service
 //! ```
+//! What comes from other nodes is judged in the chains `from_tunnel` and `from_ingress` of `transit`.
+//!
 //! Backends are picked in chains `vip-N`, `any-N`, `addr-N`, one of each per number of backends in use: a random slot
 //! below N is part of the key into the map of backends.
 
 use std::net::Ipv4Addr;
 
 use super::expression::{
-    Ct, DESTINATION, DESTINATION_PORT, Field, ICMP_TYPE, Membership, Membership::*, Meta, R0, R1, R2, R3, R4, R5, Rule,
-    SOURCE, Verdict,
+    Ct, DESTINATION, DESTINATION_PORT, Field, HARDWARE_SOURCE, ICMP_TYPE, Membership, Membership::*, Meta, R0, R1, R2,
+    R3, R4, R5, Rule, SOURCE, TCP_FLAGS, Verdict,
 };
-use crate::plan::{BRIDGE_PREFIX, LINK_PREFIX};
+use crate::plan::{BACK_MARK, BACK_MASK, BRIDGE_PREFIX, INGRESS, INGRESS_PORT, LINK_PREFIX, PUBLISHED_MARK};
 use crate::snapshot::{RESOLVER, RESOLVER_PORT};
+use crate::tunnel;
 
-/// The bit of a connection's mark that says that it came for a published port.
-pub const PUBLISHED_MARK: u32 = 0x100;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMP_REDIRECT: u8 = 5;
 const ESTABLISHED_OR_RELATED: u32 = 0b110;
+const NEW: u32 = 0b1000;
 const DESTINATION_WAS_REWRITTEN: u32 = 1 << 5;
+const SYN: u8 = 0b10;
+const SYN_AND_RESET: u8 = 0b110;
+/// What the names of the two interfaces between nodes begin with, and no other interface's of ours.
+const BETWEEN_NODES: &[u8] = b"sk-";
 
 /// A chain and its place in the packet's path; no hook: only reached from others.
 #[derive(Debug, Clone)]
@@ -61,9 +70,15 @@ pub fn chains() -> Vec<Chain> {
     let refuse = vec![Rule::new().protocol(TCP, R0).reject_with_reset(), Rule::new().reject_as_unreachable_port()];
     vec![
         Chain { name: "refuse".to_owned(), hook: None, rules: refuse },
+        Chain { name: "from_tunnel".to_owned(), hook: None, rules: from_tunnel() },
+        Chain { name: "from_ingress".to_owned(), hook: None, rules: from_ingress() },
+        Chain { name: "clamp".to_owned(), hook: None, rules: clamp() },
         base("spoof", "filter", PREROUTING, -300, spoof()),
         base("redirect", "nat", PREROUTING, -100, redirect(Rule::new)),
+        base("steer", "filter", PREROUTING, -90, steer()),
         base("redirect_own", "nat", OUTPUT, -100, redirect(not_to_loopback)),
+        base("steer_own", "route", OUTPUT, -90, steer()),
+        base("segments", "filter", FORWARD, -11, segments()),
         base("transit", "filter", FORWARD, -10, transit()),
         base("inward", "filter", INPUT, -10, inward()),
         base("outward", "filter", OUTPUT, -10, outward()),
@@ -92,6 +107,19 @@ fn from_container() -> Rule {
     Rule::new().meta(Meta::IifName, R0).equals(R0, LINK_PREFIX.as_bytes())
 }
 
+/// A register's bytes that equal no longer name.
+fn exactly(interface: &str) -> Vec<u8> {
+    [interface.as_bytes(), &[0]].concat()
+}
+
+fn from(interface: &str) -> Rule {
+    Rule::new().meta(Meta::IifName, R0).equals(R0, &exactly(interface))
+}
+
+fn refuse() -> Verdict {
+    Verdict::Goto("refuse".to_owned())
+}
+
 fn to_container() -> Rule {
     Rule::new().meta(Meta::OifName, R0).equals(R0, LINK_PREFIX.as_bytes())
 }
@@ -107,6 +135,12 @@ fn to_nobody(rule: Rule) -> Rule {
     rule.meta(Meta::OifName, R0).equals(R0, BRIDGE_PREFIX.as_bytes())
 }
 
+/// What is behind the tunnel, but behind no node: a service that is gone, a container that never was.
+fn to_no_node(rule: Rule) -> Rule {
+    let through = rule.meta(Meta::OifName, R0).equals(R0, &exactly(tunnel::INTERFACE));
+    through.field(DESTINATION, R0).member("elsewhere", R0, NotIn)
+}
+
 fn only_established(rule: Rule) -> Rule {
     rule.ct(Ct::State, R0).bits(R0, &ESTABLISHED_OR_RELATED.to_ne_bytes(), &[0; 4]).differs(R0, &[0; 4])
 }
@@ -117,7 +151,47 @@ fn established() -> Rule {
 
 fn spoof() -> Vec<Rule> {
     let foreign = from_container().meta(Meta::IifName, R0).field(SOURCE, R4).member("sources", R0, NotIn);
-    vec![foreign.counter().verdict(Verdict::Drop)]
+    let elsewhere = [LINK_PREFIX.as_bytes(), BETWEEN_NODES, b"lo\0"];
+    let elsewhere =
+        elsewhere.into_iter().fold(Rule::new().meta(Meta::IifName, R0), |rule, ours| rule.differs(R0, ours));
+    let pretender = elsewhere.field(SOURCE, R0).member("containers", R0, In);
+    [foreign, pretender].map(|rule| rule.counter().verdict(Verdict::Drop)).into()
+}
+
+fn marked(rule: Rule, bits: u32) -> Rule {
+    rule.ct(Ct::Mark, R0).bits(R0, &bits.to_ne_bytes(), &[0; 4]).differs(R0, &[0; 4])
+}
+
+/// All that is between an ordinary packet and its route are the first two rules.
+fn steer() -> Vec<Rule> {
+    let unmarked =
+        |rule: Rule, bits: u32| rule.ct(Ct::Mark, R0).bits(R0, &bits.to_ne_bytes(), &[0; 4]).equals(R0, &[0; 4]);
+    let of_side = |side: u8| Rule::new().ct(Ct::Direction, R0).equals(R0, &[side]);
+    let is_new = from(INGRESS).ct(Ct::State, R0).bits(R0, &NEW.to_ne_bytes(), &[0; 4]).differs(R0, &[0; 4]);
+    vec![
+        // The sender is kept for as long as the connection, whoever would send for it later.
+        is_new.field(HARDWARE_SOURCE, R0).map("senders", R0, R4).set_ct(Ct::Mark, R4),
+        unmarked(Rule::new(), PUBLISHED_MARK).verdict(Verdict::Accept),
+        unmarked(of_side(0), BACK_MARK)
+            .meta(Meta::Mark, R0)
+            .bits(R0, &(!PUBLISHED_MARK).to_ne_bytes(), &PUBLISHED_MARK.to_ne_bytes())
+            .set_meta(Meta::Mark, R0)
+            .verdict(Verdict::Accept),
+        marked(of_side(1), BACK_MARK)
+            .ct(Ct::Mark, R0)
+            .bits(R0, &BACK_MASK.to_ne_bytes(), &[0; 4])
+            .set_meta(Meta::Mark, R0),
+    ]
+}
+
+fn segments() -> Vec<Rule> {
+    let handshake = Rule::new().protocol(TCP, R0).field(TCP_FLAGS, R0).bits(R0, &[SYN_AND_RESET], &[0]);
+    vec![handshake.equals(R0, &[SYN]).verdict(Verdict::Goto("clamp".to_owned()))]
+}
+
+fn clamp() -> Vec<Rule> {
+    let between = |meta| Rule::new().meta(meta, R0).equals(R0, BETWEEN_NODES);
+    [Meta::OifName, Meta::IifName].map(|meta| between(meta).clamp_segments(R0)).into()
 }
 
 fn redirect(start: impl Fn() -> Rule) -> Vec<Rule> {
@@ -140,46 +214,91 @@ fn not_to_loopback() -> Rule {
 }
 
 fn transit() -> Vec<Rule> {
-    let published = PUBLISHED_MARK.to_ne_bytes();
     let internal = |group| Rule::new().meta(group, R0).member("internal", R0, In);
     let idle = from_container().field(DESTINATION, R0).member("idle_vips", R0, In);
     let abroad = from_container().field(DESTINATION, R0).member("containers", R0, In);
     let established_to_nobody = only_established(to_nobody(Rule::new()));
+    let to_nodes = Rule::new().meta(Meta::OifName, R0).equals(R0, BETWEEN_NODES);
     vec![
-        established_to_nobody.verdict(Verdict::Goto("refuse".to_owned())),
+        established_to_nobody.verdict(refuse()),
         established(),
         inside(internal(Meta::IifGroup), Meta::IifGroup, DESTINATION, NotIn).verdict(Verdict::Drop),
         inside(internal(Meta::OifGroup), Meta::OifGroup, SOURCE, NotIn).verdict(Verdict::Drop),
-        inside(idle, Meta::IifGroup, DESTINATION, In).verdict(Verdict::Goto("refuse".to_owned())),
-        Rule::new().ct(Ct::Mark, R0).bits(R0, &published, &[0; 4]).differs(R0, &[0; 4]).verdict(Verdict::Accept),
+        inside(idle, Meta::IifGroup, DESTINATION, In).verdict(refuse()),
+        from(tunnel::INTERFACE).verdict(Verdict::Goto("from_tunnel".to_owned())),
+        from(INGRESS).verdict(Verdict::Goto("from_ingress".to_owned())),
+        marked(Rule::new(), PUBLISHED_MARK).verdict(Verdict::Accept),
         inside(abroad, Meta::IifGroup, DESTINATION, NotIn).counter().verdict(Verdict::Drop),
         inside(to_container(), Meta::OifGroup, SOURCE, NotIn).counter().verdict(Verdict::Drop),
-        to_nobody(from_container()).verdict(Verdict::Goto("refuse".to_owned())),
+        // Nor is this node anybody else's way to other nodes.
+        inside(to_nodes, Meta::IifGroup, DESTINATION, NotIn).counter().verdict(Verdict::Drop),
+        to_nobody(from_container()).verdict(refuse()),
         to_nobody(Rule::new()).verdict(Verdict::Drop),
+        // Of its own network, for all else was dropped.
+        to_no_node(Rule::new()).verdict(refuse()),
+    ]
+}
+
+/// From another node's containers to those of the same network here, and from the node itself; no further.
+fn from_tunnel() -> Vec<Rule> {
+    let from_node = || Rule::new().field(SOURCE, R0).member("nodes", R0, In);
+    let neighbour = |rule| inside(rule, Meta::OifGroup, SOURCE, In);
+    vec![
+        neighbour(to_container()).verdict(Verdict::Accept),
+        neighbour(to_nobody(Rule::new())).verdict(refuse()),
+        from_node().meta(Meta::OifName, R0).equals(R0, LINK_PREFIX.as_bytes()).verdict(Verdict::Accept),
+        to_nobody(from_node()).verdict(refuse()),
+        Rule::new().counter().verdict(Verdict::Drop),
+    ]
+}
+
+/// From clients of another node's published ports, to containers' ports that are published.
+fn from_ingress() -> Vec<Rule> {
+    let published = || marked(Rule::new(), PUBLISHED_MARK);
+    let entrance = published().meta(Meta::OifName, R0).equals(R0, LINK_PREFIX.as_bytes());
+    vec![
+        to_nobody(published()).verdict(refuse()),
+        entrance
+            .meta(Meta::L4Proto, R0)
+            .field(DESTINATION_PORT, R1)
+            .member("entrances", R0, In)
+            .verdict(Verdict::Accept),
+        Rule::new().counter().verdict(Verdict::Drop),
     ]
 }
 
 fn inward() -> Vec<Rule> {
-    let refuse = || Verdict::Goto("refuse".to_owned());
+    let frame = Rule::new().protocol(UDP, R0).field(DESTINATION_PORT, R0).equals(R0, &INGRESS_PORT.to_be_bytes());
     let port = Rule::new().field(DESTINATION, R0).meta(Meta::L4Proto, R1).field(DESTINATION_PORT, R2);
     vec![
+        // Even of an established flow: what is in such a packet counts as another node's.
+        frame.meta(Meta::IifName, R0).differs(R0, &exactly(tunnel::INTERFACE)).counter().verdict(Verdict::Drop),
         established(),
         Rule::new().meta(Meta::IifGroup, R0).member("internal", R0, In).verdict(Verdict::Drop),
+        // Other nodes' own processes may ask this node's, their containers may not.
+        from(tunnel::INTERFACE).field(SOURCE, R0).member("nodes", R0, NotIn).counter().verdict(Verdict::Drop),
+        from(INGRESS).counter().verdict(Verdict::Drop),
         port.member("idle_ports", R0, In).verdict(refuse()),
         any_address(Rule::new()).member("idle_ports", R0, In).verdict(refuse()),
     ]
 }
 
 fn outward() -> Vec<Rule> {
+    let rewritten = DESTINATION_WAS_REWRITTEN.to_ne_bytes();
+    // Here a packet still has the interface that it had before it was rewritten.
+    let as_it_was = || Rule::new().ct(Ct::Status, R0).bits(R0, &rewritten, &[0; 4]).equals(R0, &[0; 4]);
     vec![
         // Containers reach their neighbours through the node on purpose; the kernel might advise them not to.
         to_container().protocol(ICMP, R0).field(ICMP_TYPE, R0).equals(R0, &[ICMP_REDIRECT]).verdict(Verdict::Drop),
-        Rule::new().field(DESTINATION, R0).member("idle_vips", R0, In).verdict(Verdict::Goto("refuse".to_owned())),
+        Rule::new().field(DESTINATION, R0).member("idle_vips", R0, In).verdict(refuse()),
+        to_nobody(as_it_was()).verdict(refuse()),
+        to_no_node(as_it_was()).field(DESTINATION, R0).member("nodes", R0, NotIn).verdict(refuse()),
     ]
 }
 
 fn leave() -> Vec<Rule> {
     let rewritten = DESTINATION_WAS_REWRITTEN.to_ne_bytes();
+    let by = |interface| Rule::new().meta(Meta::OifName, R0).equals(R0, &exactly(interface));
     vec![
         Rule::new()
             .ct(Ct::Status, R0)
@@ -189,9 +308,21 @@ fn leave() -> Vec<Rule> {
             .field(DESTINATION, R1)
             .member("hairpin", R0, In)
             .masquerade(),
+        // A client there would take the container's answer for its own node's and not send it back here.
+        by(INGRESS).field(SOURCE, R0).field(DESTINATION, R1).member("returning", R0, In).masquerade(),
+        // The tunnel takes no other source; without `sk-ingress` a published port is better served so than not.
+        by(tunnel::INTERFACE).field(SOURCE, R0).member("containers", R0, NotIn).masquerade(),
+        // A container on internal networks has no way to the node's address but its gateway's.
+        Rule::new()
+            .meta(Meta::OifGroup, R0)
+            .member("internal", R0, In)
+            .field(SOURCE, R0)
+            .member("nodes", R0, In)
+            .masquerade(),
         Rule::new()
             .meta(Meta::OifName, R0)
             .differs(R0, LINK_PREFIX.as_bytes())
+            .differs(R0, BETWEEN_NODES)
             .field(SOURCE, R0)
             .member("containers", R0, In)
             .field(DESTINATION, R0)

@@ -59,6 +59,7 @@ fn node(raft_id: u64) -> Change {
         status: NodeStatus::default(),
         manager: Some(ManagerStatus { raft_id, address: format!("m{raft_id}:1") }),
         certificate: CertificateRecord::default(),
+        tunnel: None,
     };
     Change::CreateNode { node: Box::new(node) }
 }

@@ -3,17 +3,19 @@
 //! The shape is that of the Engine API's objects of the same names, as far as there is the thing.
 
 mod container;
+mod network;
 mod service;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 use skep_api::ControlClient;
-use skep_model::{Labels, Meta, Network, Node, NodeId};
+use skep_model::{Labels, Meta, Node, NodeId};
 
 use super::Result;
 use super::content::Noun;
 use super::node;
 use super::output::{json, time};
+use network::Verbose;
 
 #[derive(Debug, Args)]
 pub struct InspectOptions {
@@ -24,6 +26,15 @@ pub struct InspectOptions {
     pub names: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+pub struct NetworkOptions {
+    /// Also the services, virtual addresses and tasks on the network, and the nodes that they are on
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    inspect: InspectOptions,
+}
+
 pub async fn services(options: &InspectOptions, control: &ControlClient) -> Result {
     let mut objects = Vec::new();
     for name in &options.names {
@@ -32,12 +43,11 @@ pub async fn services(options: &InspectOptions, control: &ControlClient) -> Resu
     json::print(objects, options.format.as_deref())
 }
 
-pub async fn networks(options: &InspectOptions, control: &ControlClient) -> Result {
-    let mut objects = Vec::new();
-    for name in &options.names {
-        objects.push(network(&control.network(name).await?));
-    }
-    json::print(objects, options.format.as_deref())
+pub async fn networks(options: &NetworkOptions, control: &ControlClient) -> Result {
+    let NetworkOptions { verbose, inspect } = options;
+    let verbose = if *verbose { Verbose::Yes } else { Verbose::No };
+    let objects = network::inspected(&inspect.names, verbose, control).await?;
+    json::print(objects, inspect.format.as_deref())
 }
 
 pub async fn contents(noun: Noun, options: &InspectOptions, control: &ControlClient) -> Result {
@@ -105,30 +115,6 @@ fn nanos(duration: std::time::Duration) -> Value {
     json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn network(network: &Network) -> Value {
-    json!({
-        "Id": network.id.to_string(),
-        "Name": network.spec.name,
-        "Created": time::rfc3339(network.meta.created_at),
-        "Scope": "swarm",
-        "Driver": network.spec.driver,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
-        "IPAM": {
-            "Driver": "default",
-            "Config": [{ "Subnet": network.subnet.to_string(), "Gateway": network.gateway.to_string() }],
-        },
-        "Internal": network.spec.internal,
-        "Attachable": network.spec.attachable,
-        "Ingress": false,
-        "Options": network.spec.driver_options,
-        "Labels": network.spec.labels,
-        "Blocks": network.blocks.iter()
-            .map(|(block, node)| (block.to_string(), json!(node.to_string())))
-            .collect::<Map<String, Value>>(),
-    })
-}
-
 fn node_object(node: &Node, leader: Option<NodeId>) -> Value {
     let mut object = head(node.id.to_string(), node.meta);
     let spec = present([
@@ -169,6 +155,14 @@ fn node_object(node: &Node, leader: Option<NodeId>) -> Value {
         let status =
             json!({ "Leader": leader == Some(node.id), "Reachability": reachability, "Addr": manager.address });
         object.insert("ManagerStatus".to_owned(), status);
+    }
+    if let Some(tunnel) = &node.tunnel {
+        let tunnel = present([
+            ("Key", Some(json!(tunnel.key.to_string()))),
+            ("Address", Some(json!(tunnel.address.to_string()))),
+            ("Endpoint", tunnel.endpoint.map(|endpoint| json!(endpoint.to_string()))),
+        ]);
+        object.insert("Tunnel".to_owned(), tunnel);
     }
     Value::Object(object)
 }

@@ -3,12 +3,17 @@
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
 mod addresses;
+mod copies;
 mod lab_command;
 mod leader_loss;
+mod locks;
 mod losses;
 mod membership;
+mod network;
+mod network_losses;
 mod partitions;
 mod recovery;
+mod wire;
 
 use serde_json::Value;
 use skep_lab::{Node, Outcome};
@@ -24,8 +29,17 @@ pub struct Cluster {
 impl Cluster {
     /// All of them ready, every manager with a vote.
     pub fn new(managers: u8, workers: u8) -> Cluster {
-        let world = World::of_nodes(managers + workers);
-        world.ok(&["init", "--advertise-addr", "eth0"]);
+        Cluster::with_settings(managers, workers, &[])
+    }
+
+    /// With more to say at its beginning.
+    pub fn with_settings(managers: u8, workers: u8, settings: &[&str]) -> Cluster {
+        Cluster::in_world(World::of_nodes(managers + workers), managers, workers, settings)
+    }
+
+    /// The same of the first nodes of a world that may have more.
+    pub fn in_world(world: World, managers: u8, workers: u8, settings: &[&str]) -> Cluster {
+        world.ok(&[&["init", "--advertise-addr", "eth0"], settings].concat());
         for number in 2..=managers + workers {
             let role = if number <= managers { "manager" } else { "worker" };
             join(&world, number, role).ok().unwrap_or_else(|error| panic!("{error}"));
