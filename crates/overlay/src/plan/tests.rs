@@ -64,6 +64,7 @@ fn node() -> NodeNetwork {
         upstreams: vec![],
         search: vec![],
         mesh: None,
+        elsewhere: vec![],
     }
 }
 
@@ -97,6 +98,24 @@ fn services_resolve_to_their_address_tasks_to_those_that_serve() {
             front web Vip [10.64.56.1]
             front web.1 Container [10.64.0.2]"#]],
     );
+}
+
+#[test]
+fn containers_of_other_nodes_have_their_names_here_and_services_win_over_them() {
+    let mut node = node();
+    let names = ["shop_db.3", "store", "db"].map(str::to_owned).to_vec();
+    node.elsewhere = vec![
+        Elsewhere { network: "back".into(), address: ip("10.64.64.70"), names: names.clone() },
+        Elsewhere { network: "unknown".into(), address: ip("10.65.0.2"), names },
+    ];
+    let snapshot = planned(&node).snapshot;
+    let back = &snapshot.zones["back"];
+    let addresses = |name: &str| back.names[name].addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(addresses("shop_db.3"), ["10.64.64.70"]);
+    assert_eq!(addresses("store"), ["10.64.64.4", "10.64.64.70"], "of those here the one that serves");
+    assert_eq!(addresses("db"), ["10.64.64.4"], "the service's tasks");
+    assert_eq!(back.reverse[&IpAddr::V4(ip("10.64.64.70"))], "shop_db.3.shop_back");
+    assert_eq!(snapshot.zones.len(), 2);
 }
 
 #[test]
