@@ -20,6 +20,8 @@ pub struct Rules {
     pub internal: BTreeSet<u32>,
     /// All containers' and nodes' addresses: the pool and what lies outside it.
     pub containers: BTreeSet<Ipv4Net>,
+    /// Those of them that are given out: the rest of the pool may be in somebody's local network.
+    pub given: BTreeSet<Ipv4Net>,
     /// Service addresses and where they lead, in the order of their slots. Empty: rejected.
     pub vips: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
     /// Published ports and where they lead, in the order of their slots. Empty: rejected.
@@ -56,6 +58,7 @@ impl Rules {
             sources,
             internal,
             containers,
+            given,
             vips,
             ports,
             hairpin,
@@ -72,6 +75,7 @@ impl Rules {
             sources: missing(sources, &other.sources),
             internal: missing(internal, &other.internal),
             containers: joined(containers, &other.containers),
+            given: joined(given, &other.given),
             vips: changed(vips, &other.vips),
             ports: changed(ports, &other.ports),
             hairpin: missing(hairpin, &other.hairpin),
@@ -99,7 +103,8 @@ pub(super) fn rules(node: &NodeNetwork) -> Rules {
         inside: networks().map(|n| (link_group(&n.id), n.subnet)).collect(),
         sources: node.endpoints.iter().map(|e| (link_name(&e.sandbox, &e.network), e.address)).collect(),
         internal: networks().filter(|n| n.internal).map(|n| link_group(&n.id)).collect(),
-        containers: networks().map(|n| n.subnet.trunc()).chain([node.pool.trunc()]).collect(),
+        given: given(node),
+        containers: given(node).into_iter().chain([node.pool.trunc()]).collect(),
         hairpin: node.endpoints.iter().map(|endpoint| endpoint.address).collect(),
         entrances: entrances(node),
         ..Rules::default()
@@ -134,12 +139,20 @@ fn entrances(node: &NodeNetwork) -> BTreeSet<(Protocol, u16)> {
     ingress.map(|port| (port.protocol, port.target)).collect()
 }
 
+fn given(node: &NodeNetwork) -> BTreeSet<Ipv4Net> {
+    let networks = node.networks.iter().map(|network| network.subnet);
+    let elsewhere = node.mesh.iter().flat_map(|mesh| mesh.peers.iter().flat_map(|peer| &peer.blocks));
+    networks
+        .chain(node.mesh.iter().map(|mesh| mesh.nodes))
+        .chain(elsewhere.copied())
+        .map(|range| range.trunc())
+        .collect()
+}
+
 fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
     rules.nodes = BTreeSet::from([mesh.nodes.trunc()]);
-    rules.containers.insert(mesh.nodes.trunc());
     for peer in &mesh.peers {
         let blocks = || peer.blocks.iter().map(Ipv4Net::trunc);
-        rules.containers.extend(blocks());
         rules.elsewhere.extend(blocks());
         if let Some(number) = Number::of(peer.address, mesh.nodes) {
             rules.senders.insert(number.hardware_address(), PUBLISHED_MARK | number.mark());

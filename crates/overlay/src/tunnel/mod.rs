@@ -28,7 +28,7 @@ pub const PORT: u16 = 7377;
 /// What WireGuard adds to a packet: IPv6 and UDP headers, its own header and the AEAD's tag, in bytes.
 pub const OVERHEAD: u16 = 80;
 
-/// Who shall carry the tunnel, as the node's settings say (`data-plane`).
+/// Who shall carry the tunnel, as the node's settings say (`data_plane`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataPlane {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,9 +46,27 @@ pub struct Sessions {
     /// For the peers, who see only what has been judged.
     unlimited: Arc<RateLimiter>,
     /// By the 24 bits that the receiver indexes of its messages begin with.
-    peers: HashMap<u32, Session>,
+    peers: HashMap<u32, Session, BuildHasherDefault<Scatter>>,
     indexes: BTreeMap<PublicKey, u32>,
     ranges: Ranges<u32>,
+}
+
+/// A hash for indexes, which are random already and no stranger's choice: their bits need only be spread.
+#[derive(Default)]
+struct Scatter(u64);
+
+impl Hasher for Scatter {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 struct Session {

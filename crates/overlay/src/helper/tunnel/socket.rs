@@ -69,8 +69,9 @@ impl Socket {
         if self.cuts && datagrams.len() > size {
             match self.try_send(to, datagrams, size) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
-                    // The way out has no checksum offload, or a datagram does not fit: then they go one by one.
-                    self.cuts = error.raw_os_error() == Some(libc::EMSGSIZE);
+                    // They go one by one: for good where the way out cannot sum what it cuts, else because one does not
+                    // fit the way to this peer, and must be a fragment's.
+                    self.cuts = error.raw_os_error() != Some(libc::EIO);
                 }
                 sent => return told(to, sent),
             }

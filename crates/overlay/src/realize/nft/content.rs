@@ -19,6 +19,7 @@ pub enum Set {
     Sources,
     Internal,
     Containers,
+    Given,
     Hairpin,
     Nodes,
     Elsewhere,
@@ -64,11 +65,12 @@ pub struct Shape {
 }
 
 impl Set {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Inside,
         Self::Sources,
         Self::Internal,
         Self::Containers,
+        Self::Given,
         Self::Hairpin,
         Self::Nodes,
         Self::Elsewhere,
@@ -90,6 +92,7 @@ impl Set {
             Self::Sources => set("sources", &[INTERFACE, ADDRESS]),
             Self::Internal => set("internal", &[GROUP]),
             Self::Containers => Shape { ranges: true, ..set("containers", &[ADDRESS]) },
+            Self::Given => Shape { ranges: true, ..set("given", &[ADDRESS]) },
             Self::Hairpin => set("hairpin", &[ADDRESS, ADDRESS]),
             Self::Nodes => Shape { ranges: true, ..set("nodes", &[ADDRESS]) },
             Self::Elsewhere => Shape { ranges: true, ..set("elsewhere", &[ADDRESS]) },
@@ -147,6 +150,7 @@ impl Content {
             content.add(Set::Internal, group.to_ne_bytes().to_vec(), None);
         }
         content.add_ranges(Set::Containers, &rules.containers);
+        content.add_ranges(Set::Given, &rules.given);
         for address in &rules.hairpin {
             content.add(Set::Hairpin, [address.octets(), address.octets()].concat(), None);
         }

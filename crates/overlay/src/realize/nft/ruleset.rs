@@ -154,7 +154,7 @@ fn spoof() -> Vec<Rule> {
     let elsewhere = [LINK_PREFIX.as_bytes(), BETWEEN_NODES, b"lo\0"];
     let elsewhere =
         elsewhere.into_iter().fold(Rule::new().meta(Meta::IifName, R0), |rule, ours| rule.differs(R0, ours));
-    let pretender = elsewhere.field(SOURCE, R0).member("containers", R0, In);
+    let pretender = elsewhere.field(SOURCE, R0).member("given", R0, In);
     [foreign, pretender].map(|rule| rule.counter().verdict(Verdict::Drop)).into()
 }
 

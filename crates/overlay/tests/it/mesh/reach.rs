@@ -170,6 +170,14 @@ fn nobody_outside_passes_for_a_container_or_uses_a_node_as_its_way() {
         let mut buffer = [0; 16];
         let length = receiver.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"honest");
+        // What the pool has not given to anybody may be a local network's.
+        outside.run(|| ip("addr add 10.100.0.7/32 dev lo"));
+        one.run(|| ip(&format!("route add 10.100.0.7 via {}", client(1))));
+        one.serve(22, "one");
+        let local = outside.run(|| UdpSocket::bind(("10.100.0.7", 0)).unwrap());
+        local.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        local.send_to(b"?", (uplink(1), 22)).unwrap();
+        local.recv(&mut buffer).unwrap();
         b.serve(80, "b");
         assert!(is_silent(&outside, host(1, 1, 2), 80));
         assert!(is_silent(&outside, host(1, 2, 2), 80), "through the first node to the second");

@@ -42,6 +42,10 @@ impl Foreign {
         });
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     fn wg(&self, arguments: &str) -> String {
         let wg = find_tool("wg").unwrap();
         let output = within(&self.namespace, || Command::new(wg).args(arguments.split(' ')).output().unwrap());

@@ -51,10 +51,17 @@ fn networks_outlive_daemons_and_a_lost_node_leaves_the_service_to_the_others() {
     }
     // Nobody is there but the helpers.
     (1..=4).for_each(|number| port_answers(world, number));
+    // One comes back at another port, which the others are told of.
+    cluster.node(3).write_config("tunnel_port = 51820\n").unwrap();
     for number in 1..=4 {
         cluster.node(number).start_daemon().unwrap();
     }
     cluster.until_whole(4);
+    let moved = format!("{}:51820, handshake", cluster.node(3).address());
+    world.until("n2 meets n3 at its new port", || match cluster.on(2, &["info"]) {
+        info if info.stdout.contains(&moved) => Ok(()),
+        info => Err(info.to_string()),
+    });
     all_answer(world, &tasks);
 
     cluster.node(4).kill_everything().unwrap();
