@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use skep_lab::{Lab, Node, Registry, images_folder};
+use skep_lab::{Lab, Node, Registry};
 
 use super::measure::median;
 use super::row::{Goal, Row, Values};
@@ -39,9 +39,10 @@ struct Site {
 }
 
 impl Site {
-    fn start(skep: &Path) -> Result<Site> {
+    fn start(bench: &Bench) -> Result<Site> {
+        let (skep, images) = (bench.skep()?, bench.images()?);
         let lab = Lab::builder().binary(skep).build()?;
-        let registry = lab.node(1).start_registry(&images_folder()?)?;
+        let registry = lab.node(1).start_registry(images)?;
         let site = Site { lab, _registry: registry };
         site.node().skep(&["init"])?.ok()?;
         Ok(site)
@@ -122,8 +123,7 @@ fn wrk(bench: &Bench) -> Result<PathBuf> {
 
 /// B15: what the way through a published port costs.
 pub fn published(bench: &Bench) -> Result<Vec<Row>> {
-    bench.images()?;
-    let (wrk, site) = (wrk(bench)?, Site::start(bench.skep()?)?);
+    let (wrk, site) = (wrk(bench)?, Site::start(bench)?);
     site.deploy(1, "stop-first", 1)?;
     let seconds = bench.sized(5, 1);
     let rate = |url: &str| median(bench.runs, || Ok(site.load(&wrk, url, seconds)?.end()?.per_second));
@@ -137,8 +137,7 @@ pub fn published(bench: &Bench) -> Result<Vec<Row>> {
 /// B17: requests that fail while every task of a service is replaced. Swarm's routing mesh needs IPVS, so it cannot run
 /// beside it wherever the kernel has none.
 pub fn update_under_load(bench: &Bench) -> Result<Vec<Row>> {
-    bench.images()?;
-    let (wrk, site) = (wrk(bench)?, Site::start(bench.skep()?)?);
+    let (wrk, site) = (wrk(bench)?, Site::start(bench)?);
     let replicas = bench.sized(4, 2);
     site.deploy(replicas, "start-first", 0)?;
     let url = format!("http://{}:{PORT}/", site.node().address());

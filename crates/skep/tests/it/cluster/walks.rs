@@ -57,8 +57,7 @@ fn a_registry_that_is_a_service_serves_pulls_on_every_node_wherever_it_runs() {
             "configs:\n  settings: {{ content: \"version: 0.1\\nstorage: {{ filesystem: {{ rootdirectory: /data }} }}\\nhttp: {{ addr: ':5000' }}\\n\" }}\n\
              services:\n  registry:\n    image: ${{REGISTRY}}/python:3-slim\n    command: [/registry, serve, /settings.yml]\n\
              \x20   stop_grace_period: 1s\n    ports: [\"5000:5000\"]\n    configs: [{{ source: settings, target: /settings.yml }}]\n\
-             \x20   volumes: [\"{}:/registry:ro\", \"{}:/data\"]\n\
-             \x20   deploy: {{ placement: {{ preferences: [{{ spread: node.id }}] }} }}\n",
+             \x20   volumes: [\"{}:/registry:ro\", \"{}:/data\"]\n",
             program.display(),
             storage.display()
         ),
