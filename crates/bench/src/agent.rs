@@ -9,12 +9,12 @@ use anyhow::{Context, Result, anyhow};
 use futures::StreamExt;
 use skep_api::{
     AgentMessage, Assignment, AssignmentKey, Assignments, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage,
-    Messages, TaskReport, connect_tls,
+    Messages, TaskReport, TunnelHello, connect_tls,
 };
 use skep_identity::{Expect, Tls};
 use skep_model::{
-    DesiredState, MemoryBytes, NanoCpus, NodeDescription, NodeResources, Platform, Role, TaskId, TaskState, TaskStatus,
-    Timestamp,
+    DesiredState, FEATURE_LEVEL, MemoryBytes, NanoCpus, NodeDescription, NodeResources, Platform, Role, TaskId,
+    TaskState, TaskStatus, Timestamp, TunnelKey,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -85,19 +85,27 @@ async fn open(setup: &AgentSetup) -> Result<(mpsc::Sender<AgentMessage>, Message
                 variant: String::new(),
             }],
             resources: NodeResources { nano_cpus: NanoCpus(64_000_000_000), memory: MemoryBytes(256 << 30) },
+            level: FEATURE_LEVEL,
             ..NodeDescription::default()
         },
         address: String::new(),
         revision: 0,
         instance: String::new(),
         acknowledges: false,
-        tunnel: None,
+        tunnel: Some(TunnelHello { key: tunnel_key(setup.number), port: 7377, address: None }),
     };
     let connection = connect_tls(&setup.manager, setup.tls.connector(Expect::Role(Role::Manager))).await?;
     let (to_manager, outgoing) = mpsc::channel(64);
     to_manager.send(AgentMessage::Hello(hello)).await.context("the receiver is held here")?;
     let session = DispatcherClient::new(connection).session(ReceiverStream::new(outgoing)).await;
     Ok((to_manager, session.map_err(|refusal| anyhow!("{}", refusal.message))?))
+}
+
+/// Of nobody, and of this agent alone.
+fn tunnel_key(number: u64) -> TunnelKey {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    TunnelKey(key)
 }
 
 /// The tasks that are to run and did not; those that are gone are forgotten.
@@ -109,8 +117,12 @@ fn take(assignments: Assignments, running: &mut BTreeSet<TaskId>) -> Vec<TaskId>
     }
     let tasks = assignments.set.into_iter().filter_map(|assignment| match assignment {
         Assignment::Task(task) => (task.desired == DesiredState::Running).then_some(task.id),
-        Assignment::Secret(_) | Assignment::Config(_) | Assignment::Network(_) | Assignment::Endpoint(_) => None,
-        Assignment::Place(_) | Assignment::Peer(_) => None,
+        Assignment::Secret(_)
+        | Assignment::Config(_)
+        | Assignment::Network(_)
+        | Assignment::Endpoint(_)
+        | Assignment::Place(_)
+        | Assignment::Peer(_) => None,
     });
     tasks.filter(|task| running.insert(*task)).collect()
 }

@@ -68,10 +68,39 @@ fn way_in(cluster: &Cluster, service: &Service) -> Option<NetworkId> {
 
 /// The difference from what the agent has to what it is to have; `None` when there is none.
 pub fn delta(base: u64, have: &AssignmentSet, want: &AssignmentSet) -> Option<Assignments> {
-    let set: Vec<_> = want.iter().filter(|(key, value)| have.get(key) != Some(value)).map(|(_, v)| v.clone()).collect();
-    let removed: Vec<_> = have.keys().filter(|key| !want.contains_key(key)).cloned().collect();
-    let empty = set.is_empty() && removed.is_empty();
-    (!empty).then_some(Assignments { base: Some(base), revision: base + 1, set, removed })
+    Difference::between(have, want).after(base)
+}
+
+/// What one set has and another has not, or not so.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    set: Vec<Assignment>,
+    removed: Vec<AssignmentKey>,
+}
+
+impl Difference {
+    pub fn between(have: &AssignmentSet, want: &AssignmentSet) -> Self {
+        let news = want.iter().filter(|(key, value)| have.get(key) != Some(value));
+        let removed = have.keys().filter(|key| !want.contains_key(key));
+        Self { set: news.map(|(_, value)| value.clone()).collect(), removed: removed.cloned().collect() }
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.set.extend(other.set);
+        self.removed.extend(other.removed);
+    }
+
+    /// As it is sent to an agent that has nothing, and has revision `revision` afterwards.
+    pub fn whole(self, revision: u64) -> Assignments {
+        Assignments { base: None, revision, set: self.set, removed: self.removed }
+    }
+
+    /// As it is sent to an agent that has revision `base`; `None` when there is nothing to send.
+    pub fn after(self, base: u64) -> Option<Assignments> {
+        let Self { set, removed } = self;
+        let empty = set.is_empty() && removed.is_empty();
+        (!empty).then_some(Assignments { base: Some(base), revision: base + 1, set, removed })
+    }
 }
 
 /// A task without what its own agent reported, which would only come back to it; an end is kept, so that

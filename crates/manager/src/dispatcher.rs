@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    AgentMessage, Assignments, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, LeaseGrant, ManagerMessage, Messages,
-    Refusal, RefusalKind, Standing, TaskReport, Welcome,
+    AgentMessage, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, LeaseGrant, ManagerMessage, Messages, Refusal,
+    RefusalKind, Standing, TaskReport, Welcome,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role, TaskId, Version};
@@ -17,7 +17,7 @@ use skep_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::assignments::{AssignmentSet, delta, own_assignments};
+use crate::assignments::{AssignmentSet, Difference, own_assignments};
 use crate::clock::wall_clock;
 use crate::fanout::Fanout;
 use crate::leases::{Grants, LeaseAuthority};
@@ -204,19 +204,19 @@ impl Driver {
         if let Some(update) = self.trust.news(&cluster, self.session.node, self.certificate_role) {
             self.to_agent.send(ManagerMessage::Trust(update)).await?;
         }
-        self.sent = self.assignments(&cluster);
         self.revision = 1;
+        let full = self.news(&cluster).whole(self.revision);
         self.note_taken(cluster.version);
-        let set = self.sent.values().cloned().collect();
-        let full = Assignments { base: None, revision: self.revision, set, removed: Vec::new() };
         self.to_agent.send(ManagerMessage::Assignments(full)).await
     }
 
-    fn assignments(&mut self, cluster: &Cluster) -> AssignmentSet {
-        let (mut set, networks) = own_assignments(cluster, self.session.node);
-        let peers = self.peers.of(cluster, self.session.node, &networks);
-        set.extend(peers.iter().map(|(key, peer)| (key.clone(), peer.clone())));
-        set
+    /// What the agent lacks, which it is taken to have from now on.
+    fn news(&mut self, cluster: &Cluster) -> Difference {
+        let (wanted, networks) = own_assignments(cluster, self.session.node);
+        let mut news = Difference::between(&self.sent, &wanted);
+        news.extend(self.peers.news(cluster, self.session.node, &networks));
+        self.sent = wanted;
+        news
     }
 
     /// Tells the node of itself when there is something new.
@@ -244,10 +244,9 @@ impl Driver {
             return false;
         }
         self.grants.note_cluster(&cluster);
-        let wanted = self.assignments(&cluster);
-        let delta = delta(self.revision, &self.sent, &wanted);
+        let delta = self.news(&cluster).after(self.revision);
         if let Some(delta) = &delta {
-            (self.sent, self.revision) = (wanted, delta.revision);
+            self.revision = delta.revision;
         }
         self.note_taken(cluster.version);
         let Some(delta) = delta else { return true };

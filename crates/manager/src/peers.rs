@@ -11,13 +11,13 @@ use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, AssignedPlace, Assignment};
 use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkId, Node, NodeId};
 
-use crate::assignments::AssignmentSet;
+use crate::assignments::{AssignmentSet, Difference};
 
-/// The last set that was made for a node.
+/// What a node was told of its peers.
 #[derive(Debug, Clone, Default)]
 pub struct PeersTold {
     basis: Option<Basis>,
-    set: AssignmentSet,
+    told: AssignmentSet,
 }
 
 /// What a set was made from. It shares the cluster's tables: comparing them costs next to nothing.
@@ -30,18 +30,22 @@ struct Basis {
 }
 
 impl PeersTold {
-    /// The node's place and peers; `has` are the networks that it has.
-    pub fn of(&mut self, cluster: &Cluster, node: NodeId, has: &BTreeSet<NetworkId>) -> &AssignmentSet {
+    /// What the node was not told yet, and is from now on; `has` are the networks that it has. A thousand peers are not
+    /// even looked at while nothing has changed that they are made of: tasks come and go all the time.
+    pub fn news(&mut self, cluster: &Cluster, node: NodeId, has: &BTreeSet<NetworkId>) -> Difference {
         let Cluster { nodes, networks, config, .. } = cluster;
         let same = |basis: &Basis| {
             basis.nodes.ptr_eq(nodes) && basis.networks.ptr_eq(networks) && basis.config == *config && basis.has == *has
         };
-        if !self.basis.as_ref().is_some_and(same) {
-            self.set = peers_for(cluster, node, has);
-            let (nodes, networks, config) = (nodes.clone(), networks.clone(), config.clone());
-            self.basis = Some(Basis { nodes, networks, config, has: has.clone() });
+        if self.basis.as_ref().is_some_and(same) {
+            return Difference::default();
         }
-        &self.set
+        let (nodes, networks, config) = (nodes.clone(), networks.clone(), config.clone());
+        self.basis = Some(Basis { nodes, networks, config, has: has.clone() });
+        let wanted = peers_for(cluster, node, has);
+        let news = Difference::between(&self.told, &wanted);
+        self.told = wanted;
+        news
     }
 }
 
@@ -75,6 +79,7 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> As
 
 #[cfg(test)]
 mod tests {
+    use skep_api::AssignmentKey;
     use skep_model::{
         Change, Id, IdSource, Meta, NetworkSpec, NodeDescription, NodeSpec, NodeStatus, Timestamp, TunnelKey,
     };
@@ -134,18 +139,27 @@ mod tests {
     }
 
     #[test]
-    fn only_what_peers_are_made_of_makes_them_anew() {
+    fn what_was_told_is_told_again_only_when_it_changed() {
         let (mut cluster, nodes, network) = cluster(3);
-        let networks = BTreeSet::from([network]);
+        let has = BTreeSet::from([network]);
         let mut told = PeersTold::default();
-        let first = told.of(&cluster, nodes[0], &networks).clone();
-        assert_eq!(first, peers_for(&cluster, nodes[0], &networks));
+        assert_eq!(told.news(&cluster, nodes[0], &has).whole(1).set.len(), 3, "its place and two others");
+        let nothing = Difference::default();
+        assert_eq!(told.news(&cluster, nodes[0], &has), nothing);
         cluster.apply(&Change::RemoveNode { node: nodes[2] }, 4).unwrap();
-        assert_eq!(told.of(&cluster, nodes[0], &networks).len(), first.len() - 1);
+        let gone = told.news(&cluster, nodes[0], &has).after(1).unwrap();
+        assert_eq!((gone.set.len(), gone.removed), (0, vec![AssignmentKey::Peer(nodes[2])]));
         let block = "10.64.1.0/26".parse().unwrap();
         cluster.apply(&Change::AssignBlock { network, block, node: nodes[1] }, 5).unwrap();
-        assert_eq!(*told.of(&cluster, nodes[0], &networks), peers_for(&cluster, nodes[0], &networks));
-        assert_eq!(*told.of(&cluster, nodes[0], &BTreeSet::new()), peers_for(&cluster, nodes[0], &BTreeSet::new()));
+        let grown = told.news(&cluster, nodes[0], &has).after(2).unwrap();
+        assert!(matches!(&grown.set[..], [Assignment::Peer(peer)] if peer.blocks == [block]), "{grown:?}");
+        // Of a network that it left it needs no blocks.
+        let left = told.news(&cluster, nodes[0], &BTreeSet::new()).after(3).unwrap();
+        assert!(matches!(&left.set[..], [Assignment::Peer(peer)] if peer.blocks.is_empty()), "{left:?}");
+        let before = cluster.clone();
+        cluster.nodes = cluster.nodes.iter().map(|(id, node)| (*id, Arc::clone(node))).collect();
+        assert!(!before.nodes.ptr_eq(&cluster.nodes));
+        assert_eq!(told.news(&cluster, nodes[0], &BTreeSet::new()), nothing, "made anew, and the same");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::wire::{choice, message};
 pub const DISPATCH_PROTOCOL: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one hello a session, and the queues of messages are short")]
 pub enum AgentMessage {
     Hello(Hello),
     /// Each is answered by a [`LeaseGrant`] where the node has tasks that live by leases.

@@ -175,21 +175,107 @@ fn peer(node: &str, key: u8, address: &str, blocks: &[&str]) -> MeshPeer {
     }
 }
 
-#[test]
-fn no_address_is_behind_two_nodes() {
-    let mesh = Mesh {
+fn mesh(peers: &[MeshPeer]) -> Mesh {
+    Mesh {
         key: crate::tunnel::PrivateKey::from_bytes([9; 32]),
         port: 7377,
         address: ip("10.127.0.1"),
         nodes: "10.127.0.0/18".parse().unwrap(),
         mtu: 1420,
-        peers: vec![
-            peer("n2", 2, "10.127.0.2", &["10.64.1.0/26", "10.64.1.0/28", "10.64.65.0/26"]),
-            peer("n3", 3, "10.127.0.3", &["10.64.1.32/27", "10.64.2.0/26", "10.64.0.0/26"]),
-            peer("n4", 4, "10.127.0.2", &["10.64.3.0/26"]),
-            peer("n5", 2, "10.127.0.5", &["10.64.4.0/26"]),
-        ],
-    };
+        peers: peers.to_vec(),
+    }
+}
+
+fn routes(node: &NodeNetwork) -> impl Iterator<Item = String> {
+    planned(node).routes.into_iter().map(|(to, Via { interface, source })| format!("{to} {interface} {source}"))
+}
+
+#[test]
+fn a_node_alone_has_the_whole_of_its_networks() {
+    check(
+        routes(&node()),
+        expect![[r#"
+            10.64.0.0/18 skb-c20061be 10.64.0.1
+            10.64.0.2/32 skv-1d5b9a6980c 10.64.0.1
+            10.64.64.0/18 skb-2ecd0ee7 10.64.64.1
+            10.64.64.2/32 skv-a28d8f22d4e 10.64.64.1
+            10.64.64.3/32 skv-1d0019bc2c0 10.64.64.1
+            10.64.64.4/32 skv-8d8d68d0a28 10.64.64.1"#]],
+    );
+}
+
+#[test]
+fn among_others_a_node_has_its_blocks_and_the_tunnel_has_the_rest() {
+    let mut node = node();
+    node.networks[0].blocks = vec!["10.64.0.0/26".parse().unwrap()];
+    let peers = [
+        peer("n2", 2, "10.127.0.2", &["10.64.0.64/26", "10.64.64.0/26"]),
+        peer("n3", 3, "10.127.1.3", &["172.30.4.0/26"]),
+    ];
+    node.mesh = Some(mesh(&peers));
+    check(
+        routes(&node),
+        expect![[r#"
+            10.64.0.0/18 sk-tunnel 10.127.0.1
+            10.64.0.0/26 skb-c20061be 10.64.0.1
+            10.64.0.2/32 skv-1d5b9a6980c 10.64.0.1
+            10.64.64.0/18 sk-tunnel 10.127.0.1
+            10.64.64.2/32 skv-a28d8f22d4e 10.64.64.1
+            10.64.64.3/32 skv-1d0019bc2c0 10.64.64.1
+            10.64.64.4/32 skv-8d8d68d0a28 10.64.64.1
+            10.127.0.0/18 sk-tunnel 10.127.0.1
+            172.30.4.0/26 sk-tunnel 10.127.0.1"#]],
+    );
+    let ingress = planned(&node).ingress.unwrap();
+    let peers = ingress.peers.iter().map(|(number, (address, blocks))| {
+        format!("{} {:#x} {:02x?} {address} {blocks:?}", number.0, number.mark(), number.hardware_address())
+    });
+    check(
+        peers,
+        expect![[r#"
+        2 0x2000200 [02, 73, 6b, 00, 00, 02] 10.127.0.2 {10.64.0.64/26}
+        259 0x3000201 [02, 73, 6b, 00, 01, 03] 10.127.1.3 {172.30.4.0/26}"#]],
+    );
+}
+
+#[test]
+fn nodes_that_have_no_number_are_left_out() {
+    let stray = peer("n2", 2, "10.128.0.2", &["10.64.1.0/26"]);
+    let realization = planned(&NodeNetwork { mesh: Some(mesh(&[stray])), ..node() });
+    check(
+        realization.problems.iter().map(ToString::to_string),
+        expect!["node n2 is left out: its address 10.128.0.2 is none of the first 65536 of 10.127.0.0/18"],
+    );
+    assert_eq!(realization.rules.senders.len(), 0);
+    let alone = NodeNetwork { mesh: Some(Mesh { address: ip("10.128.0.1"), ..mesh(&[]) }), ..node() };
+    check(
+        planned(&alone).problems.iter().map(ToString::to_string),
+        expect!["the node is left alone: its own address 10.128.0.1 is none of the first 65536 of 10.127.0.0/18"],
+    );
+    assert_eq!(Realization { problems: vec![], ..planned(&alone) }, planned(&node()));
+}
+
+#[test]
+fn marks_of_nodes_are_their_own_and_leave_other_programs_bits_alone() {
+    let mut seen = BTreeSet::new();
+    for number in 0..=u16::MAX {
+        let mark = Number(number).mark();
+        assert_eq!(mark & !BACK_MASK, 0, "{number}");
+        assert_ne!(mark & BACK_MARK, 0, "{number}");
+        assert!(seen.insert(mark), "{number}");
+    }
+    let others = [PUBLISHED_MARK, 0x00ff_0000, 0xc000, 0x2000];
+    assert!(others.iter().all(|bits| BACK_MASK & bits == 0));
+}
+
+#[test]
+fn no_address_is_behind_two_nodes() {
+    let mesh = mesh(&[
+        peer("n2", 2, "10.127.0.2", &["10.64.1.0/26", "10.64.1.0/28", "10.64.65.0/26"]),
+        peer("n3", 3, "10.127.0.3", &["10.64.1.32/27", "10.64.2.0/26", "10.64.0.0/26"]),
+        peer("n4", 4, "10.127.0.2", &["10.64.3.0/26"]),
+        peer("n5", 2, "10.127.0.5", &["10.64.4.0/26"]),
+    ]);
     let realization = plan(&NodeNetwork { mesh: Some(mesh), ..node() }, Path::new("/run/skep/net/ns"));
     let mut seen = String::new();
     for peer in realization.tunnel.unwrap().peers.values() {

@@ -24,6 +24,7 @@ mod route;
 mod sandbox;
 mod sysctl;
 mod tunnel;
+mod ways;
 mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +35,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use ipnet::Ipv4Net;
-
 pub use error::{RealizeError, TunnelStatsError};
 pub use foreign::Warning;
 pub use sandbox::Attachment;
@@ -45,9 +44,7 @@ use self::conntrack::Flows;
 use crate::helper::Helper;
 use crate::ipam::{Addresses, IpamError, Request};
 use crate::netlink::{Family, Socket};
-use crate::plan::{
-    self, Bridge, INGRESS, Ingress, LINK_PREFIX, NodeNetwork, Problem, Realization, Via, bridge_name, link_name,
-};
+use crate::plan::{self, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name};
 use crate::snapshot::Snapshot;
 use crate::tunnel::{Carrier, DataPlane, PeerStats, PublicKey, Tunnel};
 
@@ -198,7 +195,7 @@ impl Overlay {
         let State { route, tunnel: before, .. } = &mut *state;
         tunnel::realize(route, self.carrier, tunnel.as_ref(), before.as_ref())?;
         *before = tunnel;
-        let kernel = realize_ways(route, &routes, ingress.as_ref())?;
+        let kernel = ways::realize(route, &routes, ingress.as_ref())?;
         let State { table: nft, flows, .. } = &mut *state;
         flows.follow(nft.socket(), &rules, places, gone).map_err(RealizeError::Forget)?;
         let mut warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
@@ -280,9 +277,7 @@ impl Overlay {
         for id in state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             self.remove(&mut state, &id)?;
         }
-        policy::realize(&mut state.route, None)?;
-        route::remove_all(&mut state.route)?;
-        ingress::remove(&mut state.route)?;
+        ways::remove(&mut state.route)?;
         tunnel::remove(&mut state.route)?;
         bridge::remove_all(&mut state.route)?;
         state.table.remove().map_err(RealizeError::Table)?;
@@ -334,26 +329,6 @@ impl Overlay {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-/// Routes, the ingress between nodes, and what chooses between the two.
-fn realize_ways(
-    socket: &mut Socket,
-    routes: &BTreeMap<Ipv4Net, Via>,
-    ingress: Option<&Ingress>,
-) -> Result<ingress::Kernel, RealizeError> {
-    if ingress.is_some() {
-        let name = crate::tunnel::INTERFACE;
-        let failed = |source| RealizeError::Setting { key: format!("ipv4/conf/{name}/rp_filter"), source };
-        sysctl::loosen_reverse_path(name).map_err(failed)?;
-    }
-    let kernel = ingress::realize(socket, ingress)?;
-    let links = link::list(socket).map_err(RealizeError::List)?;
-    let over = ingress.zip(links.get(INGRESS)).filter(|_| kernel == ingress::Kernel::Able);
-    let others = over.map(|(ingress, link)| ingress::routes(ingress, link.index)).unwrap_or_default();
-    route::realize(socket, &links, routes, others)?;
-    policy::realize(socket, over.map(|(ingress, _)| ingress))?;
-    Ok(kernel)
 }
 
 /// The folder of pinned namespaces under a run folder, for those who only look.

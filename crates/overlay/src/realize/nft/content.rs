@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::Ipv4Net;
 
 use super::expression::Verdict;
-use super::ruleset::{Pick, Picker, TCP, UDP};
+use super::picker::{Pick, Picker};
+use super::ruleset::{TCP, UDP};
 use crate::plan::{PortKey, Protocol, Rules};
 
 /// The sets and maps of the table.

@@ -7,6 +7,7 @@
 mod content;
 mod expression;
 mod message;
+mod picker;
 mod ruleset;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ pub use expression::{Meta, R0, Rule, Verdict};
 pub use message::{Location, list_chains, list_rules, new_rule_first, remove_rule};
 
 use self::content::Content;
-use self::ruleset::Picker;
+use self::picker::Picker;
 use super::namespace::Age;
 use crate::netlink::{Family, Message, NetlinkError, Socket};
 use crate::plan::Rules;

@@ -22,7 +22,7 @@ use std::net::Ipv4Addr;
 
 use super::expression::{
     Ct, DESTINATION, DESTINATION_PORT, Field, HARDWARE_SOURCE, ICMP_TYPE, Membership, Membership::*, Meta, R0, R1, R2,
-    R3, R4, R5, Rule, SOURCE, TCP_FLAGS, Verdict,
+    R4, Rule, SOURCE, TCP_FLAGS, Verdict,
 };
 use crate::plan::{BACK_MARK, BACK_MASK, BRIDGE_PREFIX, INGRESS, INGRESS_PORT, LINK_PREFIX, PUBLISHED_MARK};
 use crate::snapshot::{RESOLVER, RESOLVER_PORT};
@@ -329,59 +329,4 @@ fn leave() -> Vec<Rule> {
             .member("containers", R0, NotIn)
             .masquerade(),
     ]
-}
-
-/// Which map a picking chain looks into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pick {
-    /// A service's address; the port stays as it is.
-    Vip,
-    /// A port published on every address.
-    AnyAddress,
-    /// A port published on one address.
-    OneAddress,
-}
-
-/// The chain that picks one of `backends`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Picker {
-    pub pick: Pick,
-    pub backends: u32,
-}
-
-impl Picker {
-    pub fn name(self) -> String {
-        let prefix = match self.pick {
-            Pick::Vip => "vip",
-            Pick::AnyAddress => "any",
-            Pick::OneAddress => "addr",
-        };
-        format!("{prefix}-{}", self.backends)
-    }
-
-    pub fn chain(self) -> Chain {
-        let rule = match self.pick {
-            Pick::Vip => Rule::new()
-                .field(DESTINATION, R0)
-                .random(self.backends, R1)
-                .map("vip_backends", R0, R4)
-                .redirect(R4, None),
-            Pick::AnyAddress => self.port(Rule::new().address(Ipv4Addr::UNSPECIFIED, R0)),
-            Pick::OneAddress => self.port(Rule::new().field(DESTINATION, R0)),
-        };
-        Chain { name: self.name(), hook: None, rules: vec![rule] }
-    }
-
-    fn port(self, address: Rule) -> Rule {
-        address
-            .meta(Meta::L4Proto, R1)
-            .field(DESTINATION_PORT, R2)
-            .random(self.backends, R3)
-            .map("port_backends", R0, R4)
-            // Only now is it sure that there is a backend, and R0 is free.
-            .ct(Ct::Mark, R0)
-            .bits(R0, &(!PUBLISHED_MARK).to_ne_bytes(), &PUBLISHED_MARK.to_ne_bytes())
-            .set_ct(Ct::Mark, R0)
-            .redirect(R4, Some(R5))
-    }
 }
