@@ -8,6 +8,7 @@
 //! It never forks: the keeper does.
 
 mod describe;
+mod drains;
 mod leases;
 mod managers;
 mod network;
@@ -49,6 +50,7 @@ pub use task::template::NodeFacts;
 pub use tunnel::KeyFileError;
 pub use volumes::{Volume, VolumeError, VolumeStore};
 
+use drains::Drains;
 use leases::Leases;
 use managers::Managers;
 use network::NetworkSetup;
@@ -176,6 +178,7 @@ impl Agent {
         let network = network::start(NetworkSetup { overlay, helper, pool, upstreams, tunnel: own_tunnel.clone() });
         let reporter = Reporter::default();
         let leases = Leases::default();
+        let drains = Drains::default();
         let stop = CancellationToken::new();
         let (connected_sender, connected) = watch::channel(false);
         let (standing_sender, standing) = watch::channel(None);
@@ -189,6 +192,8 @@ impl Agent {
             tunnel: own_tunnel,
             reporter: reporter.clone(),
             leases: leases.clone(),
+            drains: drains.clone(),
+            network: network.clone(),
             warnings,
             instance,
             word,
@@ -197,7 +202,7 @@ impl Agent {
             leave: leave.clone(),
             seed,
         };
-        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, last.clone());
+        let worker = Worker::new(Arc::clone(&node), network.clone(), reporter.clone(), leases, drains, last.clone());
         // Ends with the worker, which ends with the session.
         let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
         let remembering = tokio::spawn(keeping);

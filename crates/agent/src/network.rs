@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer, TunnelPeer};
-use skep_model::{NetworkId, NodeId, PortSpec, PublishMode, Task, TaskId};
+use skep_model::{NetworkId, NodeId, PortSpec, PublishMode, ServiceId, Task, TaskId};
 use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
@@ -34,7 +34,7 @@ const REPEAT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Attach {
     pub task: TaskId,
-    pub service: skep_model::ServiceId,
+    pub service: ServiceId,
     pub networks: Vec<NetworkId>,
     pub fixed: Vec<Option<Ipv4Addr>>,
     pub names: Vec<String>,
@@ -71,8 +71,23 @@ enum Command {
     SetCluster(ClusterView),
     Expect(BTreeSet<TaskId>),
     Attach(Attach, oneshot::Sender<Result<Attached, String>>),
-    SetServing { task: TaskId, serving: bool, done: oneshot::Sender<()> },
-    Detach { task: TaskId, keep: KeepAddresses, done: oneshot::Sender<()> },
+    SetServing {
+        task: TaskId,
+        serving: bool,
+        done: oneshot::Sender<()>,
+    },
+    Detach {
+        task: TaskId,
+        keep: KeepAddresses,
+        done: oneshot::Sender<()>,
+    },
+    /// Answered once what was taken in before is realized.
+    InForce(oneshot::Sender<()>),
+    OthersServe {
+        service: ServiceId,
+        task: TaskId,
+        reply: oneshot::Sender<bool>,
+    },
     Teardown(oneshot::Sender<Result<(), String>>),
 }
 
@@ -138,6 +153,32 @@ impl NetworkHandle {
         let _ = answer.await;
     }
 
+    /// Waits until the picture that was set last is what the kernel and the helper have.
+    pub async fn in_force(&self) {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::InForce(done)).await;
+        // As above.
+        let _ = answer.await;
+    }
+
+    /// Whether a task of the service other than `task` takes requests.
+    pub async fn others_serve(&self, service: ServiceId, task: TaskId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::OthersServe { service, task, reply }).await;
+        answer.await.unwrap_or(false)
+    }
+
+    /// How many TCP connections to these addresses have not ended.
+    ///
+    /// Asked again and again, so not of the owner, who would look at the whole node each time.
+    pub async fn connections(&self, addresses: BTreeSet<Ipv4Addr>) -> usize {
+        let overlay = Arc::clone(&self.overlay);
+        blocking(move || overlay.connections(&addresses)).await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "connections could not be counted");
+            0
+        })
+    }
+
     /// Removes every trace from the kernel; the owner ends.
     pub async fn teardown(&self) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
@@ -198,6 +239,8 @@ struct Owner {
     local: BTreeMap<TaskId, LocalEndpoint>,
     refused: Vec<(Listener, String)>,
     warned: Vec<String>,
+    /// Who waits for what was taken in to be realized.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// Starts the owner; it ends when the last handle is dropped.
@@ -218,6 +261,7 @@ pub fn start(setup: NetworkSetup) -> NetworkHandle {
         local: BTreeMap::new(),
         refused: Vec::new(),
         warned: Vec::new(),
+        waiting: Vec::new(),
     };
     let (overlay, helper, peers) = (Arc::clone(&owner.overlay), Arc::clone(&owner.helper), owner.peers.subscribe());
     tokio::spawn(owner.run(commands));
@@ -251,7 +295,14 @@ impl Owner {
                 }
                 Err(_) => {}
             }
-            dirty = self.informed && self.awaited.is_empty() && !self.realize().await;
+            let ready = self.informed && self.awaited.is_empty();
+            dirty = ready && !self.realize().await;
+            if ready && !dirty {
+                // Whoever waits may have been dropped with its session.
+                for done in self.waiting.drain(..) {
+                    let _ = done.send(());
+                }
+            }
             replies.into_iter().for_each(|reply| reply(&self));
         }
     }
@@ -286,7 +337,7 @@ impl Owner {
             }
             Command::SetServing { task, serving, done } => {
                 if let Some(endpoint) = self.local.get_mut(&task) {
-                    endpoint.serving = serving;
+                    (endpoint.serving, endpoint.withdrawn) = (serving, !serving);
                 }
                 // Whoever asked may have been dropped with its task.
                 replies.push(Box::new(move |_| {
@@ -300,6 +351,12 @@ impl Owner {
                 replies.push(Box::new(move |_| {
                     let _ = done.send(());
                 }));
+            }
+            Command::InForce(done) => self.waiting.push(done),
+            Command::OthersServe { service, task, reply } => {
+                let endpoint = self.cluster.endpoints.get(&service);
+                // Whoever asked may have been dropped with its task.
+                let _ = reply.send(endpoint.is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)));
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);
@@ -359,7 +416,14 @@ impl Owner {
         let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
         let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
         let (service, ports) = (attach.service, host_ports.clone());
-        let endpoint = LocalEndpoint { service, addresses: addresses.clone(), names, serving, host_ports: ports };
+        let endpoint = LocalEndpoint {
+            service,
+            addresses: addresses.clone(),
+            names,
+            serving,
+            withdrawn: false,
+            host_ports: ports,
+        };
         self.local.insert(attach.task, endpoint);
         Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
     }

@@ -33,6 +33,8 @@ pub struct LocalEndpoint {
     pub names: BTreeMap<NetworkId, Vec<String>>,
     /// Takes requests: running, healthy, and not about to stop.
     pub serving: bool,
+    /// It is about to stop, whatever the managers know.
+    pub withdrawn: bool,
     /// Ports of this node that lead to this container alone, every number filled in.
     pub host_ports: Vec<PortSpec>,
 }
@@ -144,9 +146,10 @@ fn serving(
 ) -> Vec<Vec<(NetworkId, Ipv4Addr)>> {
     let own = |task: &TaskId| cluster.unconfirmed.as_ref().is_some_and(|own| own.contains(task));
     let told = endpoint.backends.iter().filter(|backend| !own(&backend.task));
-    let told = told.map(|backend| match local.get(&backend.task) {
-        Some(here) => here.addresses.clone(),
-        None => backend.addresses.iter().map(|address| (address.network, address.address)).collect(),
+    let told = told.filter_map(|backend| match local.get(&backend.task) {
+        // Found to be unhealthy, perhaps, which no manager has heard of yet.
+        Some(here) => (!here.withdrawn).then(|| here.addresses.clone()),
+        None => Some(backend.addresses.iter().map(|address| (address.network, address.address)).collect()),
     });
     let here = local.iter().filter(|(task, here)| own(task) && here.serving && here.service == endpoint.service);
     told.chain(here.map(|(_, here)| here.addresses.clone())).collect()
@@ -218,6 +221,7 @@ mod tests {
             addresses: vec![(network, at(last))],
             names: BTreeMap::new(),
             serving,
+            withdrawn: false,
             host_ports: Vec::new(),
         };
         let endpoint = ServiceEndpoint {

@@ -20,8 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::describe::describe;
+use crate::drains::Drains;
 use crate::leases::Leases;
 use crate::managers::Managers;
+use crate::network::NetworkHandle;
 use crate::race::Race;
 use crate::relay::Relay;
 use crate::reporter::Reporter;
@@ -54,6 +56,8 @@ pub struct ManagersWord {
     pub times_told: u64,
     /// In words for the node's operator; none while the clocks agree.
     pub clock: Option<String>,
+    /// In words for the node's operator; none unless another machine is this node.
+    pub copy: Option<String>,
 }
 
 /// What a session is opened with.
@@ -65,6 +69,9 @@ pub struct SessionSetup {
     pub tunnel: OwnTunnel,
     pub reporter: Reporter,
     pub leases: Leases,
+    pub drains: Drains,
+    /// Asked when what was assigned is in force.
+    pub network: NetworkHandle,
     pub warnings: Vec<String>,
     /// The machine's boot, for telling copies of a node apart.
     pub instance: String,
@@ -101,9 +108,11 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
                 failed_rounds = 0;
                 setup.managers.opened(&manager);
                 setup.connected.send_replace(true);
+                setup.word.send_if_modified(|word| word.copy.take().is_some());
                 tracing::info!(manager, "session opened");
                 let end = converse(&mut setup, worker, relay, to_manager, messages, &stop).await;
                 setup.connected.send_replace(false);
+                setup.drains.set_answered(false);
                 relay.cancel_all();
                 tracing::info!(manager, reason = end, "session ended");
                 if since.elapsed() > SETTLED {
@@ -116,6 +125,11 @@ pub async fn run(mut setup: SessionSetup, worker: &mut Worker, relay: &Relay, st
                     Failure::Unreachable => worker.restore().await,
                     // A manager lives, and says that this node has no business here.
                     Failure::Denied => worker.forget_last(),
+                    // What the disk remembers runs on that other machine.
+                    Failure::Copy(words) => {
+                        worker.forget_last();
+                        setup.word.send_modify(|word| word.copy = Some(words));
+                    }
                 }
             }
         }
@@ -140,6 +154,8 @@ enum Failure {
     Unreachable,
     /// One answered and knows this node not, or no longer.
     Denied,
+    /// Another machine is this node.
+    Copy(String),
 }
 
 /// A session with the first manager that opens one.
@@ -164,6 +180,10 @@ async fn open_first(setup: &SessionSetup, mut race: Race, revision: u64, round: 
                     0 => tracing::warn!(manager, error = message, "no session with this manager"),
                     _ => tracing::debug!(manager, error = message, round, "no session with this manager"),
                 }
+                if kind == RefusalKind::Conflict {
+                    // It asked the one that leads: no other will say anything else.
+                    return Err(Failure::Copy(message));
+                }
             }
         }
     }
@@ -184,6 +204,7 @@ async fn open(
         address: setup.address.clone(),
         revision,
         instance: setup.instance.clone(),
+        acknowledges: true,
         tunnel: Some(setup.tunnel.hello(&setup.address).await),
     };
     to_manager.send(AgentMessage::Hello(hello)).await.expect("the receiver is held here");
@@ -195,9 +216,12 @@ async fn open(
     Ok((to_manager, messages))
 }
 
+const BROKEN: &str = "the connection broke";
+
 enum Event {
     Message(Option<Result<ManagerMessage, Refusal>>),
     News,
+    Drains,
     Stop,
 }
 
@@ -212,17 +236,25 @@ async fn converse(
 ) -> String {
     let mut heart = JoinSet::new();
     heart.spawn(beat(to_manager.clone(), Duration::from_secs(1)));
+    let mut acknowledging = JoinSet::new();
+    let (assigned, revisions) = watch::channel(0);
+    acknowledging.spawn(acknowledge(to_manager.clone(), setup.network.clone(), revisions, setup.drains.clone()));
     setup.reporter.send_all_again();
     loop {
         let event = tokio::select! {
             message = messages.next() => Event::Message(message),
             () = setup.reporter.news() => Event::News,
+            () = setup.drains.asked() => Event::Drains,
             () = stop.cancelled() => Event::Stop,
         };
         let sent = match event {
             Event::Message(Some(Ok(message))) => {
                 match take(setup, worker, relay, &to_manager, &mut heart, message).await {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        assigned
+                            .send_if_modified(|known| std::mem::replace(known, worker.revision()) != worker.revision());
+                        continue;
+                    }
                     Err(reason) => return reason,
                 }
             }
@@ -232,6 +264,14 @@ async fn converse(
                 tasks if tasks.is_empty() => continue,
                 tasks => to_manager.send(AgentMessage::Report { tasks }).await,
             },
+            Event::Drains => {
+                for task in setup.drains.take_unsent() {
+                    if to_manager.send(AgentMessage::Settle { task }).await.is_err() {
+                        return BROKEN.to_owned();
+                    }
+                }
+                continue;
+            }
             Event::Stop => {
                 // "Leaving" means that the daemon comes back, and its tasks are kept for it. A node that ceases
                 // to be a member must not ask for that: its tasks are replaced as after any silence.
@@ -246,7 +286,7 @@ async fn converse(
             }
         };
         if sent.is_err() {
-            return "the connection broke".to_owned();
+            return BROKEN.to_owned();
         }
     }
 }
@@ -266,6 +306,22 @@ async fn beat(to_manager: mpsc::Sender<AgentMessage>, period: Duration) {
     }
 }
 
+/// Tells what is in force, which others may wait for. Of several revisions the last says it all.
+async fn acknowledge(
+    to_manager: mpsc::Sender<AgentMessage>,
+    network: NetworkHandle,
+    mut revisions: watch::Receiver<u64>,
+    drains: Drains,
+) {
+    while revisions.changed().await.is_ok() {
+        let revision = *revisions.borrow_and_update();
+        network.in_force().await;
+        if drains.is_answered() && to_manager.send(AgentMessage::Applied { revision }).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn take(
     setup: &mut SessionSetup,
     worker: &mut Worker,
@@ -277,6 +333,7 @@ async fn take(
     match message {
         ManagerMessage::Welcome(welcome) => {
             heart.abort_all();
+            setup.drains.set_answered(welcome.settles);
             // Leases are renewed by the same beat; a few may get lost.
             let period = welcome.heartbeat_period.min(lease::DURATION / 5);
             heart.spawn(beat(to_manager.clone(), period));
@@ -295,6 +352,7 @@ async fn take(
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
         ManagerMessage::LeaseGrant(grant) => setup.leases.take(&grant),
+        ManagerMessage::Settled { task } => setup.drains.settled(task),
         ManagerMessage::Trust(update) => setup.word.send_modify(|word| {
             word.trust = Some(update);
             word.times_told += 1;

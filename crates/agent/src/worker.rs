@@ -12,6 +12,7 @@ use skep_runtime::{Container, Liveness, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::drains::Drains;
 use crate::leases::Leases;
 use crate::network::NetworkHandle;
 use crate::network_view::ClusterView;
@@ -26,6 +27,7 @@ pub struct Worker {
     network: NetworkHandle,
     reporter: Reporter,
     leases: Leases,
+    drains: Drains,
     revision: u64,
     cluster: ClusterView,
     secrets: BTreeMap<ContentDigest, AssignedContent>,
@@ -60,6 +62,7 @@ impl Worker {
         network: NetworkHandle,
         reporter: Reporter,
         leases: Leases,
+        drains: Drains,
         last: Option<Assignments>,
     ) -> Self {
         Self {
@@ -67,6 +70,7 @@ impl Worker {
             network,
             reporter,
             leases,
+            drains,
             revision: 0,
             cluster: ClusterView::default(),
             secrets: BTreeMap::new(),
@@ -207,6 +211,7 @@ impl Worker {
             node: Arc::clone(&self.node),
             network: self.network.clone(),
             reporter: self.reporter.clone(),
+            drains: self.drains.clone(),
             lease: task.spec.at_most_one.then(|| self.leases.of(task.id)),
             secrets: Arc::new(self.contents_of(&task, &self.secrets)),
             configs: Arc::new(self.contents_of(&task, &self.configs)),

@@ -38,8 +38,8 @@ pub use dispatcher::*;
 pub use local::*;
 pub use peer::*;
 pub use roster::{
-    EnrollRequest, LearntAddress, NodePresence, NodeStanding, PresenceNote, PresenceReport, Question, Roster,
-    RosterClient,
+    EnrollRequest, LearntAddress, NodeClaim, NodePresence, NodeStanding, PresenceNote, PresenceReport, Question,
+    Roster, RosterClient, SettledRequest,
 };
 pub use rpc::{Caller, Messages, Refusal, RefusalKind};
 pub use streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions, OutputStream, TerminalSize};

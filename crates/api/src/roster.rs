@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! node     ── standing, enroll, leave ──▶ any manager
+//! manager  ── claim (this agent says it is node N) ──▶ the leader
 //! manager  ── presence (what it heard of its agents) ──▶ the leader
+//! manager  ── settled (what of a write is in force) ──▶ every other manager
 //! manager  ── ask (logs, exec) ──▶ the manager that has the agent's session
 //! ```
 
@@ -31,6 +33,22 @@ pub struct NodeStanding {
 pub struct EnrollRequest {
     /// `host:port` that other managers reach it at; with an empty host the connection's is taken.
     pub address: String,
+}
+
+/// An agent says that it is a node, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeClaim {
+    pub node: NodeId,
+    /// As in its hello; empty if it did not say.
+    pub instance: String,
+    /// Where it is reached.
+    pub address: String,
+}
+
+/// A version of the cluster that agents are to have applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettledRequest {
+    pub version: u64,
 }
 
 /// What one manager heard of the agents whose sessions it has, or had a moment ago.
@@ -62,6 +80,10 @@ pub struct NodePresence {
     pub open: bool,
     /// It said that its daemon stops and comes back soon.
     pub leaving: bool,
+    /// As in its hello; empty if it did not say.
+    pub instance: String,
+    /// Where its last session came from.
+    pub address: String,
 }
 
 /// The leader took in a report.
@@ -80,9 +102,11 @@ pub enum Question {
 
 message!(NodeStanding = NodeStanding { role, raft_id, managers });
 message!(EnrollRequest = EnrollRequest { address });
+message!(NodeClaim = NodeClaim { node, instance, address });
+message!(SettledRequest = SettledRequest { version });
 message!(PresenceReport = PresenceReport { number, nodes, progress, learnt });
 message!(LearntAddress = LearntAddress { raft_id, address });
-message!(NodePresence = NodePresence { node, silence, open, leaving });
+message!(NodePresence = NodePresence { node, silence, open, leaving, instance, address });
 message!(PresenceNote = PresenceNote { number });
 choice!(Question = Question in question {
     Input;
@@ -100,6 +124,12 @@ service! {
         [Member] enroll(EnrollRequest) -> NodeStanding;
         /// The caller leaves the cluster; returns when nothing depends on it any more.
         [Member] leave(()) -> ();
+        /// From each other manager to the leader, which alone hears of every session: refused with `Conflict` while
+        /// another machine is that node.
+        [Manager] claim(NodeClaim) -> ();
+        /// Between managers: returns when every agent of the asked one has applied what it is to have as of a version of
+        /// the cluster, or when the asked one has waited long enough.
+        [Manager] settled(SettledRequest) -> ();
     }
     down {}
     up {}

@@ -63,6 +63,8 @@ async fn converse(setup: &AgentSetup, running: &mut BTreeSet<TaskId>) -> Result<
                 }
                 // It has no container to lease, no certificate to renew and no role to follow.
                 Ok(ManagerMessage::LeaseGrant(_) | ManagerMessage::Trust(_) | ManagerMessage::Standing(_)) => {}
+                // It asks for no word of others.
+                Ok(ManagerMessage::Settled { .. }) => {}
                 // Nobody asks a simulated task for its log.
                 Ok(ManagerMessage::Log { .. } | ManagerMessage::Exec { .. }) => {}
                 Ok(ManagerMessage::Feed { .. } | ManagerMessage::Cancel { .. }) => {}
@@ -89,6 +91,7 @@ async fn open(setup: &AgentSetup) -> Result<(mpsc::Sender<AgentMessage>, Message
         address: String::new(),
         revision: 0,
         instance: String::new(),
+        acknowledges: false,
         tunnel: Some(TunnelHello { key: tunnel_key(setup.number), port: 7377, address: None }),
     };
     let connection = connect_tls(&setup.manager, setup.tls.connector(Expect::Role(Role::Manager))).await?;

@@ -19,6 +19,7 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         log_driver: None,
         force_update: 0,
         at_most_one: false,
+        drain: None,
     };
     ServiceSpec {
         name: name.to_owned(),

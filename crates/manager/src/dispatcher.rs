@@ -12,7 +12,7 @@ use skep_api::{
     RefusalKind, Standing, TaskReport, Welcome,
 };
 use skep_identity::NodeClock;
-use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role};
+use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role, TaskId, Version};
 use skep_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,10 +22,12 @@ use crate::clock::wall_clock;
 use crate::fanout::Fanout;
 use crate::leases::{Grants, LeaseAuthority};
 use crate::peers::PeersTold;
+use crate::reach::Reach;
 use crate::refusal::{not_current, not_written};
 use crate::reports::Reports;
 use crate::role_news::{addresses, standing_of};
 use crate::sessions::{OpenSession, Origin, Sessions};
+use crate::settling::{Settling, Taken};
 use crate::standing::standing;
 use crate::trust::TrustTold;
 use crate::tunnels::{Said, Tunnels, refuse_copy};
@@ -37,11 +39,13 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 pub struct DispatcherService {
     pub store: Store,
     pub sessions: Arc<Sessions>,
+    pub reach: Arc<Reach>,
     pub fanout: Arc<Fanout>,
     pub reports: Reports,
     pub tunnels: Tunnels,
     pub clock: Arc<NodeClock>,
     pub authority: Arc<LeaseAuthority>,
+    pub settling: Arc<Settling>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -69,7 +73,7 @@ impl Dispatcher for DispatcherService {
         };
         let said = hello.tunnel.map(|tunnel| Said::new(node.id, tunnel, &address));
         said.iter().try_for_each(|said| refuse_copy(&cluster, said))?;
-        self.sessions.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() })?;
+        self.reach.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() }).await?;
         self.report_ready(&node, &hello, address).await?;
         if let Some(said) = said {
             // The writer ends last, when there are no sessions any more.
@@ -89,6 +93,8 @@ impl Dispatcher for DispatcherService {
             certificate_role: identity.role,
             clock: Arc::clone(&self.clock),
             trust: TrustTold::default(),
+            taken: hello.acknowledges.then(|| self.settling.follow(node.id)),
+            settling: Arc::clone(&self.settling),
             peers: PeersTold::default(),
             sent: AssignmentSet::new(),
             revision: 0,
@@ -137,6 +143,9 @@ struct Driver {
     certificate_role: Role,
     clock: Arc<NodeClock>,
     trust: TrustTold,
+    /// Absent where the agent does not say what it has applied.
+    taken: Option<watch::Sender<Taken>>,
+    settling: Arc<Settling>,
     peers: PeersTold,
     sent: AssignmentSet,
     revision: u64,
@@ -188,6 +197,7 @@ impl Driver {
             heartbeat_period: period.unwrap_or(Duration::from_secs(1)),
             managers: addresses(&cluster),
             time: self.clock.now(),
+            settles: true,
         };
         self.to_agent.send(ManagerMessage::Welcome(welcome)).await?;
         self.send_standing(&cluster).await?;
@@ -196,6 +206,7 @@ impl Driver {
         }
         self.revision = 1;
         let full = self.news(&cluster).whole(self.revision);
+        self.note_taken(cluster.version);
         self.to_agent.send(ManagerMessage::Assignments(full)).await
     }
 
@@ -233,9 +244,38 @@ impl Driver {
             return false;
         }
         self.grants.note_cluster(&cluster);
-        let Some(delta) = self.news(&cluster).after(self.revision) else { return true };
-        self.revision = delta.revision;
+        let delta = self.news(&cluster).after(self.revision);
+        if let Some(delta) = &delta {
+            self.revision = delta.revision;
+        }
+        self.note_taken(cluster.version);
+        let Some(delta) = delta else { return true };
         self.to_agent.send(ManagerMessage::Assignments(delta)).await.is_ok()
+    }
+
+    /// What the agent is to have as of this version is in what it was sent, or is about to be.
+    fn note_taken(&self, picture: Version) {
+        if let Some(taken) = &self.taken {
+            taken.send_modify(|taken| (taken.picture, taken.sent) = (picture, self.revision));
+        }
+    }
+
+    fn note_applied(&self, revision: u64) {
+        if let Some(taken) = &self.taken {
+            taken.send_modify(|taken| taken.applied = revision);
+        }
+    }
+
+    /// Answers when the cluster has settled; an agent that is gone by then does not wait.
+    fn settle(&self, task: TaskId) {
+        let (settling, to_agent, ended) =
+            (Arc::clone(&self.settling), self.to_agent.clone(), self.session.ended.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = settling.everywhere() => drop(to_agent.send(ManagerMessage::Settled { task }).await),
+                () = ended.cancelled() => {}
+            }
+        });
     }
 
     fn take(&mut self, message: AgentMessage) {
@@ -251,6 +291,8 @@ impl Driver {
                 self.sessions.answer(node, message)
             }
             AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
+            AgentMessage::Applied { revision } => self.note_applied(revision),
+            AgentMessage::Settle { task } => self.settle(task),
             AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }

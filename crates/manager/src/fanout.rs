@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use imbl::ordmap::DiffItem;
-use skep_model::{Cluster, Node, NodeId, PublishMode, Service, ServiceId, Task};
+use skep_model::{Cluster, Node, NodeId, PublishMode, Service, ServiceId, Task, Version};
 use skep_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ const PAUSE_PER_NODE: Duration = Duration::from_micros(20);
 #[derive(Debug)]
 pub struct Fanout {
     inner: Mutex<Inner>,
+    published: watch::Sender<Version>,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,12 @@ pub enum Concerned {
 
 impl Fanout {
     pub fn new(store: &Store) -> Self {
-        Self { inner: Mutex::new(Inner { seen: store.cluster(), sessions: HashMap::new() }) }
+        Self::of(store.cluster())
+    }
+
+    fn of(seen: Arc<Cluster>) -> Self {
+        let published = watch::Sender::new(seen.version);
+        Self { inner: Mutex::new(Inner { seen, sessions: HashMap::new() }), published }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -56,6 +62,19 @@ impl Fanout {
         receiver
     }
 
+    /// Waits until sessions have been given what a version of the cluster changes for them.
+    pub async fn published(&self, version: Version) {
+        // The sender lives as long as this does.
+        let _ = self.published.subscribe().wait_for(|published| *published >= version).await;
+    }
+
+    /// The version of the picture that the node's newest session was given last.
+    pub fn given(&self, node: NodeId) -> Option<Version> {
+        let inner = self.lock();
+        let session = inner.sessions.get(&node)?.last()?;
+        Some(session.borrow().version)
+    }
+
     /// Tells those concerned; returns how many they are.
     fn publish(&self, next: Arc<Cluster>) -> usize {
         let mut inner = self.lock();
@@ -70,6 +89,7 @@ impl Fanout {
             }
             !sessions.is_empty()
         });
+        self.published.send_replace(next.version);
         told
     }
 }
@@ -195,7 +215,7 @@ mod tests {
         let (two, second) = with_node(&one, &mut ids);
         assert_eq!(concerned(&one, &two), Concerned::Nodes(BTreeSet::from([second])));
         assert_eq!(concerned(&two, &two), Concerned::Nodes(BTreeSet::new()));
-        let fanout = Fanout { inner: Mutex::new(Inner { seen: Arc::new(one), sessions: HashMap::new() }) };
+        let fanout = Fanout::of(Arc::new(one));
         let (mut told, untold) = (fanout.watch(second), fanout.watch(first));
         assert_eq!(fanout.publish(Arc::new(two)), 1);
         assert_eq!((told.has_changed().ok(), untold.has_changed().ok()), (Some(true), Some(false)));

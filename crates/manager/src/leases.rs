@@ -213,6 +213,7 @@ mod tests {
             log_driver: None,
             force_update: 0,
             at_most_one: true,
+            drain: None,
         };
         let spec = ServiceSpec {
             name: "db".into(),

@@ -35,6 +35,7 @@ pub mod roster;
 mod roster_service;
 mod rotation;
 mod sessions;
+mod settling;
 pub mod standing;
 pub mod trust;
 mod tunnels;
@@ -65,6 +66,7 @@ use reports::Reports;
 use roster_service::RosterService;
 
 use sessions::Sessions;
+use settling::Settling;
 
 /// A running manager: its loops, and the services that it answers with.
 pub struct Manager<R> {
@@ -96,7 +98,7 @@ impl<R: ImageResolver> Manager<R> {
             tokio::spawn(fanout::run(store.clone(), Arc::clone(&fanout), stop.clone())),
             tokio::spawn(leader::run(store.clone(), ids(), stop.clone())),
             tokio::spawn(roster::keep(store.clone(), stop.clone())),
-            tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), fellows, stop.clone())),
+            tokio::spawn(presence::tell(store.clone(), Arc::clone(&sessions), Arc::clone(&fellows), stop.clone())),
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(rotation::watch(store.clone(), Arc::clone(&clock), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
@@ -110,8 +112,10 @@ impl<R: ImageResolver> Manager<R> {
             clock: Arc::clone(&clock),
         };
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
-        let roster = RosterService { store: store.clone(), reach };
-        let dispatcher = DispatcherService { store, sessions, fanout, reports, tunnels, authority, clock };
+        let settling = Arc::new(Settling::new(store.clone(), Arc::clone(&fanout), fellows));
+        let roster = RosterService { store: store.clone(), reach: Arc::clone(&reach), settling: Arc::clone(&settling) };
+        let dispatcher =
+            DispatcherService { store, sessions, reach, fanout, reports, tunnels, authority, clock, settling };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }

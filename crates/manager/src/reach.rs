@@ -1,20 +1,25 @@
 //! Asking a node's agent, whichever manager its session ends at.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    AgentMessage, ExecSpec, LogOptions, ManagerMessage, Messages, Question, Refusal, RefusalKind, RosterClient,
+    AgentMessage, ExecSpec, LogOptions, ManagerMessage, Messages, NodeClaim, Question, Refusal, RefusalKind,
+    RosterClient,
 };
 use skep_model::{NodeId, TaskId};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::fellows::Fellows;
-use crate::sessions::{Answer, Request, Sessions, not_connected};
+use crate::sessions::{Answer, Origin, Request, Sessions, not_connected};
 
 /// Messages that wait for a manager that is slow to read.
 const QUEUE: usize = 256;
+/// An agent waits for its welcome meanwhile.
+const CLAIM_WAIT: Duration = Duration::from_secs(1);
 
 /// What is wanted of an agent.
 #[derive(Debug, Clone)]
@@ -42,6 +47,24 @@ impl Reach {
             }
         }
         Err(not_connected(node))
+    }
+
+    /// Notes where a node's session is about to come from, here and with whoever leads: the leader alone hears of all
+    /// sessions. While nobody leads, or does not answer, this manager's own picture has to do.
+    ///
+    /// # Errors
+    /// `Conflict` while another machine is that node.
+    pub async fn claim(&self, node: NodeId, origin: Origin) -> Result<(), Refusal> {
+        if let Some(leader) = self.fellows.leader() {
+            let claim = NodeClaim { node, instance: origin.instance.clone(), address: origin.address.clone() };
+            let asked = async { RosterClient::new(self.fellows.connect(&leader).await?).claim(claim).await };
+            match timeout(CLAIM_WAIT, asked).await {
+                Ok(Err(refusal)) if refusal.kind == RefusalKind::Conflict => return Err(refusal),
+                Ok(Err(refusal)) => tracing::debug!(leader, %refusal, "the leader was not asked whose node it is"),
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
+        self.sessions.claim(node, origin)
     }
 
     async fn ask_here(&self, node: NodeId, wanted: Wanted) -> Result<(Request, mpsc::Receiver<Answer>), Refusal> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_api::{
-    AgentMessage, Caller, EnrollRequest, Messages, NodeStanding, PresenceNote, PresenceReport, Question, Refusal,
-    RefusalKind, Roster,
+    AgentMessage, Caller, EnrollRequest, Messages, NodeClaim, NodeStanding, PresenceNote, PresenceReport, Question,
+    Refusal, RefusalKind, Roster, SettledRequest,
 };
-use skep_model::{Change, Cluster, ManagerStatus, Node, NodeId, NodeState, NodeStatus, Role};
+use skep_model::{Change, Cluster, ManagerStatus, Node, NodeId, NodeState, NodeStatus, Role, Version};
 use skep_store::{ProposeError, Store};
 
 use crate::clock::wall_clock;
@@ -15,6 +15,8 @@ use crate::presence;
 use crate::reach::Reach;
 use crate::refusal::not_written;
 use crate::role_news::addresses;
+use crate::sessions::Origin;
+use crate::settling::Settling;
 
 /// How long a manager that leaves waits to be out of Raft's list.
 const LEAVE_WAIT: Duration = Duration::from_secs(30);
@@ -22,6 +24,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(30);
 pub struct RosterService {
     pub store: Store,
     pub reach: Arc<Reach>,
+    pub settling: Arc<Settling>,
 }
 
 impl Roster for RosterService {
@@ -55,6 +58,18 @@ impl Roster for RosterService {
 
     async fn leave(&self, caller: Caller, (): ()) -> Result<(), Refusal> {
         leave(&self.store, caller.member()?.node_id).await
+    }
+
+    async fn claim(&self, caller: Caller, claim: NodeClaim) -> Result<(), Refusal> {
+        self.manager(caller)?;
+        let NodeClaim { node, instance, address } = claim;
+        self.reach.sessions.claim(node, Origin { instance, address })
+    }
+
+    async fn settled(&self, caller: Caller, request: SettledRequest) -> Result<(), Refusal> {
+        self.manager(caller)?;
+        self.settling.here(Version(request.version)).await;
+        Ok(())
     }
 
     async fn presence(

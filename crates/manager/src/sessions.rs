@@ -40,7 +40,7 @@ struct Inner {
     by_node: HashMap<NodeId, Session>,
     /// When each node was last heard, also after its session ended.
     heard: HashMap<NodeId, Heard>,
-    /// Where each node's last session came from.
+    /// Where each node's last session came from, as far as this manager heard.
     origins: HashMap<NodeId, Origin>,
     waiting: HashMap<u64, Waiting>,
     /// States between assignment and the first that is replicated.
@@ -61,7 +61,7 @@ struct Elsewhere {
 }
 
 /// The machine and boot that a node's agent runs in, and where from it connects.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Empty if the agent did not say.
     pub instance: String,
@@ -98,6 +98,14 @@ pub struct OpenSession {
     pub ended: CancellationToken,
 }
 
+impl Inner {
+    fn heard(&self, node: NodeId) -> Option<Heard> {
+        let here = self.heard.get(&node).copied();
+        let elsewhere = self.elsewhere.get(&node).map(|elsewhere| elsewhere.heard);
+        here.into_iter().chain(elsewhere).max_by_key(|heard| heard.at)
+    }
+}
+
 impl Origin {
     fn is_another_than(&self, other: &Origin) -> bool {
         !self.instance.is_empty() && !other.instance.is_empty() && self.instance != other.instance
@@ -126,7 +134,7 @@ impl Sessions {
     /// another machine at this moment: one of the two is a copy.
     pub fn claim(&self, node: NodeId, origin: Origin) -> Result<(), Refusal> {
         let mut inner = self.lock();
-        let alive = inner.heard.get(&node).is_some_and(|heard| !heard.leaving && heard.at.elapsed() < ALIVE);
+        let alive = inner.heard(node).is_some_and(|heard| !heard.leaving && heard.at.elapsed() < ALIVE);
         if let Some(other) = inner.origins.get(&node).filter(|other| alive && other.is_another_than(&origin)) {
             let message = format!(
                 "this node's identity is in use by another machine at {}: this one is probably a copy of its disk; run \
@@ -153,23 +161,25 @@ impl Sessions {
 
     /// When the node was last heard, here or elsewhere.
     pub fn heard(&self, node: NodeId) -> Option<Heard> {
-        let inner = self.lock();
-        let here = inner.heard.get(&node).copied();
-        let elsewhere = inner.elsewhere.get(&node).map(|elsewhere| elsewhere.heard);
-        here.into_iter().chain(elsewhere).max_by_key(|heard| heard.at)
+        self.lock().heard(node)
     }
 
     /// What the leader is to know: the nodes that were heard here not too long ago, and news of their tasks.
     pub fn report(&self) -> (Vec<NodePresence>, Vec<TaskReport>) {
         let mut inner = self.lock();
         let now = Instant::now();
-        let Inner { by_node, heard, progress, untold, .. } = &mut *inner;
+        let Inner { by_node, heard, origins, progress, untold, .. } = &mut *inner;
         heard.retain(|node, heard| by_node.contains_key(node) || now.duration_since(heard.at) < TOLD_FOR);
-        let nodes = heard.iter().map(|(node, heard)| NodePresence {
-            node: *node,
-            silence: now.duration_since(heard.at),
-            open: by_node.contains_key(node),
-            leaving: heard.leaving,
+        let nodes = heard.iter().map(|(node, heard)| {
+            let origin = origins.get(node).cloned().unwrap_or_default();
+            NodePresence {
+                node: *node,
+                silence: now.duration_since(heard.at),
+                open: by_node.contains_key(node),
+                leaving: heard.leaving,
+                instance: origin.instance,
+                address: origin.address,
+            }
         });
         let nodes = nodes.collect();
         let news = std::mem::take(untold).into_iter();
@@ -181,12 +191,13 @@ impl Sessions {
     pub fn take_report(&self, manager: u64, nodes: Vec<NodePresence>, progress: Vec<TaskReport>) {
         let mut inner = self.lock();
         let now = Instant::now();
-        for NodePresence { node, silence, open, leaving } in nodes {
+        for NodePresence { node, silence, open, leaving, instance, address } in nodes {
             let Some(at) = now.checked_sub(silence) else { continue };
             // A session that moved on is known from where it is now.
             let newer = inner.elsewhere.get(&node).is_none_or(|known| known.manager == manager || known.heard.at < at);
             if newer {
                 inner.elsewhere.insert(node, Elsewhere { manager, heard: Heard { at, leaving }, open });
+                inner.origins.insert(node, Origin { instance, address });
             }
         }
         inner.progress.extend(progress.into_iter().map(|TaskReport { task, status }| (task, status)));
@@ -242,6 +253,8 @@ impl Sessions {
             AgentMessage::Hello(_)
             | AgentMessage::Heartbeat { .. }
             | AgentMessage::Report { .. }
+            | AgentMessage::Applied { .. }
+            | AgentMessage::Settle { .. }
             | AgentMessage::Leaving => {
                 return;
             }

@@ -97,7 +97,8 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
 
 /// When a task that is `due` no longer waits for its predecessor's end: two on one volume are a last resort.
 pub fn waits_until(task: &Task, due: Timestamp) -> Timestamp {
-    due.after(STOP_WAIT_MAX).after(task.spec.container.stop_grace_period.unwrap_or_default())
+    let stop = task.spec.container.stop_grace_period.unwrap_or_default().saturating_add(task.spec.drain());
+    due.after(STOP_WAIT_MAX).after(stop)
 }
 
 /// Whether a wait that began at `began`, by whichever clock, has ended.

@@ -103,6 +103,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
             log_driver: None,
             force_update: 0,
             at_most_one,
+            drain: None,
         },
         update,
         rollback,

@@ -10,8 +10,10 @@ mod docker;
 mod failover;
 mod idle;
 mod measure;
+mod names;
 mod placing;
 mod raft;
+mod requests;
 mod row;
 mod rows;
 mod subject;
@@ -78,7 +80,10 @@ const ALL: &[(&str, Measure)] = &[
     ("B12", disk::lone_entry),
     ("B13", placing::placements),
     ("B14", agents::load),
+    ("B15", requests::published),
+    ("B17", requests::update_under_load),
     ("B20", rows::binary_size),
+    ("DNS", names::questions),
     ("IDLE", idle::idle),
 ];
 

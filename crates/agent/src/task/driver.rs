@@ -4,12 +4,14 @@
 //! watch channel, reports go out over the reporter.
 //! When the daemon stops, drivers are dropped and containers run on; the next daemon's drivers adopt them.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use skep_image::Image;
 use skep_model::{ContainerStatus, DesiredState, NetworkAddress, PortSpec, Task, TaskState, TaskStatus, Timestamp};
-use skep_runtime::{ClientError, Container, Signal, State};
+use skep_runtime::{ClientError, Container, State};
 use tokio::sync::watch;
 
 use super::health::{Check, Progress};
@@ -18,6 +20,7 @@ use super::probe;
 use super::step::{Health, Observed, Step, next};
 use super::template::expand;
 use super::watch::{Ended, Watch};
+use crate::drains::Drains;
 use crate::leases::{self, Renewal, TaskLease};
 use crate::network::{Attach, NetworkHandle};
 use crate::node::{Node, chain, now, timestamp};
@@ -35,6 +38,7 @@ pub struct DriverSetup {
     pub node: Arc<Node>,
     pub network: NetworkHandle,
     pub reporter: Reporter,
+    pub drains: Drains,
     /// Of a task that runs at most once.
     pub lease: Option<TaskLease>,
     pub task: Arc<Task>,
@@ -42,21 +46,21 @@ pub struct DriverSetup {
     pub configs: Arc<Contents>,
 }
 
-struct Driver {
-    setup: DriverSetup,
-    wish: watch::Receiver<Wish>,
+pub(super) struct Driver {
+    pub(super) setup: DriverSetup,
+    pub(super) wish: watch::Receiver<Wish>,
     status: TaskStatus,
-    observed: Observed,
-    container: Option<Running>,
+    pub(super) observed: Observed,
+    pub(super) container: Option<Running>,
     image: Option<Image>,
 }
 
 /// A container that is there.
-struct Running {
-    container: Container,
-    watch: Watch,
+pub(super) struct Running {
+    pub(super) container: Container,
+    pub(super) watch: Watch,
     check: Option<Check>,
-    progress: Progress,
+    pub(super) progress: Progress,
     started: Instant,
     /// Kept for its drop: with the container in hand, its lease is passed on.
     _renewal: Option<Renewal>,
@@ -266,53 +270,9 @@ impl Driver {
         }
     }
 
-    fn ended(&mut self, ended: Ended, stop_asked: bool) {
+    pub(super) fn ended(&mut self, ended: Ended, stop_asked: bool) {
         let Ended { exit_code, oom_killed, error } = ended;
         self.observed = Observed::Ended { exit_code, oom_killed, error, stop_asked };
-    }
-
-    /// Out of the maps, then the signal, then the grace, then SIGKILL.
-    async fn stop(&mut self) {
-        let unhealthy = self.observed == Observed::Running { health: Health::Unhealthy };
-        self.setup.network.set_serving(self.setup.task.id, false).await;
-        let Some(running) = &mut self.container else {
-            self.observed = Observed::Ended { exit_code: 0, oom_killed: false, error: None, stop_asked: true };
-            return;
-        };
-        let never_ran = self.observed == Observed::Created;
-        let container = running.container.clone();
-        let first = move || if never_ran { container.signal(Signal::KILL) } else { container.stop() };
-        if let Err(error) = blocking(first).await {
-            tracing::debug!(
-                task.id = self.setup.task.id.to_string(),
-                error = chain(&error),
-                "the stop signal was not delivered"
-            );
-        }
-        let grace = if never_ran { Duration::from_secs(1) } else { self.setup.task.spec.container.stop_grace() };
-        let mut ended = match tokio::time::timeout(grace, running.watch.ended()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                let container = running.container.clone();
-                if let Err(error) = blocking(move || container.signal(Signal::KILL)).await {
-                    tracing::debug!(
-                        task.id = self.setup.task.id.to_string(),
-                        error = chain(&error),
-                        "SIGKILL was not delivered"
-                    );
-                }
-                running.watch.ended().await
-            }
-        };
-        if unhealthy {
-            let last = running
-                .progress
-                .last
-                .as_ref()
-                .map(|(code, output)| format!(": the last check gave {code}: {}", output.trim()));
-            ended.error = Some(format!("unhealthy container{}", last.unwrap_or_default()));
-        }
-        self.ended(ended, !unhealthy);
     }
 
     async fn end(&mut self, state: TaskState) {
@@ -420,8 +380,12 @@ impl Driver {
         self.status.container.get_or_insert_with(|| ContainerStatus { container_id: id, ..ContainerStatus::default() })
     }
 
-    fn set_addresses(&mut self, addresses: &[(skep_model::NetworkId, std::net::Ipv4Addr)], ports: Vec<PortSpec>) {
-        let address = |(network, address): &(skep_model::NetworkId, std::net::Ipv4Addr)| NetworkAddress {
+    pub(super) fn addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.status.addresses.iter().map(|address| address.address).collect()
+    }
+
+    fn set_addresses(&mut self, addresses: &[(skep_model::NetworkId, Ipv4Addr)], ports: Vec<PortSpec>) {
+        let address = |(network, address): &(skep_model::NetworkId, Ipv4Addr)| NetworkAddress {
             network: *network,
             address: *address,
         };
@@ -468,6 +432,6 @@ async fn sleep_or_forever(pause: Option<Duration>) {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("work for a container does not panic")
 }

@@ -10,5 +10,6 @@ pub mod plan;
 pub mod prepare;
 pub mod probe;
 pub mod step;
+mod stop;
 pub mod template;
 pub mod watch;

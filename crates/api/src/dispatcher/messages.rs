@@ -41,6 +41,15 @@ pub enum AgentMessage {
         request: u64,
         error: Option<String>,
     },
+    /// The assignments up to this revision are in force on the node. Only to a manager that [settles](Welcome::settles).
+    Applied {
+        revision: u64,
+    },
+    /// A task is about to stop: [`ManagerMessage::Settled`] is wanted once no node leads anybody to it any more. Only to
+    /// a manager that [settles](Welcome::settles).
+    Settle {
+        task: TaskId,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +63,8 @@ pub struct Hello {
     pub revision: u64,
     /// The machine and its boot; empty if not known.
     pub instance: String,
+    /// Whether it says what it has applied.
+    pub acknowledges: bool,
     /// Absent from agents that know of no tunnel.
     pub tunnel: Option<TunnelHello>,
 }
@@ -103,6 +114,10 @@ pub enum ManagerMessage {
     },
     LeaseGrant(LeaseGrant),
     Trust(TrustUpdate),
+    /// The answer to [`AgentMessage::Settle`]: every node that could be asked has taken it in.
+    Settled {
+        task: TaskId,
+    },
 }
 
 /// The word of a manager that could confirm, after it heard a heartbeat, that it may speak for the cluster.
@@ -133,6 +148,8 @@ pub struct Welcome {
     pub managers: Vec<String>,
     /// The manager's clock.
     pub time: Timestamp,
+    /// Whether it takes [`AgentMessage::Applied`] and answers [`AgentMessage::Settle`].
+    pub settles: bool,
 }
 
 /// What the cluster holds of the node itself: sent at the start, and whenever it changes.
@@ -155,8 +172,10 @@ choice!(AgentMessage = AgentMessage in agent_message {
     Log(LogChunk) { request, entries },
     Exec(ExecReply) { request, output },
     End(RequestEnd) { request, error },
+    Applied(Applied) { revision },
+    Settle(Settle) { task },
 });
-message!(Hello = Hello { protocol, description, address, revision, instance, tunnel });
+message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges, tunnel });
 message!(TunnelHello = TunnelHello { key, port, address });
 message!(TaskReport = TaskReport { task, status });
 choice!(ManagerMessage = ManagerMessage in manager_message {
@@ -165,8 +184,9 @@ choice!(ManagerMessage = ManagerMessage in manager_message {
     Exec(ExecCommand) { request, task, spec },
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
+    Settled(Settled) { task },
 });
 message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
-message!(Welcome = Welcome { node, heartbeat_period, managers, time });
+message!(Welcome = Welcome { node, heartbeat_period, managers, time, settles });
 message!(Standing = Standing { role, raft_id, managers });
 message!(TrustUpdate = TrustUpdate { authorities, renew });

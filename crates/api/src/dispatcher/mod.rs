@@ -8,6 +8,9 @@
 //!         ◀─────────────────────────────── LeaseGrant, for at-most-one tasks
 //!         ◀─────────────────────────────── Log / Exec, Feed, Cancel
 //!   Log / Exec …, End ───────────────────▶
+//!   Applied, after each change ───────────▶
+//!   Settle ──────────────────────────────▶   (a task is about to stop)
+//!         ◀─────────────────────────────── Settled, when every node has taken that in
 //!   Leaving ─────────────────────────────▶   (the daemon stops in order; its tasks run on)
 //! ```
 

@@ -59,6 +59,9 @@ pub struct TaskSpec {
     pub force_update: u64,
     #[prost(bool, tag = "40")]
     pub at_most_one: bool,
+    /// Nanoseconds.
+    #[prost(uint64, optional, tag = "41")]
+    pub drain: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkAttachment {
@@ -3960,7 +3963,7 @@ pub mod control_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -3981,6 +3984,10 @@ pub mod agent_message {
         Exec(super::ExecReply),
         #[prost(message, tag = "7")]
         End(super::RequestEnd),
+        #[prost(message, tag = "20")]
+        Applied(super::Applied),
+        #[prost(message, tag = "21")]
+        Settle(super::Settle),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3997,6 +4004,9 @@ pub struct Hello {
     /// The machine and its boot: two of a node that are connected at once are a copy of each other.
     #[prost(string, tag = "31")]
     pub instance: ::prost::alloc::string::String,
+    /// Whether the agent says what it has applied.
+    #[prost(bool, tag = "40")]
+    pub acknowledges: bool,
     /// What the node is in the tunnel; agents that know of none do not say.
     #[prost(message, optional, tag = "50")]
     pub tunnel: ::core::option::Option<TunnelHello>,
@@ -4052,9 +4062,21 @@ pub struct RequestEnd {
     #[prost(string, optional, tag = "2")]
     pub error: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// The assignments of a revision are in force on the node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Applied {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+}
+/// Tell when every node has taken in that this task serves no more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settle {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30, 40")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30, 40, 50")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -4079,6 +4101,8 @@ pub mod manager_message {
         Trust(super::TrustUpdate),
         #[prost(message, tag = "40")]
         Standing(super::Standing),
+        #[prost(message, tag = "50")]
+        Settled(super::Settled),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4092,6 +4116,14 @@ pub struct Welcome {
     /// The manager's clock.
     #[prost(fixed64, tag = "30")]
     pub time: u64,
+    /// Whether the manager takes Applied and answers Settle.
+    #[prost(bool, tag = "40")]
+    pub settles: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settled {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrustUpdate {
@@ -7403,6 +7435,20 @@ pub struct EnrollRequest {
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeClaim {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettledRequest {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PresenceReport {
     #[prost(uint64, tag = "1")]
@@ -7432,6 +7478,10 @@ pub struct NodePresence {
     pub open: bool,
     #[prost(bool, tag = "4")]
     pub leaving: bool,
+    #[prost(string, tag = "5")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceNote {
@@ -7607,6 +7657,42 @@ pub mod roster_client {
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Leave"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn claim(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NodeClaim>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Roster/Claim");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Claim"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn settled(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SettledRequest>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Roster/Settled");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Roster", "Settled"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn presence(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PresenceReport>,
@@ -7675,6 +7761,14 @@ pub mod roster_server {
         async fn leave(
             &self,
             request: tonic::Request<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
+        async fn claim(
+            &self,
+            request: tonic::Request<super::NodeClaim>,
+        ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
+        async fn settled(
+            &self,
+            request: tonic::Request<super::SettledRequest>,
         ) -> std::result::Result<tonic::Response<super::Nothing>, tonic::Status>;
         /// Server streaming response type for the Presence method.
         type PresenceStream: tonic::codegen::tokio_stream::Stream<
@@ -7887,6 +7981,92 @@ pub mod roster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeaveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Roster/Claim" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClaimSvc<T: Roster>(pub Arc<T>);
+                    impl<T: Roster> tonic::server::UnaryService<super::NodeClaim>
+                    for ClaimSvc<T> {
+                        type Response = super::Nothing;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NodeClaim>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Roster>::claim(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClaimSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Roster/Settled" => {
+                    #[allow(non_camel_case_types)]
+                    struct SettledSvc<T: Roster>(pub Arc<T>);
+                    impl<T: Roster> tonic::server::UnaryService<super::SettledRequest>
+                    for SettledSvc<T> {
+                        type Response = super::Nothing;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SettledRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Roster>::settled(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SettledSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -13,7 +13,8 @@ use crate::pb;
 message!(ServiceSpec = ServiceSpec { name, labels, mode, task, update, rollback, endpoint });
 choice!(Mode = Mode in mode {; Replicated(ReplicatedMode) { replicas }, Global(GlobalMode) {} });
 message!(
-    TaskSpec = TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one }
+    TaskSpec =
+        TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain }
 );
 message!(NetworkAttachment = NetworkAttachment { network, aliases, address });
 

@@ -39,6 +39,7 @@ impl Dispatcher for FakeDispatcher {
             heartbeat_period: Duration::from_secs(1),
             managers: vec!["10.0.0.1:7377".into()],
             time: Timestamp(7),
+            settles: true,
         };
         let says = [ManagerMessage::Welcome(welcome)].into_iter().chain(self.says.clone());
         Ok(stream::iter(says.map(Ok)).chain(stream::pending()).boxed())
@@ -117,6 +118,7 @@ fn said() -> Vec<ManagerMessage> {
         ManagerMessage::Feed { request, input: ExecInput::Stdin(Bytes::new()) },
         ManagerMessage::Feed { request, input: ExecInput::End },
         ManagerMessage::Cancel { request },
+        ManagerMessage::Settled { task },
         ManagerMessage::LeaseGrant(LeaseGrant {
             sent: u64::MAX,
             granted_for: Duration::from_secs(15),
@@ -137,6 +139,7 @@ fn heard() -> Vec<AgentMessage> {
         address: "10.0.0.2".into(),
         revision: 77,
         instance: "machine-boot".into(),
+        acknowledges: true,
         tunnel: Some(TunnelHello { key: draw(7), port: u16::MAX, address: draw(7) }),
     };
     let entry =
@@ -152,6 +155,8 @@ fn heard() -> Vec<AgentMessage> {
         AgentMessage::Exec { request, output: ExecOutput::Exit(137) },
         AgentMessage::End { request, error: Some("the container is gone".into()) },
         AgentMessage::End { request, error: None },
+        AgentMessage::Applied { revision: u64::MAX },
+        AgentMessage::Settle { task: draw(7) },
         AgentMessage::Leaving,
     ]
 }

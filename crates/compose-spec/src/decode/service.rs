@@ -141,7 +141,8 @@ fn identity(f: &mut Fields<'_, '_>, service: &mut Service) {
 fn extension(f: &mut Fields<'_, '_>) -> Extension {
     let Some(mut x) = f.child("x-skep") else { return Extension::default() };
     let at_most_one = x.node("at-most-one").map(|node| node.span).zip(x.bool("at-most-one"));
-    let extension = Extension { at_most_one: at_most_one.map(|(span, value)| At { span, value }) };
+    let at_most_one = at_most_one.map(|(span, value)| At { span, value });
+    let extension = Extension { at_most_one, drain: x.duration("drain") };
     x.finish();
     extension
 }

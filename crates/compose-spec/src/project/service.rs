@@ -88,6 +88,8 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Extension {
     pub at_most_one: Option<At<bool>>,
+    /// How long a task that is to stop may go on serving the connections that it has.
+    pub drain: Option<Duration>,
 }
 
 /// `networks` and `network_mode` exclude each other.

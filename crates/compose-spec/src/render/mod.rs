@@ -169,6 +169,7 @@ fn service_tree(service: &Service) -> Tree {
     if let Some(at) = &s.skep.at_most_one {
         skep.set("at-most-one", Tree::raw(at.value));
     }
+    skep.set("drain", Tree::optional(s.skep.drain.map(units::duration_text)));
     tree.set("x-skep", skep);
     tree
 }

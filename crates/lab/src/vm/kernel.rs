@@ -20,6 +20,7 @@ const MODULES: &[&str] = &[
     "tun",
     "wireguard",
     "vxlan",
+    "nf_conntrack_netlink",
     "nf_tables",
     "nft_chain_nat",
     "nft_ct",

@@ -116,7 +116,9 @@ async fn session(
     let (to_manager, outgoing) = tokio::sync::mpsc::channel(8);
     let description = NodeDescription::default();
     let (address, instance) = ("127.0.0.1".to_owned(), instance.to_owned());
-    let hello = Hello { protocol: DISPATCH_PROTOCOL, description, address, revision: 0, instance, tunnel: None };
+    let (acknowledges, tunnel) = (false, None);
+    let hello =
+        Hello { protocol: DISPATCH_PROTOCOL, description, address, revision: 0, instance, acknowledges, tunnel };
     to_manager.send(AgentMessage::Hello(hello)).await.unwrap();
     let mut messages = DispatcherClient::new(world.connect(node).await?).session(ReceiverStream::new(outgoing)).await?;
     let Some(Ok(ManagerMessage::Welcome(welcome))) = messages.next().await else { panic!("no welcome") };

@@ -34,6 +34,7 @@ impl Agent {
             address: format!("192.0.2.{key}"),
             revision: 0,
             instance: String::new(),
+            acknowledges: false,
             tunnel: Some(tunnel),
         };
         to_manager.send(AgentMessage::Hello(hello)).await.unwrap();

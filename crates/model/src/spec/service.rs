@@ -1,6 +1,7 @@
 //! What a user wrote of a service, around its container.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,19 @@ pub struct TaskSpec {
     pub force_update: u64,
     /// Never two live containers of a slot, partitions included: a container lives by leases (see [`crate::lease`]).
     pub at_most_one: bool,
+    /// How long a task that is to stop may go on serving the connections that it has, once no new ones come; none is
+    /// [`DRAIN`], zero stops it at once.
+    pub drain: Option<Duration>,
+}
+
+/// The longest drain of a service that says nothing.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+impl TaskSpec {
+    /// How long its connections are waited for.
+    pub fn drain(&self) -> Duration {
+        self.drain.unwrap_or(DRAIN)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

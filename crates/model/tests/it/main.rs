@@ -23,6 +23,7 @@ fn service_spec(name: &str) -> ServiceSpec {
             log_driver: None,
             force_update: 0,
             at_most_one: false,
+            drain: None,
         },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),

@@ -38,6 +38,7 @@ pub fn spec(name: &str, replicas: u64) -> ServiceSpec {
             log_driver: None,
             force_update: 0,
             at_most_one: false,
+            drain: None,
         },
         update: UpdateConfig { monitor: Duration::from_secs(1), ..UpdateConfig::default() },
         rollback: UpdateConfig::default(),

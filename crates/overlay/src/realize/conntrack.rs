@@ -15,7 +15,11 @@ const DELETE: u16 = SUBSYSTEM | 2;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const NESTED: u16 = 1 << 15;
+const PROTOCOL: u16 = 4;
+const ID: u16 = 12;
 const UDP: u8 = 17;
+/// TCP_CONNTRACK_SYN_SENT to TCP_CONNTRACK_CLOSE_WAIT: later ones have nothing to say any more.
+const OPEN_STATES: std::ops::RangeInclusive<u8> = 1..=5;
 
 /// What the kernel's connections were decided by, as of the last `apply`.
 #[derive(Debug, Default)]
@@ -56,6 +60,22 @@ impl Flows {
     }
 }
 
+/// How many TCP connections are led to these addresses and have not ended.
+pub fn count(socket: &mut Socket, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, NetlinkError> {
+    let header = [libc::AF_INET as u8, 0, 0, 0];
+    let mut count = 0;
+    socket.dump(&Message::new(GET, 0, &header), |_, body| {
+        let list = body.get(4..).unwrap_or_default();
+        let reply = part(list, TUPLE_REPLY).and_then(Tuple::read);
+        let led = reply.is_some_and(|reply| addresses.contains(&reply.source));
+        let state = part(list, PROTOCOL).and_then(|protocol| part(protocol, 1)).and_then(|tcp| part(tcp, 1));
+        if led && state.and_then(|state| state.first()).is_some_and(|state| OPEN_STATES.contains(state)) {
+            count += 1;
+        }
+    })?;
+    Ok(count)
+}
+
 /// A connection, as its first packet and as answers to it look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Connection {
@@ -93,13 +113,16 @@ fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(
     let header = [libc::AF_INET as u8, 0, 0, 0];
     let mut removals = Vec::new();
     socket.dump(&Message::new(GET, 0, &header), |_, body| {
-        let list = body.get(4..).unwrap_or_default();
-        let tuple = |wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-        let (Some(original), Some(reply)) = (tuple(TUPLE_ORIGINAL), tuple(TUPLE_REPLY)) else { return };
+        let found = body.get(4..).unwrap_or_default();
+        let (Some(original), Some(reply)) = (part(found, TUPLE_ORIGINAL), part(found, TUPLE_REPLY)) else { return };
         let connection = Tuple::read(original).zip(Tuple::read(reply));
         if connection.is_some_and(|(original, reply)| chosen(&Connection { original, reply })) {
             removals.push(Message::new(DELETE, 0, &header).with(|list| {
                 list.bytes(TUPLE_ORIGINAL | NESTED, original);
+                // Another may have begun meanwhile on the same port, as clients in a hurry do: this one alone is meant.
+                if let Some(id) = part(found, ID) {
+                    list.bytes(ID, id);
+                }
             }));
         }
     })?;
@@ -113,9 +136,12 @@ fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(
     Ok(())
 }
 
+fn part(list: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
 impl Tuple {
     fn read(bytes: &[u8]) -> Option<Self> {
-        let part = |list, wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
         let (ip, transport) = (part(bytes, 1)?, part(bytes, 2)?);
         let address = |kind| part(ip, kind).and_then(|value| <[u8; 4]>::try_from(value).ok()).map(Ipv4Addr::from);
         let port = part(transport, 3).and_then(|value| <[u8; 2]>::try_from(value).ok()).map(u16::from_be_bytes);

@@ -60,6 +60,8 @@ pub enum RealizeError {
     Ipam(#[from] IpamError),
     #[error("failed to forget connections of removed containers")]
     Forget(#[source] NetlinkError),
+    #[error("failed to count connections")]
+    Count(#[source] NetlinkError),
     #[error("`{0}` cannot name a sandbox: it must be 1 to 64 letters, digits, `-`, `_` or `.`, and not begin with `.`")]
     Name(String),
 }

@@ -214,6 +214,11 @@ impl Overlay {
         })
     }
 
+    /// How many TCP connections are led to these addresses and have not ended.
+    pub fn connections(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, RealizeError> {
+        conntrack::count(self.state().table.socket(), addresses).map_err(RealizeError::Count)
+    }
+
     /// Lets a sandbox's addresses go; nothing happens if it has none. Call it after `remove_sandbox`.
     pub fn release(&self, sandbox: &str, now_s: u64) -> Result<(), RealizeError> {
         let release = |addresses: &mut Addresses| Ok::<_, RealizeError>(addresses.release(sandbox, now_s));

@@ -58,6 +58,7 @@ impl Lab {
             log_driver: None,
             force_update: 0,
             at_most_one: false,
+            drain: None,
         };
         edit(&mut task);
         let spec = ServiceSpec {

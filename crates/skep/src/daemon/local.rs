@@ -39,7 +39,7 @@ impl Local for LocalService {
             Some(network) => (Some(network.carrier().to_owned()), network.peers().await),
             None => (None, Vec::new()),
         };
-        let clock_warnings = self.0.look(|member| member.clock_warnings()).await.unwrap_or_default();
+        let found = self.0.look(|member| member.warnings()).await.unwrap_or_default();
         Ok(LocalInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: description.hostname,
@@ -54,7 +54,7 @@ impl Local for LocalService {
             listen_address: config.listen_address().to_string(),
             advertise_address: advertise_address.unwrap_or_default(),
             containers_running: running as u64,
-            warnings: warnings.iter().cloned().chain(clock_warnings).collect(),
+            warnings: warnings.iter().cloned().chain(found).collect(),
             locked: self.0.refuse_locked().is_err(),
             tunnel_port: config.tunnel_port,
             carrier,

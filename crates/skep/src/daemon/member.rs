@@ -33,7 +33,7 @@ use super::resolver::RegistryResolver;
 static KEEPER: &[u8] = include_bytes!(env!("KEEPER_PATH"));
 
 /// How long a start waits for a leader before it goes on without.
-const LEADER_WAIT: Duration = Duration::from_secs(10);
+const LEADER_WAIT: Duration = Duration::from_secs(3);
 
 /// What a member keeps beside its certificate: `identity/member.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,10 +196,11 @@ impl Member {
         self.manager.as_ref().map(|manager| &manager.store)
     }
 
-    /// What is wrong with this node's clock, in words for its operator.
-    pub fn clock_warnings(&self) -> Vec<String> {
+    /// What is wrong with this node's clock or identity, in words for its operator.
+    pub fn warnings(&self) -> Vec<String> {
         let behind = self.tls.clock().behind().map(|behind| behind.to_string());
-        behind.into_iter().chain(self.word.borrow().clock.clone()).collect()
+        let ManagersWord { clock, copy, .. } = self.word.borrow().clone();
+        behind.into_iter().chain(clock).chain(copy).collect()
     }
 
     /// Stops what runs in this process; containers go on.

@@ -1,11 +1,11 @@
 //! When machines are lost, and when managers are locked: backup and restore, autolock, versions that do not fit.
 
 use std::fs;
-use std::io::Write;
 use std::process::Stdio;
 
 use skep_lab::{Node, Outcome, StopSignal};
 
+use crate::unlock::{said, unlock};
 use crate::world::{World, binary};
 
 /// A command with a backup's passphrase in its environment.
@@ -13,19 +13,6 @@ fn with_passphrase(world: &World, node: &Node, passphrase: &str, args: &[&str]) 
     let mut command = world.command(node, args);
     command.env("SKEP_BACKUP_PASSPHRASE", passphrase).stdin(Stdio::null());
     Outcome::of(&mut command, &format!("{}$ skep {}", node.name(), args.join(" "))).unwrap()
-}
-
-/// `skep unlock` with a key on its standard input.
-fn unlock(world: &World, key: &str) -> std::process::Output {
-    let mut command = world.command(world.node(), &["unlock"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("skep runs");
-    child.stdin.take().expect("it is piped").write_all(format!("{key}\n").as_bytes()).expect("skep reads the key");
-    child.wait_with_output().expect("skep ends")
-}
-
-fn said(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
@@ -100,16 +87,16 @@ fn a_locked_manager_waits_for_its_key_while_its_containers_run_on() {
     }
     assert!(world.skep(&["info"]).is_ok());
     assert_eq!(world.processes(&task.id), before, "what runs runs on");
-    let malformed = unlock(&world, "SKEPKEY-1-abc");
+    let malformed = unlock(&world, world.node(), "SKEPKEY-1-abc");
     assert!(!malformed.status.success() && said(&malformed).contains("cut off"), "{}", said(&malformed));
     let last = if key.ends_with('0') { '1' } else { '0' };
-    let wrong = unlock(&world, &format!("{}{last}", &key[..key.len() - 1]));
+    let wrong = unlock(&world, world.node(), &format!("{}{last}", &key[..key.len() - 1]));
     assert!(!wrong.status.success() && said(&wrong).contains("does not unlock this manager"), "{}", said(&wrong));
-    let unlocked = unlock(&world, &key);
+    let unlocked = unlock(&world, world.node(), &key);
     assert!(unlocked.status.success(), "{}", said(&unlocked));
     assert_eq!(world.until_running("s_a", 1)[0].id, task.id, "the same task runs");
     assert_eq!(world.processes(&task.id), before);
-    let not_locked = unlock(&world, &key);
+    let not_locked = unlock(&world, world.node(), &key);
     assert!(said(&not_locked).contains("not locked"), "{}", said(&not_locked));
 
     let rotated = world.ok(&["swarm", "unlock-key", "-q", "--rotate"]).trim().to_owned();
@@ -117,9 +104,9 @@ fn a_locked_manager_waits_for_its_key_while_its_containers_run_on() {
     until_locked(first);
     world.crash_daemon();
     world.start_daemon();
-    let old = unlock(&world, &key);
+    let old = unlock(&world, world.node(), &key);
     assert!(!old.status.success() && said(&old).contains("from before"), "{}", said(&old));
-    assert!(unlock(&world, &rotated).status.success());
+    assert!(unlock(&world, world.node(), &rotated).status.success());
     world.ok(&["swarm", "update", "--autolock=false"]);
     world.until("the keys are in the clear", || match identity.join("locked").exists() {
         true => Err("still locked".to_owned()),

@@ -44,6 +44,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
             log_driver: container::log_driver(cx, service),
             force_update: 0,
             at_most_one: deploy::at_most_one(cx, service),
+            drain: service.skep.drain,
         },
         update: deploy::update(service.deploy.update_config.as_ref()),
         rollback: deploy::update(service.deploy.rollback_config.as_ref()),

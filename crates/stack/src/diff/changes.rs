@@ -17,7 +17,8 @@ impl Changes {
 
 pub(super) fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
     let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint } = old;
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one } = task;
+    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
+        task;
     let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
     let mut changes = Changes(Vec::new());
     container_changes(container, &new.task.container, &mut changes);
@@ -41,6 +42,7 @@ pub(super) fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'sta
     changes.part("networks", networks, &new.task.networks);
     changes.part("logging", log_driver, &new.task.log_driver);
     changes.part("x-skep.at-most-one", at_most_one, &new.task.at_most_one);
+    changes.part("x-skep.drain", drain, &new.task.drain);
     changes.part("force", force_update, &new.task.force_update);
     changes.part("deploy.update_config", update, &new.update);
     changes.part("deploy.rollback_config", rollback, &new.rollback);

@@ -47,7 +47,8 @@ fn spec(spec: &ServiceSpec) -> Value {
 }
 
 fn task_template(task: &TaskSpec) -> Value {
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one } = task;
+    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
+        task;
     let networks: Vec<Value> = networks
         .iter()
         .map(|network| {
@@ -99,6 +100,7 @@ fn task_template(task: &TaskSpec) -> Value {
         ("ForceUpdate", Some(json!(force_update))),
         // Not one of Docker's, so only where it says something.
         ("AtMostOne", at_most_one.then(|| json!(true))),
+        ("Drain", drain.map(|drain| json!(u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX)))),
         ("Runtime", Some(json!("container"))),
     ])
 }

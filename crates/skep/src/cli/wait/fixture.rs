@@ -58,5 +58,6 @@ fn task_spec() -> TaskSpec {
         log_driver: None,
         force_update: 0,
         at_most_one: false,
+        drain: None,
     }
 }

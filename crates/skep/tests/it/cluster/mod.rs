@@ -3,8 +3,10 @@
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
 mod addresses;
+mod copies;
 mod lab_command;
 mod leader_loss;
+mod locks;
 mod losses;
 mod membership;
 mod network;
@@ -32,7 +34,11 @@ impl Cluster {
 
     /// With more to say at its beginning.
     pub fn with_settings(managers: u8, workers: u8, settings: &[&str]) -> Cluster {
-        let world = World::of_nodes(managers + workers);
+        Cluster::in_world(World::of_nodes(managers + workers), managers, workers, settings)
+    }
+
+    /// The same of the first nodes of a world that may have more.
+    pub fn in_world(world: World, managers: u8, workers: u8, settings: &[&str]) -> Cluster {
         world.ok(&[&["init", "--advertise-addr", "eth0"], settings].concat());
         for number in 2..=managers + workers {
             let role = if number <= managers { "manager" } else { "worker" };

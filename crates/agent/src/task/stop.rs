@@ -1,0 +1,121 @@
+//! How a task's container is stopped: first nobody is led to it any more, then those who are with it may finish, and
+//! only then it gets its signal.
+//!
+//! ```text
+//! out of this node's maps ─▶ out of every node's (acknowledged) ─▶ no connection left, or `drain` is over ─▶ SIGTERM
+//! ```
+//! Where no other task serves in its place nothing is waited for: it would only take longer until the next one does.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use skep_runtime::Signal;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::driver::{Driver, Wish, blocking};
+use super::step::{Health, Observed};
+use super::watch::Ended;
+use crate::node::chain;
+
+/// Between two looks at the connections that are left: a look takes the kernel milliseconds.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(250);
+
+impl Driver {
+    /// Out of the maps, the connections that are left, then the signal, then the grace, then SIGKILL.
+    pub(super) async fn stop(&mut self) {
+        let unhealthy = self.observed == Observed::Running { health: Health::Unhealthy };
+        self.setup.network.set_serving(self.setup.task.id, false).await;
+        if !unhealthy {
+            self.drain().await;
+        }
+        let Some(running) = &mut self.container else {
+            self.observed = Observed::Ended { exit_code: 0, oom_killed: false, error: None, stop_asked: true };
+            return;
+        };
+        let never_ran = self.observed == Observed::Created;
+        let container = running.container.clone();
+        let first = move || if never_ran { container.signal(Signal::KILL) } else { container.stop() };
+        if let Err(error) = blocking(first).await {
+            tracing::debug!(
+                task.id = self.setup.task.id.to_string(),
+                error = chain(&error),
+                "the stop signal was not delivered"
+            );
+        }
+        let grace = if never_ran { Duration::from_secs(1) } else { self.setup.task.spec.container.stop_grace() };
+        let mut ended = match tokio::time::timeout(grace, running.watch.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let container = running.container.clone();
+                if let Err(error) = blocking(move || container.signal(Signal::KILL)).await {
+                    tracing::debug!(
+                        task.id = self.setup.task.id.to_string(),
+                        error = chain(&error),
+                        "SIGKILL was not delivered"
+                    );
+                }
+                running.watch.ended().await
+            }
+        };
+        if unhealthy {
+            let last = running
+                .progress
+                .last
+                .as_ref()
+                .map(|(code, output)| format!(": the last check gave {code}: {}", output.trim()));
+            ended.error = Some(format!("unhealthy container{}", last.unwrap_or_default()));
+        }
+        self.ended(ended, !unhealthy);
+    }
+
+    /// Ends early when the container does, and when the task is taken off this node.
+    async fn drain(&mut self) {
+        let task = &self.setup.task;
+        let limit = task.spec.drain();
+        let serves = matches!(self.observed, Observed::Running { .. });
+        if limit.is_zero() || !serves || !self.setup.network.others_serve(task.service, task.id).await {
+            return;
+        }
+        let addresses: BTreeSet<Ipv4Addr> = self.addresses();
+        let (network, drains, id) = (self.setup.network.clone(), self.setup.drains.clone(), task.id);
+        let drained = async move {
+            drains.settle(id).await;
+            let until = Instant::now() + limit;
+            let mut pause = LOOK;
+            loop {
+                let left = network.connections(addresses.clone()).await;
+                if left == 0 || Instant::now() >= until {
+                    return left;
+                }
+                sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+                pause = (pause * 2).min(LOOK_MAX);
+            }
+        };
+        let ended: Option<Ended> = {
+            let Some(running) = &mut self.container else { return };
+            tokio::select! {
+                left = drained => {
+                    if left > 0 {
+                        tracing::info!(task.id = %id, left, "the drain is over and connections are left");
+                    }
+                    None
+                }
+                ended = running.watch.ended() => Some(ended),
+                () = forgotten(&mut self.wish) => None,
+            }
+        };
+        if let Some(ended) = ended {
+            self.ended(ended, true);
+        }
+    }
+}
+
+async fn forgotten(wish: &mut watch::Receiver<Wish>) {
+    // The sender's end is a daemon that stops: its drivers are dropped.
+    if wish.wait_for(|wish| *wish == Wish::Forget).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
