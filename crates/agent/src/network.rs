@@ -4,31 +4,25 @@
 //! realize in the kernel.
 //! The helper comes first, so that a port that another program has is known before its packets are taken.
 
+mod owner;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use skep_api::{AssignedNetwork, AssignedPeer, TunnelPeer};
-use skep_model::{NetworkId, NodeId, PortSpec, PublishMode, ServiceId, Task, TaskId};
+use skep_api::{AssignedPeer, TunnelPeer};
+use skep_model::{NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId};
+use skep_overlay::Overlay;
 use skep_overlay::helper::Helper;
-use skep_overlay::ipam::Request;
-use skep_overlay::plan::NodeNetwork;
-use skep_overlay::snapshot::{Listener, ServeError};
 use skep_overlay::tunnel::{Carrier, PublicKey};
-use skep_overlay::{Attachment, Overlay};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::network_view::{ClusterView, LocalEndpoint, container_names, node_network, overlay_network};
-use crate::node::{chain, now};
+use self::owner::Owner;
+use crate::network_view::{ClusterView, container_names};
+use crate::node::chain;
 use crate::tunnel::{self, OwnTunnel};
-
-/// After a change that could not be realized.
-const RETRY: Duration = Duration::from_secs(1);
-/// Without a change: what somebody else took from the node's network comes again.
-const REPEAT: Duration = Duration::from_secs(30);
 
 /// A container that wants a place on its task's networks.
 #[derive(Debug)]
@@ -97,9 +91,6 @@ enum KeepAddresses {
     Yes,
     No,
 }
-
-/// An answer that is given once the change is realized.
-type Reply = Box<dyn FnOnce(&Owner) + Send>;
 
 /// Where the network's owner is asked. Clones share it.
 #[derive(Clone)]
@@ -221,296 +212,13 @@ pub struct NetworkSetup {
     pub tunnel: OwnTunnel,
 }
 
-struct Owner {
-    overlay: Arc<Overlay>,
-    helper: Arc<Helper>,
-    pool: Ipv4Net,
-    upstreams: Vec<SocketAddr>,
-    tunnel: OwnTunnel,
-    /// For whoever asks for them.
-    peers: watch::Sender<BTreeMap<NodeId, AssignedPeer>>,
-    /// The longest packet that fits into the tunnel to any of the peers.
-    mtu: u16,
-    cluster: ClusterView,
-    /// Nothing is realized before the first picture of the cluster: it would take down what lives.
-    informed: bool,
-    /// Sandboxes of an earlier daemon whose drivers have not spoken yet.
-    awaited: BTreeSet<TaskId>,
-    local: BTreeMap<TaskId, LocalEndpoint>,
-    refused: Vec<(Listener, String)>,
-    warned: Vec<String>,
-    /// Who waits for what was taken in to be realized.
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
 /// Starts the owner; it ends when the last handle is dropped.
 pub fn start(setup: NetworkSetup) -> NetworkHandle {
     let (sender, commands) = mpsc::channel(256);
-    let NetworkSetup { overlay, helper, pool, upstreams, tunnel } = setup;
-    let owner = Owner {
-        overlay: Arc::new(overlay),
-        helper: Arc::new(helper),
-        pool,
-        upstreams,
-        tunnel,
-        peers: watch::Sender::new(BTreeMap::new()),
-        mtu: tunnel::mtu([].iter()),
-        cluster: ClusterView::default(),
-        informed: false,
-        awaited: BTreeSet::new(),
-        local: BTreeMap::new(),
-        refused: Vec::new(),
-        warned: Vec::new(),
-        waiting: Vec::new(),
-    };
-    let (overlay, helper, peers) = (Arc::clone(&owner.overlay), Arc::clone(&owner.helper), owner.peers.subscribe());
+    let owner = Owner::new(setup);
+    let (overlay, helper, peers) = owner.shared();
     tokio::spawn(owner.run(commands));
     NetworkHandle { commands: sender, overlay, helper, peers }
-}
-
-impl Owner {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut dirty = false;
-        loop {
-            let next = tokio::time::timeout(if dirty { RETRY } else { REPEAT }, commands.recv()).await;
-            let mut replies: Vec<Reply> = Vec::new();
-            match next {
-                Ok(None) => return,
-                Ok(Some(Command::Teardown(done))) => {
-                    let torn_down = self.teardown().await;
-                    // Whoever asked may not wait any more.
-                    let _ = done.send(torn_down);
-                    return;
-                }
-                Ok(Some(first)) => {
-                    self.take(first, &mut replies).await;
-                    // What is ready is taken together and realized once.
-                    while let Ok(command) = commands.try_recv() {
-                        if let Command::Teardown(done) = command {
-                            let _ = done.send(self.teardown().await);
-                            return;
-                        }
-                        self.take(command, &mut replies).await;
-                    }
-                }
-                Err(_) => {}
-            }
-            let ready = self.informed && self.awaited.is_empty();
-            dirty = ready && !self.realize().await;
-            if ready && !dirty {
-                // Whoever waits may have been dropped with its session.
-                for done in self.waiting.drain(..) {
-                    let _ = done.send(());
-                }
-            }
-            replies.into_iter().for_each(|reply| reply(&self));
-        }
-    }
-
-    async fn take(&mut self, command: Command, replies: &mut Vec<Reply>) {
-        match command {
-            Command::SetCluster(view) => {
-                if view.peers != self.cluster.peers {
-                    self.peers.send_replace(view.peers.clone());
-                    self.mtu = tunnel::mtu(view.peers.values().filter_map(|peer| peer.endpoint.as_ref()));
-                }
-                self.cluster = view;
-                self.informed = true;
-            }
-            Command::Expect(tasks) => {
-                let found: BTreeSet<String> = self.overlay.sandboxes().into_iter().map(|sandbox| sandbox.id).collect();
-                self.awaited = tasks.into_iter().filter(|task| found.contains(&task.to_string())).collect();
-            }
-            Command::Attach(attach, reply) => {
-                self.awaited.remove(&attach.task);
-                let ports = if attach.adopted { Vec::new() } else { self.ports_of(&attach) };
-                let task = attach.task;
-                let attached = self.attach(attach).await;
-                if attached.is_err() {
-                    self.local.remove(&task);
-                }
-                replies.push(Box::new(move |owner| {
-                    let taken = ports.iter().find_map(|port| owner.refusal(port));
-                    let outcome = attached.and_then(|attached| taken.map_or(Ok(attached), Err));
-                    let _ = reply.send(outcome);
-                }));
-            }
-            Command::SetServing { task, serving, done } => {
-                if let Some(endpoint) = self.local.get_mut(&task) {
-                    (endpoint.serving, endpoint.withdrawn) = (serving, !serving);
-                }
-                // Whoever asked may have been dropped with its task.
-                replies.push(Box::new(move |_| {
-                    let _ = done.send(());
-                }));
-            }
-            Command::Detach { task, keep, done } => {
-                self.awaited.remove(&task);
-                self.detach(task, keep).await;
-                // Whoever asked may have been dropped with its task.
-                replies.push(Box::new(move |_| {
-                    let _ = done.send(());
-                }));
-            }
-            Command::InForce(done) => self.waiting.push(done),
-            Command::OthersServe { service, task, reply } => {
-                let endpoint = self.cluster.endpoints.get(&service);
-                // Whoever asked may have been dropped with its task.
-                let _ = reply.send(endpoint.is_some_and(|it| it.backends.iter().any(|backend| backend.task != task)));
-            }
-            Command::Teardown(done) => {
-                let _ = done.send(self.teardown().await);
-            }
-        }
-    }
-
-    /// Every port of this node that the task's service asks for.
-    fn ports_of(&self, attach: &Attach) -> Vec<PortSpec> {
-        let endpoint = self.cluster.endpoints.get(&attach.service);
-        let ingress = endpoint.iter().flat_map(|endpoint| endpoint.ports.iter());
-        let ingress = ingress.filter(|port| port.mode == PublishMode::Ingress);
-        ingress.chain(&attach.host_ports).cloned().collect()
-    }
-
-    fn refusal(&self, port: &PortSpec) -> Option<String> {
-        let (_, message) = self.refused.iter().find(|(listener, _)| {
-            listener.port == port.published && listener.protocol.to_string() == port.protocol.word()
-        })?;
-        Some(format!(
-            "published port {}/{} cannot be used on this node: {message}",
-            port.published,
-            port.protocol.word()
-        ))
-    }
-
-    async fn attach(&mut self, attach: Attach) -> Result<Attached, String> {
-        let id = attach.task.to_string();
-        let mut networks = Vec::new();
-        let mut requests = Vec::new();
-        for (network, fixed) in attach.networks.iter().zip(&attach.fixed) {
-            let assigned = self.cluster.networks.get(network);
-            let assigned = assigned.ok_or_else(|| format!("the node was not told of network {network}"))?;
-            networks.push(overlay_network(assigned));
-            requests.push(self.request(assigned, *fixed));
-        }
-        let now_s = now().0 / 1_000_000_000;
-        let overlay = Arc::clone(&self.overlay);
-        let made = blocking(move || {
-            let addresses = overlay.allocate(&id, &requests, now_s)?;
-            let place = |(network, address)| Attachment { network, address };
-            let attachments: Vec<_> = networks.into_iter().zip(addresses.iter().copied()).map(place).collect();
-            let sandbox = overlay.create_sandbox(&id, &attachments)?;
-            Ok::<_, skep_overlay::RealizeError>((addresses, sandbox))
-        });
-        let (given, sandbox) = made.await.map_err(|error| chain(&error))?;
-        let addresses: Vec<_> = attach.networks.iter().copied().zip(given).collect();
-        let gateway = attach
-            .networks
-            .iter()
-            .filter_map(|id| self.cluster.networks.get(id))
-            .find(|n| !n.spec.internal)
-            .map(|n| n.gateway);
-        let names = attach.networks.iter().map(|network| (*network, attach.names.clone())).collect();
-        let host_ports = attach.host_ports;
-        // An adopted one that the cluster counts as running serves on, also until its next health check.
-        let known = self.cluster.endpoints.get(&attach.service).filter(|_| attach.adopted);
-        let serving = known.is_some_and(|endpoint| endpoint.backends.iter().any(|known| known.task == attach.task));
-        let (service, ports) = (attach.service, host_ports.clone());
-        let endpoint = LocalEndpoint {
-            service,
-            addresses: addresses.clone(),
-            names,
-            serving,
-            withdrawn: false,
-            host_ports: ports,
-        };
-        self.local.insert(attach.task, endpoint);
-        Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
-    }
-
-    /// What the address book is asked for: service addresses and the gateway are never a container's.
-    fn request(&self, network: &AssignedNetwork, wanted: Option<Ipv4Addr>) -> Request {
-        let services = self.cluster.endpoints.values().flat_map(|endpoint| endpoint.networks.iter());
-        let virtual_ips = services.filter(|on| on.network == network.id).filter_map(|on| on.virtual_ip);
-        Request {
-            network: network.id.to_string(),
-            subnet: network.subnet,
-            blocks: network.blocks.clone(),
-            reserved: virtual_ips.chain([network.gateway]).collect(),
-            wanted,
-        }
-    }
-
-    async fn detach(&mut self, task: TaskId, keep: KeepAddresses) {
-        self.local.remove(&task);
-        let (overlay, id, now_s) = (Arc::clone(&self.overlay), task.to_string(), now().0 / 1_000_000_000);
-        let removed = blocking(move || {
-            overlay.remove_sandbox(&id)?;
-            if keep == KeepAddresses::No { overlay.release(&id, now_s) } else { Ok(()) }
-        });
-        if let Err(error) = removed.await {
-            tracing::warn!(task.id = %task, error = chain(&error), "a task's network namespace was not removed");
-        }
-    }
-
-    /// False when something failed and must be tried again.
-    async fn realize(&mut self) -> bool {
-        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
-        let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams, mesh);
-        let planned = self.overlay.plan(&wanted);
-        for problem in &planned.problems {
-            self.warn_once(problem.to_string());
-        }
-        match self.helper.apply(planned.snapshot).await {
-            Ok(errors) => self.leave_out_refused(&mut wanted, errors),
-            // Names and localhost are late; the kernel's part does not wait for them.
-            Err(error) => self.warn_once(format!("the net helper does not serve: {}", chain(&error))),
-        }
-        let overlay = Arc::clone(&self.overlay);
-        match blocking(move || overlay.apply(&wanted)).await {
-            Ok(applied) => {
-                applied.warnings.iter().for_each(|warning| self.warn_once(warning.to_string()));
-                true
-            }
-            Err(error) => {
-                self.warn_once(format!("the node's network could not be changed: {}", chain(&error)));
-                false
-            }
-        }
-    }
-
-    /// A port that another program has stays that program's.
-    fn leave_out_refused(&mut self, wanted: &mut NodeNetwork, errors: Vec<ServeError>) {
-        self.refused.clear();
-        for error in errors {
-            match error {
-                ServeError::Listener { listener, message } => self.refused.push((listener, message)),
-                ServeError::Resolver { sandbox, message } => {
-                    self.warn_once(format!("container {sandbox} has no resolver: {message}"))
-                }
-                ServeError::Tunnel { message } => self.warn_once(format!("no way to other nodes: {message}")),
-            }
-        }
-        for (listener, message) in self.refused.clone() {
-            self.warn_once(format!("published port {}/{}: {message}", listener.port, listener.protocol));
-            wanted.published.retain(|port| {
-                (port.protocol, port.published, port.bind) != (listener.protocol, listener.port, listener.bind)
-            });
-        }
-    }
-
-    fn warn_once(&mut self, warning: String) {
-        if !self.warned.contains(&warning) {
-            tracing::warn!(warning, "network");
-            self.warned.push(warning);
-        }
-    }
-
-    async fn teardown(&mut self) -> Result<(), String> {
-        let stopped = self.helper.stop().await.map_err(|error| chain(&error));
-        let overlay = Arc::clone(&self.overlay);
-        stopped.and(blocking(move || overlay.teardown()).await.map_err(|error| chain(&error)))
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -50,6 +50,7 @@ pub fn node_network(
     NodeNetwork {
         networks: cluster.networks.values().map(overlay_network).collect(),
         endpoints: endpoints(local),
+        elsewhere: elsewhere(cluster, local),
         services: cluster.endpoints.values().flat_map(|endpoint| services(cluster, local, endpoint)).collect(),
         published: published(cluster, local),
         pool: cluster.place.map_or(pool, |place| place.pool),
@@ -74,9 +75,13 @@ pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
 ///
 /// Aliases belong to the service: they stand for all of its tasks.
 pub fn container_names(task: &Task, hostname: &str) -> Vec<String> {
-    let mut names = vec![task.container_name(), task.name(), task.id.short()];
-    if let Slot::Replica(number) = task.slot
-        && let Some(short) = short_name(&task.service_name)
+    names_of(&task.service_name, task.slot, task.id, hostname)
+}
+
+fn names_of(service: &str, slot: Slot, task: TaskId, hostname: &str) -> Vec<String> {
+    let mut names = vec![format!("{service}.{slot}.{task}"), format!("{service}.{slot}"), task.short()];
+    if let Slot::Replica(number) = slot
+        && let Some(short) = short_name(service)
     {
         names.push(format!("{short}.{number}"));
     }
@@ -102,6 +107,26 @@ fn endpoints(local: &BTreeMap<TaskId, LocalEndpoint>) -> Vec<plan::Endpoint> {
             address: *address,
             names: endpoint.names.get(network).cloned().unwrap_or_default(),
             serving: endpoint.serving,
+        })
+    });
+    each.collect()
+}
+
+/// Other nodes' tasks of the services that this node knows, by the names that they have where they are.
+fn elsewhere(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> Vec<plan::Elsewhere> {
+    let each = cluster.endpoints.values().flat_map(|endpoint| {
+        let tasks = endpoint.backends.iter().chain(&endpoint.draining);
+        tasks.filter(|backend| !local.contains_key(&backend.task)).flat_map(|backend| {
+            // A template is filled in by the task's own node.
+            let hostname = backend.hostname.clone().filter(|name| !name.contains("{{"));
+            let hostname = hostname.unwrap_or_else(|| backend.task.short());
+            let names = names_of(&endpoint.name, backend.slot, backend.task, &hostname);
+            let known = backend.addresses.iter().filter(|at| cluster.networks.contains_key(&at.network));
+            known.map(move |at| plan::Elsewhere {
+                network: at.network.to_string(),
+                address: at.address,
+                names: names.clone(),
+            })
         })
     });
     each.collect()

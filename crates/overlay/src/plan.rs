@@ -34,6 +34,8 @@ pub struct NodeNetwork {
     pub networks: Vec<Network>,
     /// This node's containers; one entry per container and network, in the container's order of networks.
     pub endpoints: Vec<Endpoint>,
+    /// Other nodes' containers that have names here.
+    pub elsewhere: Vec<Elsewhere>,
     pub services: Vec<Service>,
     pub published: Vec<Published>,
     /// The range that networks' addresses are taken from when no subnet is asked for.
@@ -73,6 +75,16 @@ pub struct Endpoint {
     pub names: Vec<String>,
     /// Whether it takes requests: healthy and not draining. Shared aliases resolve to those that do.
     pub serving: bool,
+}
+
+/// Another node's container, on one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The network's id.
+    pub network: String,
+    pub address: Ipv4Addr,
+    /// As [`Endpoint::names`].
+    pub names: Vec<String>,
 }
 
 /// A service on one network.

@@ -28,14 +28,18 @@ pub(super) fn snapshot(node: &NodeNetwork, namespaces: &Path) -> Snapshot {
 
 fn zone(node: &NodeNetwork, network: &str, name: &str) -> Zone {
     let mut zone = Zone { name: canonical(name), ..Zone::default() };
-    let endpoints = || node.endpoints.iter().filter(|endpoint| endpoint.network == network);
+    let endpoints = node.endpoints.iter().filter(|endpoint| endpoint.network == network);
+    let here = endpoints.map(|endpoint| (endpoint.address, &endpoint.names, endpoint.serving));
+    let elsewhere = node.elsewhere.iter().filter(|container| container.network == network);
+    // What other nodes say of their containers is that they serve.
+    let elsewhere = elsewhere.map(|container| (container.address, &container.names, true));
     let mut holders: BTreeMap<String, Vec<(Ipv4Addr, bool)>> = BTreeMap::new();
-    for endpoint in endpoints() {
-        for name in &endpoint.names {
-            holders.entry(canonical(name)).or_default().push((endpoint.address, endpoint.serving));
+    for (address, names, serving) in here.chain(elsewhere) {
+        for name in names {
+            holders.entry(canonical(name)).or_default().push((address, serving));
         }
-        if let Some(first) = endpoint.names.first() {
-            zone.reverse.insert(endpoint.address.into(), format!("{}.{}", canonical(first), zone.name));
+        if let Some(first) = names.first() {
+            zone.reverse.insert(address.into(), format!("{}.{}", canonical(first), zone.name));
         }
     }
     for (name, holders) in holders {

@@ -64,6 +64,7 @@ fn node() -> NodeNetwork {
         upstreams: vec![],
         search: vec![],
         mesh: None,
+        elsewhere: vec![],
     }
 }
 

@@ -259,6 +259,7 @@ pub fn empty() -> NodeNetwork {
         upstreams: vec![],
         search: vec![],
         mesh: None,
+        elsewhere: vec![],
     }
 }
 

@@ -75,6 +75,10 @@ fn services_on_other_nodes_are_reached_by_name_address_and_port_and_networks_sta
     }
     let by_name = get(world, "s_stranger.1", "http://web/").unwrap_err();
     assert!(by_name.contains("bad address"), "{by_name}");
+    for slot in ["web.1", "s_web.2"] {
+        let found = resolve(world, "s_client.1", slot).unwrap();
+        assert!(found.len() == 1 && found.is_subset(&tasks), "a slot is one task, wherever it is: {found:?}");
+    }
     let stranger = address(world, "s_stranger.1");
     assert_eq!(world.until("its own network does", || get(world, "s_stranger.1", "http://far/")), stranger);
 
