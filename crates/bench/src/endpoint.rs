@@ -68,6 +68,7 @@ fn filled(backends: u32) -> NodeNetwork {
     NodeNetwork {
         services: (0..backends / EACH).map(service).collect(),
         endpoints: vec![],
+        elsewhere: vec![],
         published: vec![],
         pool: "10.64.0.0/10".parse().expect("a literal range is one"),
         upstreams: vec![],
