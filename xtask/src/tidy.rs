@@ -47,7 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("skep-sim", &["model", "orchestrator", "scheduler", "stack", "compose-spec", "api", "manager", "store"]),
-    ("skep-bench", &["api", "identity", "manager", "model", "scheduler", "store"]),
+    ("skep-bench", &["api", "identity", "manager", "model", "overlay", "scheduler", "store"]),
     ("xtask", &["lab"]),
 ];
 

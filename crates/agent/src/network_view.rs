@@ -268,4 +268,44 @@ mod tests {
         let alone: Vec<_> = found(Some(BTreeSet::from([here, starting]))).collect();
         assert_eq!(alone, [at(4), at(12)]);
     }
+
+    #[test]
+    fn a_task_that_drains_elsewhere_takes_nothing_but_is_not_forgotten() {
+        let mut ids = IdSource::from_seed(1);
+        let (service, network) = (ids.next_id(), ids.next_id());
+        let at = |last| Ipv4Addr::new(10, 0, 0, last);
+        let mut backend = |last| Backend {
+            task: ids.next_id(),
+            slot: Slot::Replica(1),
+            node: ids.next_id(),
+            addresses: vec![NetworkAddress { network, address: at(last) }],
+            hostname: None,
+        };
+        let endpoint = ServiceEndpoint {
+            service,
+            name: "s_web".to_owned(),
+            mode: EndpointMode::Vip,
+            networks: vec![EndpointNetwork { network, virtual_ip: Some(at(200)), aliases: Vec::new() }],
+            ports: Vec::new(),
+            backends: vec![backend(2)],
+            draining: vec![backend(3)],
+        };
+        let subnet: Ipv4Net = "10.0.0.0/24".parse().expect("a network");
+        let assigned = AssignedNetwork {
+            id: network,
+            spec: skep_model::NetworkSpec::default(),
+            subnet,
+            gateway: at(1),
+            blocks: Vec::new(),
+        };
+        let networks = BTreeMap::from([(network, assigned)]);
+        let endpoints = BTreeMap::from([(service, endpoint)]);
+        let cluster = ClusterView { networks, endpoints, ..ClusterView::default() };
+        let node = node_network(&cluster, &BTreeMap::new(), subnet, &[], None);
+        let backends = &node.services[0].backends;
+        assert_eq!(
+            backends.iter().map(|b| (b.address, b.serving)).collect::<Vec<_>>(),
+            [(at(2), true), (at(3), false)]
+        );
+    }
 }

@@ -6,6 +6,7 @@ mod agent;
 mod agents;
 mod content;
 mod device;
+mod endpoint;
 mod entry;
 mod etcd;
 mod managers;
@@ -22,6 +23,7 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage:
   skep-bench placing NODES SERVICES REPLICAS
+  skep-bench endpoint FOLDER BACKENDS
   skep-bench entry FOLDER ENTRIES IDLE_SECONDS
   skep-bench file FOLDER growing|zeroed ENTRIES
   skep-bench writes etcd ENDPOINT,… CLIENTS SECONDS
@@ -43,6 +45,7 @@ fn run() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["placing", nodes, services, replicas] => placing::run(number(nodes)?, number(services)?, number(replicas)?),
+        ["endpoint", folder, backends] => endpoint::run(Path::new(folder), number(backends)?),
         ["file", folder, layout, entries] => entry::file(Path::new(folder), layout, number(entries)?),
         words => tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(run_async(words)),
     }

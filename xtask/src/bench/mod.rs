@@ -7,6 +7,7 @@
 mod agents;
 mod disk;
 mod docker;
+mod endpoint;
 mod failover;
 mod idle;
 mod measure;
@@ -81,6 +82,7 @@ const ALL: &[(&str, Measure)] = &[
     ("B13", placing::placements),
     ("B14", agents::load),
     ("B15", requests::published),
+    ("B16", endpoint::change),
     ("B17", requests::update_under_load),
     ("B20", rows::binary_size),
     ("DNS", names::questions),

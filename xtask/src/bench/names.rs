@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use skep_lab::{Lab, images_folder};
+use skep_lab::Lab;
 
 use super::measure::median;
 use super::row::{Goal, Row, Values};
@@ -25,13 +25,13 @@ const ANCHOR_PORT: u16 = 5399;
 
 /// Names that are known: a service's virtual address.
 pub fn questions(bench: &Bench) -> Result<Vec<Row>> {
-    bench.images()?;
+    let images = bench.images()?;
     let tools = bench.anchors().join("dns");
     packages::install(&[("dnsperf", "dnsperf")])?;
     packages::unpack_once(&["dnsmasq-base"], &tools.join("cache"), &tools)?;
     let lab = Lab::builder().binary(bench.skep()?).build()?;
     let node = lab.node(1);
-    let _registry = node.start_registry(&images_folder()?)?;
+    let _registry = node.start_registry(images)?;
     node.skep(&["init"])?.ok()?;
     let file = node.folder().join("compose.yml");
     fs::write(&file, COMPOSE).with_context(|| format!("cannot write {}", file.display()))?;

@@ -1,13 +1,12 @@
 //! B15 and B17: requests to a published port, by a foreign load generator (Debian's `wrk`).
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use skep_lab::{Lab, Node, Registry, images_folder};
+use skep_lab::{Lab, Node, Registry};
 
 use super::measure::median;
 use super::row::{Goal, Row, Values};
@@ -39,9 +38,11 @@ struct Site {
 }
 
 impl Site {
-    fn start(skep: &Path) -> Result<Site> {
+    fn start(bench: &Bench) -> Result<Site> {
+        packages::install(&[("wrk", "wrk")])?;
+        let (skep, images) = (bench.skep()?, bench.images()?);
         let lab = Lab::builder().binary(skep).build()?;
-        let registry = lab.node(1).start_registry(&images_folder()?)?;
+        let registry = lab.node(1).start_registry(images)?;
         let site = Site { lab, _registry: registry };
         site.node().skep(&["init"])?.ok()?;
         Ok(site)
@@ -71,8 +72,8 @@ impl Site {
     }
 
     /// From within the node: both ways then cross the same links.
-    fn load(&self, wrk: &Path, url: &str, seconds: u32) -> Result<Load> {
-        let mut command = self.node().command(wrk);
+    fn load(&self, url: &str, seconds: u32) -> Result<Load> {
+        let mut command = self.node().command("wrk");
         command.args(["-t", "1", "-c", "8", "-d", &format!("{seconds}s"), "-H", ONE_EACH, url]);
         Load::start(command)
     }
@@ -114,19 +115,12 @@ fn read(text: &str) -> Result<Seen> {
     Ok(Seen { requests: requests.0.trim().parse()?, failed: failed + refused, per_second })
 }
 
-fn wrk(bench: &Bench) -> Result<PathBuf> {
-    let folder = bench.anchors().join("wrk");
-    packages::unpack_once(&["wrk", "libluajit-5.1-2"], &folder.join("cache"), &folder)?;
-    Ok(folder.join("usr/bin/wrk"))
-}
-
 /// B15: what the way through a published port costs.
 pub fn published(bench: &Bench) -> Result<Vec<Row>> {
-    bench.images()?;
-    let (wrk, site) = (wrk(bench)?, Site::start(bench.skep()?)?);
+    let site = Site::start(bench)?;
     site.deploy(1, "stop-first", 1)?;
     let seconds = bench.sized(5, 1);
-    let rate = |url: &str| median(bench.runs, || Ok(site.load(&wrk, url, seconds)?.end()?.per_second));
+    let rate = |url: &str| median(bench.runs, || Ok(site.load(url, seconds)?.end()?.per_second));
     let direct = rate(&format!("http://{}/", site.container()?))?;
     let published = rate(&format!("http://{}:{PORT}/", site.node().address()))?;
     let values = Values { anchor: direct, skep: published, unit: "/s" };
@@ -137,14 +131,13 @@ pub fn published(bench: &Bench) -> Result<Vec<Row>> {
 /// B17: requests that fail while every task of a service is replaced. Swarm's routing mesh needs IPVS, so it cannot run
 /// beside it wherever the kernel has none.
 pub fn update_under_load(bench: &Bench) -> Result<Vec<Row>> {
-    bench.images()?;
-    let (wrk, site) = (wrk(bench)?, Site::start(bench.skep()?)?);
+    let site = Site::start(bench)?;
     let replicas = bench.sized(4, 2);
     site.deploy(replicas, "start-first", 0)?;
     let url = format!("http://{}:{PORT}/", site.node().address());
     let mut rows = Vec::new();
     for (order, version) in [("start-first", 1), ("stop-first", 2)] {
-        let load = site.load(&wrk, &url, bench.sized(30, 8))?;
+        let load = site.load(&url, bench.sized(30, 8))?;
         thread::sleep(Duration::from_secs(1));
         site.deploy(replicas, order, version)?;
         let seen = load.end()?;

@@ -1,5 +1,6 @@
 //! The net helper: a process of its own, one per node, that answers containers' DNS questions and holds published
-//! ports on the loopback addresses and IPv6, and carries the tunnel where the kernel does not. It outlives the daemon and serves the last snapshot while none runs.
+//! ports on the loopback addresses and IPv6, and carries the tunnel where the kernel does not. It outlives the daemon
+//! and serves the last snapshot while none runs.
 //!
 //! ```text
 //! daemon: Helper ──<run>/net.sock, snapshots──▶ helper: run ─▶ resolver  sockets inside each sandbox

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use skep_api::{Assignment, encode_cluster};
 use skep_manager::AssignmentSet;
 use skep_model::{
-    Availability, Change, Cluster, DesiredState, Mode, NodeId, NodeState, Service, Task, TaskState, UpdateState,
+    Availability, Change, Cluster, DesiredState, Feature, Mode, NodeId, NodeState, Service, Task, TaskState,
+    UpdateState,
 };
 
 use crate::log::Log;
@@ -91,7 +92,10 @@ impl Checker {
         }
         let placed = |other: &&std::sync::Arc<skep_model::Node>| other.tunnel.is_some();
         let others = cluster.nodes.values().filter(placed).map(|other| other.id).filter(|other| *other != node);
-        let known = cluster.nodes.get(&node).is_some_and(|node| node.tunnel.is_some());
+        let told_level = |node: &skep_model::Node| node.description.as_ref().map_or(0, |description| description.level);
+        // One that has not said yet what it understands is told of nobody.
+        let knows = |node: &std::sync::Arc<skep_model::Node>| told_level(node) >= Feature::Tunnel.level();
+        let known = cluster.nodes.get(&node).is_some_and(|node| node.tunnel.is_some() && knows(node));
         if known && peers != others.collect() {
             return wrong(format!("node {node} meets {peers:?} in the tunnel, which are not all the others"));
         }

@@ -27,6 +27,10 @@ fn the_clients_address_arrives_on_another_node_and_answers_go_back_as_they_came(
         let near = one.start("near", &[(1, 5)]);
         let far = two.start("far", &[(1, 5)]);
         let other = three.start("other", &[(2, 5)]);
+        // As many distributions have it.
+        for node in [&one, &two, &three] {
+            node.run(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap());
+        }
         for (place, name) in [(&near, "near"), (&far, "far"), (&other, "other")] {
             place.serve(80, name);
         }

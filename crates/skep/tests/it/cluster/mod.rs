@@ -13,6 +13,7 @@ mod network;
 mod network_losses;
 mod partitions;
 mod recovery;
+mod walks;
 mod wire;
 
 use serde_json::Value;
