@@ -225,7 +225,12 @@ impl Sessions {
                 self.judge(from, datagram, into)?;
                 index
             }
-            Packet::PacketCookieReply(reply) => reply.receiver_idx >> 8,
+            Packet::PacketCookieReply(reply) => {
+                let session = self.peers.get_mut(&(reply.receiver_idx >> 8)).ok_or(Opened::Dropped)?;
+                // Who sees a handshake on its way can make one: it says nothing of where the peer is.
+                session.tunn.decapsulate(None, datagram, into);
+                return Err(Opened::Dropped);
+            }
             Packet::PacketData(data) => data.receiver_idx >> 8,
         };
         let session = self.peers.get_mut(&index).ok_or(Opened::Dropped)?;
