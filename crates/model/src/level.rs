@@ -11,7 +11,8 @@ use crate::Cluster;
 /// - 0: builds that knew no levels: one manager, nothing else.
 /// - 1: several managers, autolock.
 /// - 2: the tunnel between nodes.
-pub const FEATURE_LEVEL: u32 = 2;
+/// - 3: jobs, order, placement and contents of services beyond Swarm's oldest; IPv6 within networks.
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// Something that needs every manager to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Feature {
     Autolock,
     /// Nodes' keys and addresses in the tunnel between them: managers write them, agents are told of them.
     Tunnel,
+    /// What a service or network may ask for since level 3: an older manager would lose it.
+    Services,
 }
 
 impl Feature {
@@ -28,6 +31,7 @@ impl Feature {
         match self {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
+            Feature::Services => 3,
         }
     }
 }

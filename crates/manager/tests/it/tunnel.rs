@@ -9,7 +9,7 @@ use skep_api::{
     ManagerMessage, Messages, RefusalKind, TunnelHello,
 };
 use skep_identity::{Credentials, NodeClock};
-use skep_model::{Change, FEATURE_LEVEL, NodeDescription, NodeId, TunnelKey};
+use skep_model::{Change, FEATURE_LEVEL, Feature, NodeDescription, NodeId, TunnelKey};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -81,7 +81,7 @@ async fn join(world: &World) -> Credentials {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_is_told_of_the_others_and_at_once_of_one_that_is_removed() {
-    let world = World::start_at_level(NodeClock::new(), FEATURE_LEVEL - 1).await;
+    let world = World::start_at_level(NodeClock::new(), Feature::Tunnel.level() - 1).await;
     let (first, second) = (join(&world).await, join(&world).await);
     let mut one = Agent::open(&world, &first, 1, FEATURE_LEVEL).await.unwrap();
     // The level rises while it is connected, and not before can it be written.
@@ -110,7 +110,7 @@ async fn a_copied_key_is_refused_with_what_to_do_and_older_agents_are_told_of_no
     let refused = Agent::open(&world, &copy, 1, FEATURE_LEVEL).await.err().expect("its key is another's");
     assert_eq!(refused.kind, RefusalKind::Conflict);
     assert!(refused.message.contains("tunnel.key"), "{refused}");
-    let mut old = Agent::open(&world, &older, 3, FEATURE_LEVEL - 1).await.unwrap();
+    let mut old = Agent::open(&world, &older, 3, Feature::Tunnel.level() - 1).await.unwrap();
     one.until(|agent| agent.peers().len() == 1).await;
     old.until(|agent| !agent.has_place() && agent.peers().is_empty()).await;
     world.stop().await;
