@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CertificateRecord, ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, ManagerStatus,
     Network, NetworkId, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId,
-    ServiceSpec, Stack, Task, TaskId, TaskStatus, Timestamp, TunnelKey, UpdateStatus, Version,
+    ServiceSpec, Stack, Task, TaskId, TaskSpec, TaskStatus, Timestamp, TunnelKey, UpdateStatus, Version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,12 @@ pub enum Change {
         task: TaskId,
         node: NodeId,
         status: TaskStatus,
+    },
+    /// The task lives on with other contents of its secrets and configs; refused for anything else.
+    RefreshTask {
+        task: TaskId,
+        spec: Arc<TaskSpec>,
+        spec_version: Version,
     },
     RemoveTask {
         task: TaskId,

@@ -4,7 +4,7 @@
 //! leader, never lowered. A kind of change or a setting that came with a level is written only once the cluster has
 //! that level: then every manager can read it, and a manager of a lower level is refused.
 
-use crate::Cluster;
+use crate::{Cluster, ServiceSpec};
 
 /// This build's level.
 ///
@@ -45,5 +45,15 @@ impl Cluster {
     /// Whether `feature` may be used.
     pub fn has(&self, feature: Feature) -> bool {
         self.level() >= feature.level()
+    }
+}
+
+impl ServiceSpec {
+    /// What it asks for that came with [`Feature::Services`], by the names in a compose file: an older manager would not
+    /// keep it.
+    pub fn needs_services_level(&self) -> Vec<&'static str> {
+        let container = &self.task.container;
+        let asked = [("x-skep.on-change", container.on_change.is_some())];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
     }
 }

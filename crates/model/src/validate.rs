@@ -137,6 +137,11 @@ impl ContainerSpec {
                 return Err(format!("two {kind} references have the conflicting target `{}`", file.path));
             }
         }
+        for (what, signal) in [("stop_signal", &self.stop_signal), ("on-change", &self.on_change)] {
+            if let Some(signal) = signal.as_ref().filter(|signal| !is_signal(signal)) {
+                return Err(format!("{what} `{signal}` is no signal; use a name such as SIGHUP, or 1 to 64"));
+            }
+        }
         if self.stop_grace_period.is_some_and(|period| period > Duration::from_secs(24 * 3600)) {
             return Err("stop_grace_period is above 24 h".to_owned());
         }
@@ -165,6 +170,23 @@ impl NetworkSpec {
         }
         Ok(())
     }
+}
+
+/// `SIGHUP`, `hup`, `1`, `SIGRTMIN+3`, `RTMAX-1`: what Linux has, see signal(7).
+fn is_signal(text: &str) -> bool {
+    const NAMES: [&str; 32] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM",
+        "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |rest: &str, sign: char| {
+        rest.is_empty() || rest.strip_prefix(sign).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 30))
+    };
+    let real_time = name.strip_prefix("RTMIN").is_some_and(|rest| offset(rest, '+'))
+        || name.strip_prefix("RTMAX").is_some_and(|rest| offset(rest, '-'));
+    NAMES.contains(&name) || real_time || text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number))
 }
 
 fn validate_update(which: &str, config: &UpdateConfig) -> Result<(), String> {

@@ -49,14 +49,13 @@ impl<'a> Fleet<'a> {
         // Tasks of a slot are ordered by their creation, also where two are made at one time.
         let newest = self.slots.get(&slot).and_then(|slot| slot.newest()).map(|task| task.meta.created_at);
         let created_at = newest.map_or(self.now, |newest| self.now.max(Timestamp(newest.0 + 1)));
-        let task_spec = self.task_spec.get_or_insert_with(|| Arc::new(spec.task.clone()));
         let task = Task {
             id: self.ids.next_id(),
             meta: Meta::new(created_at),
             service: self.service.id,
             service_name: spec.name.clone(),
             slot,
-            spec: Arc::clone(task_spec),
+            spec: self.task_spec(),
             spec_version: self.service.spec_version,
             networks,
             host_ports: allocator::host_ports(self.service),
@@ -68,6 +67,11 @@ impl<'a> Fleet<'a> {
         };
         self.slots.entry(slot).or_default().tasks.insert(0, Arc::new(task.clone()));
         self.changes.push(Change::CreateTask { task: Box::new(task) });
+    }
+
+    /// What tasks of the service's present spec run.
+    pub fn task_spec(&mut self) -> Arc<TaskSpec> {
+        Arc::clone(self.task_spec.get_or_insert_with(|| Arc::new(self.service.spec.task.clone())))
     }
 
     /// Whether a task of the slot, `beside` aside, may still run: what [`lease::held_up_by`] says, on this picture.

@@ -11,6 +11,7 @@ mod fence;
 mod fleet;
 mod global;
 mod reaper;
+mod refresh;
 mod replicated;
 mod restart;
 mod slot;
@@ -61,6 +62,7 @@ pub fn reconcile_service(cluster: &Cluster, id: ServiceId, now: Timestamp, ids: 
         Mode::Replicated { replicas } => replicated::reconcile(&mut fleet, replicas),
         Mode::Global => global::reconcile(&mut fleet),
     }
+    refresh::reconcile(&mut fleet);
     restart::reconcile(&mut fleet);
     update::reconcile(&mut fleet);
     reaper::trim_history(&mut fleet);

@@ -175,6 +175,8 @@ pub struct ContainerSpec {
     pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "36")]
     pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "80")]
+    pub on_change: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Words {
@@ -1805,7 +1807,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50, 80"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -1875,6 +1877,8 @@ pub mod change {
         RecordCertificate(super::RecordCertificate),
         #[prost(message, tag = "50")]
         SetNodeTunnel(super::SetNodeTunnel),
+        #[prost(message, tag = "80")]
+        RefreshTask(super::RefreshTask),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2018,6 +2022,15 @@ pub struct ReportTask {
     pub node: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub status: ::core::option::Option<TaskStatus>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefreshTask {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub spec: ::core::option::Option<TaskSpec>,
+    #[prost(uint64, tag = "3")]
+    pub spec_version: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveTask {

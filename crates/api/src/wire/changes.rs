@@ -21,6 +21,7 @@ choice!(Change = Change in change {;
     AssignTask(AssignTask) { task, node, at },
     SetTaskDesired(SetTaskDesired) { task, desired, at },
     ReportTask(ReportTask) { task, node, status },
+    RefreshTask(RefreshTask) { task, spec, spec_version },
     RemoveTask(RemoveTask) { task },
     CreateNetwork(CreateNetwork) { network },
     AssignBlock(AssignBlock) { network, block, node },

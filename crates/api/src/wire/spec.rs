@@ -62,6 +62,7 @@ message!(
         dns_servers,
         dns_search,
         dns_options,
+        on_change,
     }
 );
 enumeration!(PullPolicy = PullPolicy { Missing, Always, Never });

@@ -142,7 +142,9 @@ fn extension(f: &mut Fields<'_, '_>) -> Extension {
     let Some(mut x) = f.child("x-skep") else { return Extension::default() };
     let at_most_one = x.node("at-most-one").map(|node| node.span).zip(x.bool("at-most-one"));
     let at_most_one = at_most_one.map(|(span, value)| At { span, value });
-    let extension = Extension { at_most_one, drain: x.duration("drain") };
+    let on_change = x.node("on-change").map(|node| node.span).zip(x.string("on-change"));
+    let on_change = on_change.map(|(span, value)| At { span, value });
+    let extension = Extension { at_most_one, drain: x.duration("drain"), on_change };
     x.finish();
     extension
 }

@@ -90,6 +90,8 @@ pub struct Extension {
     pub at_most_one: Option<At<bool>>,
     /// How long a task that is to stop may go on serving the connections that it has.
     pub drain: Option<Duration>,
+    /// The signal that tells a task of new contents of its secrets and configs.
+    pub on_change: Option<At<String>>,
 }
 
 /// `networks` and `network_mode` exclude each other.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::{already_exists, backwards, in_use, not_found};
 use crate::change::Kind;
-use crate::{Cluster, DesiredState, NodeId, Rejection, Task, TaskId, TaskState, TaskStatus, Timestamp, Version, lease};
+use crate::{
+    Cluster, DesiredState, NodeId, Rejection, Task, TaskId, TaskSpec, TaskState, TaskStatus, Timestamp, Version, lease,
+};
 
 impl Cluster {
     pub(super) fn create_task(&mut self, task: &Task, version: Version) -> Result<(), Rejection> {
@@ -123,6 +125,22 @@ impl Cluster {
         }
         task.status = status.clone();
         task.meta.version = version;
+        Ok(())
+    }
+
+    pub(super) fn refresh_task(
+        &mut self,
+        id: TaskId,
+        spec: &Arc<TaskSpec>,
+        spec_version: Version,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        // Its container is what its old spec says: only files of it can be other ones.
+        if task.status.state.is_terminal() || !task.spec.differs_in_contents_only(spec) {
+            return Err(backwards(task, "refreshed"));
+        }
+        (task.spec, task.spec_version, task.meta.version) = (Arc::clone(spec), spec_version, version);
         Ok(())
     }
 }

@@ -55,6 +55,17 @@ impl TaskSpec {
     pub fn drain(&self) -> Duration {
         self.drain.unwrap_or(DRAIN)
     }
+
+    /// Whether `other` is this spec with other contents of the same secrets and configs at the same places.
+    pub fn differs_in_contents_only(&self, other: &TaskSpec) -> bool {
+        let without = |spec: &TaskSpec| {
+            let mut spec = spec.clone();
+            spec.container.secrets.iter_mut().for_each(|secret| secret.digest = None);
+            spec.container.configs.iter_mut().for_each(|config| config.digest = None);
+            spec
+        };
+        self != other && without(self) == without(other)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

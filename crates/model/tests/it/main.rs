@@ -1,5 +1,6 @@
 //! The laws of `Cluster::apply`: what is refused, what moves only forward, and that indexes stay true.
 
+mod contents;
 mod tunnel;
 
 use std::collections::BTreeMap;
@@ -282,18 +283,7 @@ fn specs_are_validated_with_words_that_a_user_can_act_on() {
 
 #[test]
 fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
-    let config = ClusterConfig {
-        id: Id::from_u128(1),
-        meta: Meta::new(AT),
-        spec: ClusterSpec::default(),
-        ca_certificate: String::new(),
-        ca_key: String::new(),
-        join_tokens: JoinTokenHashes::default(),
-        next_raft_id: 1,
-        unlock_key: None,
-        level: FEATURE_LEVEL,
-        trust: Default::default(),
-    };
+    let config = cluster_config();
     let mut cluster = Cluster::default();
     cluster.apply(&Change::SetClusterConfig { config: Box::new(config), expected: None }, 1).unwrap();
     let read = (**cluster.config.as_ref().unwrap()).clone();
@@ -311,4 +301,19 @@ fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
     let expected = Some(read.meta.version);
     cluster.apply(&Change::SetClusterConfig { config: Box::new(read), expected }, 3).unwrap();
     assert_eq!(cluster.config.as_ref().unwrap().next_raft_id, 2);
+}
+
+fn cluster_config() -> ClusterConfig {
+    ClusterConfig {
+        id: Id::from_u128(1),
+        meta: Meta::new(AT),
+        spec: ClusterSpec::default(),
+        ca_certificate: String::new(),
+        ca_key: String::new(),
+        join_tokens: JoinTokenHashes::default(),
+        next_raft_id: 1,
+        unlock_key: None,
+        level: FEATURE_LEVEL,
+        trust: Default::default(),
+    }
 }

@@ -89,6 +89,7 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
         dns_servers,
         dns_search,
         dns_options,
+        on_change,
     } = old;
     changes.part("image", image, &new.image);
     changes.part("pull_policy", pull_policy, &new.pull_policy);
@@ -126,4 +127,5 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
     changes.part("dns", dns_servers, &new.dns_servers);
     changes.part("dns_search", dns_search, &new.dns_search);
     changes.part("dns_opt", dns_options, &new.dns_options);
+    changes.part("x-skep.on-change", on_change, &new.on_change);
 }
