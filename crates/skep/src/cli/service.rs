@@ -1,5 +1,13 @@
 //! `service`: what runs, how many of it, and how it is.
 
+mod conduct;
+mod create;
+mod flags;
+mod restart;
+mod rollback;
+mod syntax;
+mod update;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -36,6 +44,18 @@ const LISTING: Listing = Listing {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Create a service
+    Create(Box<create::Options>),
+    /// Change a service
+    Update(Box<update::Options>),
+    /// Give a service its previous spec, or another earlier one
+    Rollback(rollback::Options),
+    /// List a service's revisions
+    History(rollback::HistoryOptions),
+    /// Replace all tasks of services
+    Restart(restart::Options),
+    /// Wait until services are what was asked for
+    Wait(restart::WaitOptions),
     /// List services
     #[command(visible_alias = "list")]
     Ls(ListOptions),
@@ -81,6 +101,12 @@ pub struct RemoveOptions {
 
 pub async fn run(command: Command, host: &Host) -> Result {
     match command {
+        Command::Create(options) => create::run(*options, &host.control().await?).await,
+        Command::Update(options) => update::run(*options, &host.control().await?).await,
+        Command::Rollback(options) => rollback::run(options, &host.control().await?).await,
+        Command::History(options) => rollback::history(options, &host.control().await?).await,
+        Command::Restart(options) => restart::run(options, &host.control().await?).await,
+        Command::Wait(options) => restart::wait(options, &host.control().await?).await,
         Command::Ls(options) => list(&options, Filter::default(), &host.control().await?).await,
         Command::Ps(options) => list_tasks(&options, &host.control().await?).await,
         Command::Inspect(options) => inspect::services(&options, &host.control().await?).await,
