@@ -137,7 +137,7 @@ mod tests {
     async fn what_comes_follows_what_was() {
         let log = EventLog::new();
         log.add(vec![event(6)]);
-        let mut stream = log.read(EventsRequest { since: Some(log.memory().begins_at), until: None });
+        let mut stream = log.read(EventsRequest::default());
         let first = tokio::time::timeout(std::time::Duration::from_millis(10), stream.next()).await;
         assert!(first.is_err(), "what was before is not told");
         log.add(vec![event(9)]);

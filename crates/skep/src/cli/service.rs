@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use skep_api::{ControlClient, Filter, ScaleRequest};
-use skep_model::{DesiredState, Kind, Mode, Service, ServiceId, Task, TaskState, Version};
+use skep_model::{DesiredState, Kind, Mode, PortSpec, PublishMode, Service, ServiceId, Task, TaskState, Version};
 
 use super::Result;
 use super::content;
 use super::host::Host;
-use super::inspect::{self, InspectOptions};
+use super::inspect;
 use super::logs;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{self, ListOptions, Listing, Row, row};
@@ -27,7 +27,7 @@ use super::output::{self, reference, time};
 use super::tasks::{self, natural};
 use super::wait::{self, Goal, Progress};
 
-const FILTERS: &[&str] = &["id", "name", "mode", "label"];
+const FILTERS: &[&str] = &["id", "name", "mode", "label", "runtime"];
 
 const LISTING: Listing = Listing {
     columns: &[
@@ -62,7 +62,7 @@ pub enum Command {
     /// List the tasks of one or more services
     Ps(PsOptions),
     /// Show all about one or more services
-    Inspect(InspectOptions),
+    Inspect(inspect::ServiceOptions),
     /// Show what the tasks of a service wrote
     Logs(logs::Options),
     /// Change how many tasks run of replicated services
@@ -136,6 +136,7 @@ fn facets(service: &Service) -> Vec<Facet> {
         Facet::prefix("id", service.id.to_string()),
         Facet::prefix("name", service.name()),
         Facet::exact("mode", mode(service)),
+        Facet::exact("runtime", "container"),
     ];
     facets.extend(Facet::labels("label", &service.spec.labels));
     facets
@@ -148,15 +149,18 @@ fn mode(service: &Service) -> &'static str {
     }
 }
 
+/// Ports of the routing mesh; those of single tasks are shown with the tasks.
 fn service_row(service: &Service, tasks: &[Task], options: &ListOptions) -> Row {
     let image = &service.spec.task.container.image;
+    let meshed = service.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
+    let meshed: Vec<PortSpec> = meshed.cloned().collect();
     row([
         ("ID", listing::id(&service.id.to_string(), options)),
         ("Name", service.name().to_owned()),
         ("Mode", mode(service).to_owned()),
         ("Replicas", replicas(service, tasks)),
         ("Image", if options.no_trunc { image.clone() } else { reference::familiar(image) }),
-        ("Ports", tasks::ports(&service.endpoint.ports)),
+        ("Ports", tasks::ports(&meshed)),
     ])
 }
 

@@ -106,19 +106,19 @@ fn each_flag_changes_its_part_and_no_other() {
         (
             "--restart-condition on-failure --restart-delay 1s --restart-max-attempts 3 --restart-window 1m nginx",
             json!({
-                "task": { "restart": { "condition": "OnFailure", "delay": seconds(1), "max_attempts": 3, "window": seconds(60) } }
+                "task": { "restart": { "condition": "OnFailure", "delay": { "secs": 1 }, "max_attempts": 3, "window": { "secs": 60 } } }
             }),
         ),
         (
             "--update-parallelism 0 --update-order start-first --update-failure-action rollback --update-delay 2s nginx",
             json!({
-                "update": { "parallelism": 0, "order": "StartFirst", "failure_action": "Rollback", "delay": seconds(2) }
+                "update": { "parallelism": 0, "order": "StartFirst", "failure_action": "Rollback", "delay": { "secs": 2 } }
             }),
         ),
         (
             "--rollback-monitor 1s --rollback-max-failure-ratio 0.5 --rollback-failure-action continue nginx",
             json!({
-                "rollback": { "monitor": seconds(1), "max_failure_ratio": 0.5, "failure_action": "Continue" }
+                "rollback": { "monitor": { "secs": 1 }, "max_failure_ratio": 0.5, "failure_action": "Continue" }
             }),
         ),
         (
