@@ -242,5 +242,8 @@ mod tests {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
         assert!(parse("skep stack deploy counter").is_err());
+        let own =
+            parse("skep --config /x --host unix:///y service create --config conf --host a:1.2.3.4 nginx").unwrap();
+        assert_eq!(own.host.overrides().config.as_deref(), Some(std::path::Path::new("/x")));
     }
 }

@@ -51,7 +51,8 @@ fn a_service_goes_back_to_its_previous_spec_and_forward_again() {
     assert_eq!(world.ok(&["service", "rollback", "-q", "web"]), "web\n");
     assert_eq!(value(&world, "web.1"), "1");
     assert_eq!(status(&world), "rollback_completed: manually requested rollback completed");
-    update(&world, &["--rollback"]);
+    world.ok(&["service", "update", "-q", "--rollback", "web"]);
+    assert_eq!(value(&world, "web.1"), "2");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn every_family_of_flags_is_found_in_the_container() {
     );
     assert_eq!(world.ok(&["service", "ls", "--no-trunc", "-q"]).trim(), id, "what was printed is its id");
     let task = "web.1";
-    let environment = world.sh(task, "tr '\\0' '\\n' < /proc/1/environ");
+    let environment = world.sh(task, "env");
     for line in ["FROM_FILE=file \"literal\"", "BOTH=own", "EMPTY="] {
         assert!(environment.lines().any(|has| has == line), "{line} in {environment}");
     }
@@ -149,7 +149,7 @@ fn updates_change_what_they_name_and_keep_the_rest() {
     );
     assert_eq!(world.sh("web.1", "grep -c ' /t ' /proc/mounts; grep db /etc/hosts | cut -f1"), "0\n10.0.0.9");
     let before = world.running("web")[0].id.clone();
-    world.update("web", &["--label-add", "x=2", "--label-add", "y=3", "--label-rm", "x"]);
+    world.update("web", &["--label-add", "y=3", "--label-rm", "x"]);
     assert_eq!(world.running("web")[0].id, before, "labels of the service restart nothing");
     assert_eq!(world.spec("web")["Labels"], serde_json::json!({ "y": "3" }));
     world.update("web", &["--force"]);
@@ -205,7 +205,7 @@ fn what_a_cluster_cannot_do_is_refused_before_anything_is_made() {
     world.create("taken", &["-p", "8080:80"]);
     for (flags, word) in [
         (&["--name", "taken"][..], "already exists"),
-        (&["--name", "-x"], "name must be valid"),
+        (&["--name", "x-"], "name must be valid"),
         (&["--name", "b", "-p", "8080:81"], "8080"),
         (&["--name", "b", "--network", "nowhere"], "network nowhere not found"),
         (&["--name", "b", "--secret", "nothing"], "secret nothing not found"),

@@ -257,6 +257,39 @@ mod tests {
         let told = service(&web, Timestamp(120_000_000_000));
         let told: String =
             told.lines().filter(|line| !line.starts_with("ID:")).map(|line| line.to_owned() + "\n").collect();
-        expect![[""]].assert_eq(&told);
+        expect![[r#"
+            Name:                   web
+            Labels:
+             a=b
+            Service Mode:           Replicated
+             Replicas:              3
+            UpdateStatus:
+             State:                 paused
+             Started:               2 minutes ago
+             Message:               update paused due to failure
+            Placement:
+             Constraints:           [node.role == manager]
+            UpdateConfig:
+             Parallelism:           1
+             On failure:            pause
+             Monitoring Period:     5s
+             Max failure ratio:     0
+             Update order:          stop-first
+            RollbackConfig:
+             Parallelism:           1
+             On failure:            pause
+             Monitoring Period:     5s
+             Max failure ratio:     0
+             Rollback order:        stop-first
+            ContainerSpec:
+             Image:                 docker.io/library/nginx:1.27
+             Env:                   A=1
+             Init:                  false
+            Resources:
+             Limits:
+              Memory:               64MiB
+            Endpoint Mode:          vip
+        "#]]
+        .assert_eq(&told);
     }
 }

@@ -29,6 +29,8 @@ pub struct Options {
     lists: ListFlags,
     #[command(flatten)]
     conduct: Conduct,
+    #[command(flatten)]
+    _elsewhere: Elsewhere,
     /// replicated: as many as --replicas; global: one on each node
     #[arg(long, value_name = "MODE", value_parser = ["replicated", "global", "replicated-job", "global-job"])]
     mode: Option<String>,
@@ -39,6 +41,16 @@ pub struct Options {
     /// Arguments of the image's entry point, or the command that replaces the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// Docker's `--config` and `--host` of a service have the names of two global options. Those give way: after `create`
+/// they are called otherwise, and before it as ever.
+#[derive(Debug, Args)]
+struct Elsewhere {
+    #[arg(id = "skep_config", long = "skep-config", hide = true)]
+    _config: Option<std::path::PathBuf>,
+    #[arg(id = "skep_host", long = "skep-host", hide = true)]
+    _host: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
