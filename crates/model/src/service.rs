@@ -61,6 +61,17 @@ pub enum UpdateState {
     RollbackCompleted,
 }
 
+impl UpdateStatus {
+    /// What the message of a rollback that somebody asked for begins with, in Swarm's words; one that a failure began
+    /// says which task failed.
+    pub const ASKED_FOR: &'static str = "manually requested rollback";
+
+    /// Whether somebody asked for the rollback that this tells of.
+    pub fn asked_for(&self) -> bool {
+        self.message.starts_with(Self::ASKED_FOR)
+    }
+}
+
 impl Service {
     pub const REVISIONS_KEPT: usize = 10;
 

@@ -1,17 +1,25 @@
 //! `service`: what runs, how many of it, and how it is.
 
+mod conduct;
+mod create;
+mod flags;
+mod restart;
+mod rollback;
+mod syntax;
+mod update;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use skep_api::{ControlClient, Filter, ScaleRequest};
-use skep_model::{DesiredState, Kind, Mode, Service, ServiceId, Task, TaskState, Version};
+use skep_model::{DesiredState, Kind, Mode, PortSpec, PublishMode, Service, ServiceId, Task, TaskState, Version};
 
 use super::Result;
 use super::content;
 use super::host::Host;
-use super::inspect::{self, InspectOptions};
+use super::inspect;
 use super::logs;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{self, ListOptions, Listing, Row, row};
@@ -19,7 +27,7 @@ use super::output::{self, reference, time};
 use super::tasks::{self, natural};
 use super::wait::{self, Goal, Progress};
 
-const FILTERS: &[&str] = &["id", "name", "mode", "label"];
+const FILTERS: &[&str] = &["id", "name", "mode", "label", "runtime"];
 
 const LISTING: Listing = Listing {
     columns: &[
@@ -36,13 +44,25 @@ const LISTING: Listing = Listing {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Create a service
+    Create(Box<create::Options>),
+    /// Change a service
+    Update(Box<update::Options>),
+    /// Give a service its previous spec, or another earlier one
+    Rollback(rollback::Options),
+    /// List a service's revisions
+    History(rollback::HistoryOptions),
+    /// Replace all tasks of services
+    Restart(restart::Options),
+    /// Wait until services are what was asked for
+    Wait(restart::WaitOptions),
     /// List services
     #[command(visible_alias = "list")]
     Ls(ListOptions),
     /// List the tasks of one or more services
     Ps(PsOptions),
     /// Show all about one or more services
-    Inspect(InspectOptions),
+    Inspect(inspect::ServiceOptions),
     /// Show what the tasks of a service wrote
     Logs(logs::Options),
     /// Change how many tasks run of replicated services
@@ -81,6 +101,12 @@ pub struct RemoveOptions {
 
 pub async fn run(command: Command, host: &Host) -> Result {
     match command {
+        Command::Create(options) => create::run(*options, &host.control().await?).await,
+        Command::Update(options) => update::run(*options, &host.control().await?).await,
+        Command::Rollback(options) => rollback::run(options, &host.control().await?).await,
+        Command::History(options) => rollback::history(options, &host.control().await?).await,
+        Command::Restart(options) => restart::run(options, &host.control().await?).await,
+        Command::Wait(options) => restart::wait(options, &host.control().await?).await,
         Command::Ls(options) => list(&options, Filter::default(), &host.control().await?).await,
         Command::Ps(options) => list_tasks(&options, &host.control().await?).await,
         Command::Inspect(options) => inspect::services(&options, &host.control().await?).await,
@@ -110,6 +136,7 @@ fn facets(service: &Service) -> Vec<Facet> {
         Facet::prefix("id", service.id.to_string()),
         Facet::prefix("name", service.name()),
         Facet::exact("mode", mode(service)),
+        Facet::exact("runtime", "container"),
     ];
     facets.extend(Facet::labels("label", &service.spec.labels));
     facets
@@ -122,15 +149,18 @@ fn mode(service: &Service) -> &'static str {
     }
 }
 
+/// Ports of the routing mesh; those of single tasks are shown with the tasks.
 fn service_row(service: &Service, tasks: &[Task], options: &ListOptions) -> Row {
     let image = &service.spec.task.container.image;
+    let meshed = service.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
+    let meshed: Vec<PortSpec> = meshed.cloned().collect();
     row([
         ("ID", listing::id(&service.id.to_string(), options)),
         ("Name", service.name().to_owned()),
         ("Mode", mode(service).to_owned()),
         ("Replicas", replicas(service, tasks)),
         ("Image", if options.no_trunc { image.clone() } else { reference::familiar(image) }),
-        ("Ports", tasks::ports(&service.endpoint.ports)),
+        ("Ports", tasks::ports(&meshed)),
     ])
 }
 

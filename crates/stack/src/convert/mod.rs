@@ -13,6 +13,8 @@ use skep_compose_spec::project::{Content, ContentSource};
 use skep_compose_spec::{Diagnostic, Project, Report, Span};
 use skep_model::{InvalidSpec, Labels, PortSpec, Stack, validate_content_name, validate_service_name};
 
+pub use service::with_tag;
+
 use crate::spec::{ContentSpec, StackSpec};
 
 /// The service's label that keeps the image as the file has it, without the digest.

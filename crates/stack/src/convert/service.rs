@@ -60,7 +60,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
 }
 
 /// Docker's default tag, for an image with neither tag nor digest.
-fn with_tag(image: String) -> String {
+pub fn with_tag(image: String) -> String {
     let name = image.rsplit('/').next().unwrap_or_default();
     if name.contains([':', '@']) { image } else { format!("{image}:latest") }
 }

@@ -15,7 +15,8 @@ impl Changes {
     }
 }
 
-pub(super) fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
+/// Each part once, in the order of the file.
+pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
     let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint } = old;
     let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
         task;

@@ -122,18 +122,37 @@ fn update_config(config: &UpdateConfig) -> Value {
     json!({
         "Parallelism": config.parallelism,
         "Delay": nanos(config.delay),
-        "FailureAction": match config.failure_action {
-            FailureAction::Pause => "pause",
-            FailureAction::Continue => "continue",
-            FailureAction::Rollback => "rollback",
-        },
+        "FailureAction": action_word(config.failure_action),
         "Monitor": nanos(config.monitor),
         "MaxFailureRatio": config.max_failure_ratio,
-        "Order": match config.order {
-            UpdateOrder::StopFirst => "stop-first",
-            UpdateOrder::StartFirst => "start-first",
-        },
+        "Order": order_word(config.order),
     })
+}
+
+pub fn action_word(action: FailureAction) -> &'static str {
+    match action {
+        FailureAction::Pause => "pause",
+        FailureAction::Continue => "continue",
+        FailureAction::Rollback => "rollback",
+    }
+}
+
+pub fn order_word(order: UpdateOrder) -> &'static str {
+    match order {
+        UpdateOrder::StopFirst => "stop-first",
+        UpdateOrder::StartFirst => "start-first",
+    }
+}
+
+pub fn state_word(state: UpdateState) -> &'static str {
+    match state {
+        UpdateState::Updating => "updating",
+        UpdateState::Paused => "paused",
+        UpdateState::Completed => "completed",
+        UpdateState::RollbackStarted => "rollback_started",
+        UpdateState::RollbackPaused => "rollback_paused",
+        UpdateState::RollbackCompleted => "rollback_completed",
+    }
 }
 
 fn endpoint_spec(spec: &ServiceSpec) -> Value {
@@ -163,16 +182,8 @@ fn ports(ports: &[PortSpec]) -> Vec<Value> {
 }
 
 fn update_status(status: &UpdateStatus) -> Value {
-    let state = match status.state {
-        UpdateState::Updating => "updating",
-        UpdateState::Paused => "paused",
-        UpdateState::Completed => "completed",
-        UpdateState::RollbackStarted => "rollback_started",
-        UpdateState::RollbackPaused => "rollback_paused",
-        UpdateState::RollbackCompleted => "rollback_completed",
-    };
     present([
-        ("State", Some(json!(state))),
+        ("State", Some(json!(state_word(status.state)))),
         ("StartedAt", Some(json!(time::rfc3339(status.started_at)))),
         ("CompletedAt", status.completed_at.map(|at| json!(time::rfc3339(at)))),
         ("Message", Some(json!(status.message))),
