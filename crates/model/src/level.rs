@@ -4,7 +4,7 @@
 //! leader, never lowered. A kind of change or a setting that came with a level is written only once the cluster has
 //! that level: then every manager can read it, and a manager of a lower level is refused.
 
-use crate::Cluster;
+use crate::{Cluster, Placement, Scheduling, ServiceSpec};
 
 /// This build's level.
 ///
@@ -33,6 +33,25 @@ impl Feature {
             Feature::Tunnel => 2,
             Feature::Services => 3,
         }
+    }
+}
+
+impl ServiceSpec {
+    /// What of its placement an older manager would lose, in the words of the file; nothing in most.
+    pub fn placement_of_level_3(&self) -> Option<&'static str> {
+        let Placement { strategy, affinity, anti_affinity, volumes, .. } = &self.task.placement;
+        let Scheduling { priority, min_available, rebalance_on_join } = self.scheduling;
+        let asked = [
+            ("deploy.resources.reservations.generic_resources", !self.task.resources.generic.is_empty()),
+            ("x-skep.placement", strategy.is_some()),
+            ("x-skep.affinity", !affinity.is_empty()),
+            ("x-skep.anti-affinity", !anti_affinity.is_empty()),
+            ("x-skep.volume", volumes.is_some()),
+            ("x-skep.priority", priority != 0),
+            ("x-skep.min-available", min_available != 0),
+            ("x-skep.rebalance", rebalance_on_join),
+        ];
+        asked.into_iter().find(|(_, asked)| *asked).map(|(word, _)| word)
     }
 }
 

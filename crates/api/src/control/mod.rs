@@ -4,6 +4,7 @@ mod autolock;
 mod ca;
 mod client;
 mod messages;
+mod placing;
 mod readable;
 mod stack;
 
@@ -15,6 +16,7 @@ pub use messages::{
     RemovedObject, RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent,
     WatchRequest, Written,
 };
+pub use placing::{ExplainRequest, Explanation, NodeVerdict, RebalanceRequest, TaskPlace};
 pub use readable::Readable;
 pub use stack::{DeployAction, DeployMode, DeployRequest, Deployed, DeployedObject, Prune};
 
@@ -38,6 +40,10 @@ service! {
         /// Removes one object; a stack with everything that belongs to it.
         [Operator] remove(RemoveRequest) -> Removed;
         [Operator] scale(ScaleRequest) -> Written;
+        /// Spreads a service's tasks anew, a few at a time; the reply does not wait for it.
+        [Operator] rebalance(RebalanceRequest) -> Written;
+        /// Why tasks are where they are, or nowhere, node by node.
+        [Operator] explain(ExplainRequest) -> Explanation;
         /// Makes a stack what the request says, or says what that would change. Everything is validated before the
         /// first write.
         [Operator] deploy_stack(DeployRequest) -> Deployed;
