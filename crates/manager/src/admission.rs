@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use skep_model::{
-    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Endpoint, IdSource, Kind, Labels, Meta, Network,
-    NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
+    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Endpoint, Feature, IdSource, Kind, Labels, Meta,
+    Network, NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
 };
 use skep_orchestrator::allocator;
 
@@ -145,6 +145,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        rebalancing_since: None,
     };
     check_ports(cluster, &service)?;
     Ok(service)
@@ -184,6 +185,11 @@ fn check_ports(cluster: &Cluster, service: &Service) -> Result<(), Refusal> {
 fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
     let name = spec.name.clone();
+    if let Some(word) = spec.placement_of_level_3().filter(|_| !cluster.has(Feature::Services)) {
+        return Err(Refusal::Conflict(format!(
+            "service {name}: {word} needs managers that know it; upgrade skep on every manager, then deploy again"
+        )));
+    }
     let missing = |kind: &str, wanted: &str| {
         Refusal::NotFound(format!(
             "service {name}: {kind} {wanted} not found; create it first with `skep {kind} create {wanted}`"
