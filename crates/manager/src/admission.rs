@@ -145,6 +145,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        rebalancing_since: None,
     };
     check_ports(cluster, &service)?;
     Ok(service)

@@ -81,6 +81,11 @@ impl Cluster {
                 service.update_status = status.clone();
                 service.meta.version = version;
             }
+            Change::SetRebalancing { service, since } => {
+                let service = self.service_mut(*service)?;
+                service.rebalancing_since = *since;
+                service.meta.version = version;
+            }
             Change::RemoveService { service } => {
                 let service = self.services.remove(service).ok_or_else(|| not_found(Kind::Service, service))?;
                 self.index.services.remove(&service.name().to_lowercase());
@@ -88,7 +93,9 @@ impl Cluster {
             Change::CreateTask { task } => self.create_task(task, version)?,
             Change::SetTaskPending { task, reason, at } => self.set_task_pending(*task, reason, *at, version)?,
             Change::AssignTask { task, node, at } => self.assign_task(*task, *node, *at, version)?,
-            Change::SetTaskDesired { task, desired, at } => self.set_task_desired(*task, *desired, *at, version)?,
+            Change::SetTaskDesired { task, desired, at, reason } => {
+                self.set_task_desired(*task, *desired, reason, *at, version)?;
+            }
             Change::ReportTask { task, node, status } => self.report_task(*task, *node, status, version)?,
             Change::RefreshTask { task, spec, spec_version } => {
                 self.refresh_task(*task, spec, *spec_version, version)?

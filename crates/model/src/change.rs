@@ -82,6 +82,11 @@ pub enum Change {
         service: ServiceId,
         status: Option<UpdateStatus>,
     },
+    /// Tasks are to be spread anew since then, or, with `None`, no longer.
+    SetRebalancing {
+        service: ServiceId,
+        since: Option<Timestamp>,
+    },
     RemoveService {
         service: ServiceId,
     },
@@ -106,6 +111,8 @@ pub enum Change {
         task: TaskId,
         desired: DesiredState,
         at: Timestamp,
+        /// Why it is to stop, for who looks at it later.
+        reason: Option<String>,
     },
     /// From the agent of `node`, or from a manager that gave the node up; refused when it would go back.
     ReportTask {

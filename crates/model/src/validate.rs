@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::{
-    ContainerSpec, EndpointMode, MemoryBytes, NanoCpus, NetworkSpec, PublishMode, ServiceSpec, UpdateConfig,
-    UpdateOrder,
+    ContainerSpec, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec, Placement, PublishMode,
+    ServiceSpec, UpdateConfig, UpdateOrder,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -63,6 +63,7 @@ impl ServiceSpec {
         self.task.container.validate().map_err(&wrong)?;
         validate_update("update", &self.update).map_err(&wrong)?;
         validate_update("rollback", &self.rollback).map_err(&wrong)?;
+        self.validate_placement().map_err(&wrong)?;
         self.validate_at_most_one().map_err(&wrong)
     }
 
@@ -103,6 +104,54 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    fn validate_placement(&self) -> Result<(), String> {
+        let mut kinds = BTreeSet::new();
+        for GenericRequest { kind, amount } in &self.task.resources.generic {
+            if kind.is_empty() || kind.contains([' ', '=', ',']) {
+                return Err(format!("invalid generic resource kind `{kind}`: write a word such as gpu"));
+            }
+            if *amount == 0 {
+                return Err(format!("invalid generic resource {kind}: must be at least 1"));
+            }
+            if !kinds.insert(kind) {
+                return Err(format!("generic resource {kind} is asked for twice"));
+            }
+        }
+        let Placement { affinity, anti_affinity, .. } = &self.task.placement;
+        if affinity.iter().chain(anti_affinity).any(|name| *name == self.name) {
+            return Err(
+                "affinity and anti-affinity are to other services; to keep a service's own tasks on different \
+                        nodes use max_replicas_per_node: 1"
+                    .to_owned(),
+            );
+        }
+        if let Some(both) = affinity.iter().find(|name| anti_affinity.contains(name)) {
+            return Err(format!("{both} cannot be in both affinity and anti-affinity"));
+        }
+        self.validate_min_available()
+    }
+
+    /// A drain that could never end is refused before it begins.
+    fn validate_min_available(&self) -> Result<(), String> {
+        let least = self.scheduling.min_available;
+        let replicas = match self.mode {
+            _ if least == 0 => return Ok(()),
+            Mode::Replicated { replicas } => replicas,
+            Mode::Global => {
+                return Err(
+                    "min-available is for replicated services: a global service's tasks stay on their nodes".to_owned()
+                );
+            }
+        };
+        if self.update.order == UpdateOrder::StopFirst && replicas > 0 && least >= replicas {
+            return Err(format!(
+                "min-available {least} of {replicas} replicas leaves none that may stop: use fewer, more replicas, or \
+                 update order start-first"
+            ));
+        }
+        Ok(())
+    }
+
     fn validate_at_most_one(&self) -> Result<(), String> {
         let both = [("update", &self.update), ("rollback", &self.rollback)];
         let doubling = both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst);

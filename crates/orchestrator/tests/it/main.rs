@@ -2,6 +2,7 @@
 
 mod at_most_one;
 mod disorder;
+mod places;
 mod sim;
 
 use std::time::Duration;

@@ -17,7 +17,7 @@ impl Changes {
 
 /// Each part once, in the order of the file.
 pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
-    let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint } = old;
+    let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint, scheduling } = old;
     let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
         task;
     let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
@@ -44,6 +44,9 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
     changes.part("logging", log_driver, &new.task.log_driver);
     changes.part("x-skep.at-most-one", at_most_one, &new.task.at_most_one);
     changes.part("x-skep.drain", drain, &new.task.drain);
+    changes.part("x-skep.priority", &scheduling.priority, &new.scheduling.priority);
+    changes.part("x-skep.min-available", &scheduling.min_available, &new.scheduling.min_available);
+    changes.part("x-skep.rebalance", &scheduling.rebalance_on_join, &new.scheduling.rebalance_on_join);
     changes.part("force", force_update, &new.task.force_update);
     changes.part("deploy.update_config", update, &new.update);
     changes.part("deploy.rollback_config", rollback, &new.rollback);
