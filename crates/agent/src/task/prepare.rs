@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skep_image::{Credentials, Image, Platform, Reference};
-use skep_model::{ContainerSpec, ContentDigest, Mount, MountKind, NetworkId, PortSpec, PullPolicy, Task};
+use skep_model::{ContainerSpec, ContentDigest, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
 use skep_overlay::snapshot::RESOLVER;
 use skep_runtime::Plan;
 use skep_runtime::plan::Network;
@@ -39,7 +39,7 @@ impl From<String> for Unprepared {
 #[derive(Debug)]
 pub struct Ready {
     pub image: Image,
-    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
+    pub addresses: Vec<NetworkAddress>,
     pub host_ports: Vec<PortSpec>,
     /// Limits that this kernel cannot hold, in words.
     pub warnings: Vec<String>,
@@ -83,8 +83,7 @@ pub async fn plan(
     let attached = network.attach(Attach::of(task, hostname.clone())).await?;
     let folder = node.container_dir(&task.id.to_string());
     fresh_folder(&folder).map_err(|error| format!("failed to prepare the folder `{}`: {error}", folder.display()))?;
-    let addresses: Vec<Ipv4Addr> = attached.addresses.iter().map(|(_, address)| *address).collect();
-    let mut files = text_files(&folder, spec, &hostname, &addresses, attached.gateway)?;
+    let mut files = text_files(&folder, spec, &hostname, &attached.addresses, attached.gateway)?;
     files.extend(deliveries(node, task, secrets, configs)?);
     let prepared = Prepared {
         image: &image.config,
@@ -147,7 +146,7 @@ fn text_files(
     folder: &Path,
     spec: &ContainerSpec,
     hostname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[NetworkAddress],
     gateway: Option<Ipv4Addr>,
 ) -> Result<Vec<(PathBuf, String)>, String> {
     let resolver = (!addresses.is_empty()).then_some(RESOLVER);

@@ -71,6 +71,8 @@ pub struct NetworkAttachment {
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(fixed32, optional, tag = "3")]
     pub address: ::core::option::Option<u32>,
+    #[prost(string, optional, tag = "70")]
+    pub address_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndpointSpec {
@@ -442,6 +444,11 @@ pub struct NetworkSpec {
     pub subnet: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(fixed32, optional, tag = "8")]
     pub gateway: ::core::option::Option<u32>,
+    /// Absent: yes.
+    #[prost(bool, optional, tag = "70")]
+    pub ipv6: ::core::option::Option<bool>,
+    #[prost(string, optional, tag = "71")]
+    pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1054,6 +1061,8 @@ pub struct NetworkAddress {
     pub network: ::prost::bytes::Bytes,
     #[prost(fixed32, tag = "2")]
     pub address: u32,
+    #[prost(string, optional, tag = "70")]
+    pub address_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Network {
@@ -1069,6 +1078,9 @@ pub struct Network {
     pub gateway: u32,
     #[prost(message, repeated, tag = "6")]
     pub blocks: ::prost::alloc::vec::Vec<Block>,
+    /// Absent: IPv4 alone.
+    #[prost(string, optional, tag = "70")]
+    pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Block {
@@ -4224,6 +4236,8 @@ pub struct AssignedNetwork {
     pub gateway: u32,
     #[prost(string, repeated, tag = "5")]
     pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "70")]
+    pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// The node itself among the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4234,6 +4248,9 @@ pub struct AssignedPlace {
     pub nodes: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub pool: ::prost::alloc::string::String,
+    /// The cluster's own IPv6 range.
+    #[prost(string, optional, tag = "70")]
+    pub prefix: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Another node in the tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
