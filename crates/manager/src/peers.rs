@@ -118,7 +118,15 @@ mod tests {
         let (id, subnet): (_, Ipv4Net) = (Id::from_u128(9), "10.64.0.0/18".parse().unwrap());
         let spec = NetworkSpec { name: "front".to_owned(), ..NetworkSpec::default() };
         let gateway = subnet.hosts().next().unwrap();
-        let network = Network { id, meta: Meta::new(Timestamp(0)), spec, subnet, gateway, blocks: BTreeMap::new(), subnet_v6: None };
+        let network = Network {
+            id,
+            meta: Meta::new(Timestamp(0)),
+            spec,
+            subnet,
+            gateway,
+            blocks: BTreeMap::new(),
+            subnet_v6: None,
+        };
         cluster.apply(&Change::CreateNetwork { network: Box::new(network) }, 2).unwrap();
         (cluster, nodes, id)
     }

@@ -54,6 +54,27 @@ impl Twins {
 }
 
 impl Network {
+    /// Why it is not the network that `wanted` asks for, in words for the user; none: it is.
+    ///
+    /// One without IPv6 is taken for one that asks for it: so are those that were made before there was any.
+    pub fn differs_from(&self, wanted: &NetworkSpec) -> Option<String> {
+        let NetworkSpec { internal, subnet, ipv6, subnet_v6, .. } = wanted;
+        let has_another = |range: Ipv6Net| *ipv6 == Some(false) || subnet_v6.is_some_and(|wanted| wanted != range);
+        let differs = self.spec.internal != *internal
+            || subnet.is_some_and(|subnet| subnet != self.subnet)
+            || self.subnet_v6.is_some_and(has_another);
+        differs.then(|| {
+            let subnets = [Some(self.subnet.to_string()), self.subnet_v6.map(|range| range.to_string())];
+            format!(
+                "network {} exists with other settings (internal: {}, subnet: {}), and a network cannot be changed; remove \
+                 the stack first, or give the network another name",
+                wanted.name,
+                self.spec.internal,
+                subnets.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+            )
+        })
+    }
+
     /// Its two ranges, if it has two.
     pub fn twins(&self) -> Option<Twins> {
         self.subnet_v6.map(|v6| Twins { v4: self.subnet, v6 })

@@ -119,4 +119,7 @@ message!(UpdateConfig = UpdatePolicy { parallelism, delay, failure_action, monit
 enumeration!(FailureAction = FailureAction { Pause, Continue, Rollback });
 enumeration!(UpdateOrder = UpdateOrder { StopFirst, StartFirst });
 
-message!(NetworkSpec = NetworkSpec { name, labels, driver, driver_options, internal, attachable, subnet, gateway, ipv6, subnet_v6 });
+message!(
+    NetworkSpec =
+        NetworkSpec { name, labels, driver, driver_options, internal, attachable, subnet, gateway, ipv6, subnet_v6 }
+);

@@ -96,7 +96,12 @@ pub fn assignments(seed: u64) -> Assignments {
         Assignment::Config(content),
         Assignment::Network(network),
         Assignment::Endpoint(endpoint),
-        Assignment::Place(AssignedPlace { address: draw(seed), nodes: draw(seed), pool: draw(seed), prefix: draw(seed) }),
+        Assignment::Place(AssignedPlace {
+            address: draw(seed),
+            nodes: draw(seed),
+            pool: draw(seed),
+            prefix: draw(seed),
+        }),
         Assignment::Peer(AssignedPeer {
             node: draw(seed),
             key: draw(seed),

@@ -213,7 +213,8 @@ fn a_service_cannot_be_created_on_a_network_that_has_gone() {
     let mut ids = IdSource::from_seed(7);
     let mut web = service(&mut ids, "web");
     let mut spec = service_spec("web");
-    spec.task.networks = vec![NetworkAttachment { network: "front".into(), aliases: vec![], address: None, address_v6: None }];
+    spec.task.networks =
+        vec![NetworkAttachment { network: "front".into(), aliases: vec![], address: None, address_v6: None }];
     web.spec = spec.into();
     let refused = Cluster::default().apply(&Change::CreateService { service: Box::new(web) }, 1).unwrap_err();
     assert!(matches!(&refused, Rejection::NotFound { kind: Kind::Network, id } if id == "front"), "{refused}");

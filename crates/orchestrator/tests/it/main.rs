@@ -262,7 +262,12 @@ fn subnets_addresses_and_ports_are_given_once() {
         .into_iter()
         .map(|name| {
             let mut spec = spec(name, 1);
-            spec.task.networks.push(NetworkAttachment { network: "back".into(), aliases: vec![], address: None, address_v6: None });
+            spec.task.networks.push(NetworkAttachment {
+                network: "back".into(),
+                aliases: vec![],
+                address: None,
+                address_v6: None,
+            });
             spec.endpoint.ports.push(port.clone());
             sim.create(spec)
         })

@@ -77,7 +77,8 @@ fn plain(network: &Network) -> Map<String, Value> {
 }
 
 fn ranges(network: &Network) -> Vec<Value> {
-    let range = |subnet: IpNet, gateway: IpAddr| json!({ "Subnet": subnet.to_string(), "Gateway": gateway.to_string() });
+    let range =
+        |subnet: IpNet, gateway: IpAddr| json!({ "Subnet": subnet.to_string(), "Gateway": gateway.to_string() });
     let v6 = network.twins().and_then(|twins| Some(range(twins.v6.into(), twins.of(network.gateway)?.into())));
     [Some(range(network.subnet.into(), network.gateway.into())), v6].into_iter().flatten().collect()
 }
