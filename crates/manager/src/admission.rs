@@ -52,8 +52,10 @@ pub fn network(cluster: &Cluster, spec: NetworkSpec, at: Timestamp, ids: &mut Id
         return Err(Refusal::Conflict(format!("network {} already exists", spec.name)));
     }
     let (subnet, gateway) = allocator::subnet_for(cluster, &spec).map_err(|refusal| Refusal::Conflict(refusal.0))?;
+    let subnet_v6 = allocator::subnet_v6_for(cluster, &spec, subnet).map_err(|refusal| Refusal::Conflict(refusal.0))?;
     let spec = NetworkSpec { driver: "overlay".to_owned(), ..spec };
-    Ok(Network { id: ids.next_id(), meta: Meta::new(at), spec, subnet, gateway, blocks: Default::default() })
+    let id = ids.next_id();
+    Ok(Network { id, meta: Meta::new(at), spec, subnet, gateway, blocks: Default::default(), subnet_v6 })
 }
 
 pub fn secret(cluster: &Cluster, new: NewContent, at: Timestamp, ids: &mut IdSource) -> Result<Secret, Refusal> {

@@ -34,7 +34,7 @@ pub use content::{Config, ContentDigest, ContentRevision, Contents, Secret};
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId};
 pub use id::{Id, IdSource, ParseIdError};
 pub use level::{FEATURE_LEVEL, Feature};
-pub use network::Network;
+pub use network::{Network, Twins};
 pub use node::{
     Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
     NodeSpec, NodeState, NodeStatus, Platform, Role,

@@ -9,7 +9,7 @@
 //! States only move forward. A task is never restarted: its slot gets a new one.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,14 @@ pub struct ContainerStatus {
 pub struct NetworkAddress {
     pub network: NetworkId,
     pub address: Ipv4Addr,
+    /// Its twin; absent where the network or the node has no IPv6.
+    pub address_v6: Option<Ipv6Addr>,
+}
+
+impl NetworkAddress {
+    pub fn both(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address.into()), self.address_v6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
 impl Task {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
+
 use crate::{
     ContainerSpec, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec, Placement, PublishMode,
     ServiceSpec, UpdateConfig, UpdateOrder,
@@ -217,6 +219,17 @@ impl NetworkSpec {
         } else if self.gateway.is_some() {
             return Err(wrong("a gateway needs a subnet".to_owned()));
         }
+        if let Some(subnet) = self.subnet_v6 {
+            if self.ipv6 == Some(false) {
+                return Err(wrong(format!("it has the IPv6 subnet {subnet}, and IPv6 switched off")));
+            }
+            if subnet.trunc() != subnet {
+                return Err(wrong(format!("subnet {subnet} has host bits set; did you mean {}?", subnet.trunc())));
+            }
+            if !is_unicast(subnet) {
+                return Err(wrong(format!("{subnet} is no range for containers; take a part of fd00::/8")));
+            }
+        }
         Ok(())
     }
 }
@@ -236,6 +249,12 @@ fn is_signal(text: &str) -> bool {
     let real_time = name.strip_prefix("RTMIN").is_some_and(|rest| offset(rest, '+'))
         || name.strip_prefix("RTMAX").is_some_and(|rest| offset(rest, '-'));
     NAMES.contains(&name) || real_time || text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number))
+}
+
+/// Local to a site or global: what routers pass on, to one.
+fn is_unicast(range: Ipv6Net) -> bool {
+    let first = range.network();
+    range.prefix_len() >= 8 && (first.is_unique_local() || first.segments()[0] >> 13 == 1)
 }
 
 fn validate_update(which: &str, config: &UpdateConfig) -> Result<(), String> {

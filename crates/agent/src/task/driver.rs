@@ -5,7 +5,7 @@
 //! When the daemon stops, drivers are dropped and containers run on; the next daemon's drivers adopt them.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -389,16 +389,12 @@ impl Driver {
         self.status.container.get_or_insert_with(|| ContainerStatus { container_id: id, ..ContainerStatus::default() })
     }
 
-    pub(super) fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        self.status.addresses.iter().map(|address| address.address).collect()
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.status.addresses.iter().flat_map(NetworkAddress::both).collect()
     }
 
-    fn set_addresses(&mut self, addresses: &[(skep_model::NetworkId, Ipv4Addr)], ports: Vec<PortSpec>) {
-        let address = |(network, address): &(skep_model::NetworkId, Ipv4Addr)| NetworkAddress {
-            network: *network,
-            address: *address,
-        };
-        self.status.addresses = addresses.iter().map(address).collect();
+    fn set_addresses(&mut self, addresses: &[NetworkAddress], ports: Vec<PortSpec>) {
+        self.status.addresses = addresses.to_vec();
         self.status.ports = ports;
     }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use skep_model::{ContainerSpec, FileTarget};
+use skep_model::{ContainerSpec, FileTarget, NetworkAddress};
 
 /// Where relative secret targets appear in a container.
 const SECRETS_DIR: &str = "/run/secrets";
@@ -35,7 +35,7 @@ pub struct Delivery<'a> {
 pub fn hosts(
     spec: &ContainerSpec,
     hostname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[NetworkAddress],
     gateway: Option<Ipv4Addr>,
 ) -> Result<String, String> {
     let mut text = String::from(
@@ -51,7 +51,7 @@ pub fn hosts(
         };
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    for address in addresses {
+    for address in addresses.iter().flat_map(NetworkAddress::both) {
         let domain = spec.domainname.as_ref().map(|domain| format!("{hostname}.{domain} ")).unwrap_or_default();
         text.push_str(&format!("{address}\t{domain}{hostname}\n"));
     }

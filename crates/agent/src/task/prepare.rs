@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skep_image::{Credentials, Image, Platform, Reference};
-use skep_model::{ContainerSpec, Mount, MountKind, NetworkId, PortSpec, PullPolicy, Task};
+use skep_model::{ContainerSpec, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
 use skep_overlay::snapshot::RESOLVER;
 use skep_runtime::Plan;
 use skep_runtime::plan::Network;
@@ -36,7 +36,7 @@ impl From<String> for Unprepared {
 #[derive(Debug)]
 pub struct Ready {
     pub image: Image,
-    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
+    pub addresses: Vec<NetworkAddress>,
     pub host_ports: Vec<PortSpec>,
     /// Limits that this kernel cannot hold, in words.
     pub warnings: Vec<String>,
@@ -79,8 +79,7 @@ pub async fn plan(
     let attached = network.attach(Attach::of(task, hostname.clone())).await?;
     let folder = node.container_dir(&task.id.to_string());
     fresh_folder(&folder).map_err(|error| format!("failed to prepare the folder `{}`: {error}", folder.display()))?;
-    let addresses: Vec<Ipv4Addr> = attached.addresses.iter().map(|(_, address)| *address).collect();
-    let mut files = text_files(&folder, spec, &hostname, &addresses, attached.gateway)?;
+    let mut files = text_files(&folder, spec, &hostname, &attached.addresses, attached.gateway)?;
     files.extend(contents.deliver(node, task)?.mounts);
     let prepared = Prepared {
         image: &image.config,
@@ -143,7 +142,7 @@ fn text_files(
     folder: &Path,
     spec: &ContainerSpec,
     hostname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[NetworkAddress],
     gateway: Option<Ipv4Addr>,
 ) -> Result<Vec<(PathBuf, String)>, String> {
     let resolver = (!addresses.is_empty()).then_some(RESOLVER);

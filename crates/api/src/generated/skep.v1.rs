@@ -83,6 +83,8 @@ pub struct NetworkAttachment {
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(fixed32, optional, tag = "3")]
     pub address: ::core::option::Option<u32>,
+    #[prost(string, optional, tag = "70")]
+    pub address_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndpointSpec {
@@ -187,6 +189,8 @@ pub struct ContainerSpec {
     pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "36")]
     pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "80")]
+    pub on_change: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Words {
@@ -471,6 +475,11 @@ pub struct NetworkSpec {
     pub subnet: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(fixed32, optional, tag = "8")]
     pub gateway: ::core::option::Option<u32>,
+    /// Absent: yes.
+    #[prost(bool, optional, tag = "70")]
+    pub ipv6: ::core::option::Option<bool>,
+    #[prost(string, optional, tag = "71")]
+    pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1165,6 +1174,8 @@ pub struct NetworkAddress {
     pub network: ::prost::bytes::Bytes,
     #[prost(fixed32, tag = "2")]
     pub address: u32,
+    #[prost(string, optional, tag = "70")]
+    pub address_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Network {
@@ -1180,6 +1191,9 @@ pub struct Network {
     pub gateway: u32,
     #[prost(message, repeated, tag = "6")]
     pub blocks: ::prost::alloc::vec::Vec<Block>,
+    /// Absent: IPv4 alone.
+    #[prost(string, optional, tag = "70")]
+    pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Block {
@@ -1916,7 +1930,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50, 60"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50, 80, 60"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -1986,6 +2000,8 @@ pub mod change {
         RecordCertificate(super::RecordCertificate),
         #[prost(message, tag = "50")]
         SetNodeTunnel(super::SetNodeTunnel),
+        #[prost(message, tag = "80")]
+        RefreshTask(super::RefreshTask),
         #[prost(message, tag = "60")]
         SetRebalancing(super::SetRebalancing),
     }
@@ -2140,6 +2156,15 @@ pub struct ReportTask {
     pub node: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub status: ::core::option::Option<TaskStatus>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefreshTask {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub spec: ::core::option::Option<TaskSpec>,
+    #[prost(uint64, tag = "3")]
+    pub spec_version: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveTask {
@@ -2420,7 +2445,7 @@ pub struct NewContent {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateRequest {
-    #[prost(oneof = "create_request::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "create_request::Kind", tags = "1, 2, 3, 4, 40")]
     pub kind: ::core::option::Option<create_request::Kind>,
 }
 /// Nested message and enum types in `CreateRequest`.
@@ -2435,6 +2460,9 @@ pub mod create_request {
         Secret(super::NewContent),
         #[prost(message, tag = "4")]
         Config(super::NewContent),
+        /// Its image as it is written, not resolved to a digest.
+        #[prost(message, tag = "40")]
+        ServiceAsGiven(super::ServiceSpec),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2476,6 +2504,9 @@ pub struct ServiceUpdate {
     pub expected: u64,
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<ServiceSpec>,
+    /// The image as it is written, not resolved to a digest.
+    #[prost(bool, tag = "40")]
+    pub as_given: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeUpdate {
@@ -2592,6 +2623,21 @@ pub struct DeployedObject {
     #[prost(enumeration = "DeployAction", tag = "4")]
     pub action: i32,
 }
+/// Without a revision: the one before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackServiceRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "2")]
+    pub to: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackStackRequest {
+    #[prost(string, tag = "1")]
+    pub stack: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "2")]
+    pub to: ::core::option::Option<u64>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RebalanceRequest {
     #[prost(string, tag = "1")]
@@ -2688,6 +2734,45 @@ pub struct WatchRequest {
 pub struct WatchEvent {
     #[prost(uint64, tag = "1")]
     pub version: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsRequest {
+    #[prost(fixed64, optional, tag = "1")]
+    pub since: ::core::option::Option<u64>,
+    #[prost(fixed64, optional, tag = "2")]
+    pub until: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventMessage {
+    #[prost(oneof = "event_message::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<event_message::Kind>,
+}
+/// Nested message and enum types in `EventMessage`.
+pub mod event_message {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// What was asked for begins before this; nothing earlier is known.
+        #[prost(fixed64, tag = "1")]
+        BeginsAt(u64),
+        #[prost(message, tag = "2")]
+        Event(super::Event),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    #[prost(fixed64, tag = "1")]
+    pub at: u64,
+    #[prost(enumeration = "ObjectKind", tag = "2")]
+    pub kind: i32,
+    #[prost(enumeration = "EventAction", tag = "3")]
+    pub action: i32,
+    #[prost(string, tag = "4")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogsRequest {
@@ -2901,6 +2986,38 @@ impl AutolockChange {
             "AUTOLOCK_CHANGE_ON" => Some(Self::On),
             "AUTOLOCK_CHANGE_OFF" => Some(Self::Off),
             "AUTOLOCK_CHANGE_ROTATE" => Some(Self::Rotate),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EventAction {
+    Unspecified = 0,
+    Create = 1,
+    Update = 2,
+    Remove = 3,
+}
+impl EventAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EVENT_ACTION_UNSPECIFIED",
+            Self::Create => "EVENT_ACTION_CREATE",
+            Self::Update => "EVENT_ACTION_UPDATE",
+            Self::Remove => "EVENT_ACTION_REMOVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EVENT_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "EVENT_ACTION_CREATE" => Some(Self::Create),
+            "EVENT_ACTION_UPDATE" => Some(Self::Update),
+            "EVENT_ACTION_REMOVE" => Some(Self::Remove),
             _ => None,
         }
     }
@@ -3188,6 +3305,48 @@ pub mod control_client {
                 .insert(GrpcMethod::new("skep.v1.Control", "DeployStack"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn rollback_service(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/skep.v1.Control/RollbackService",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("skep.v1.Control", "RollbackService"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn rollback_stack(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackStackRequest>,
+        ) -> std::result::Result<tonic::Response<super::Deployed>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/skep.v1.Control/RollbackStack",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("skep.v1.Control", "RollbackStack"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn rotate_join_token(
             &mut self,
             request: impl tonic::IntoRequest<super::RotateJoinTokenRequest>,
@@ -3264,6 +3423,27 @@ pub mod control_client {
             let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/Watch");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EventMessage>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/Events");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Events"));
             self.inner.server_streaming(req, path, codec).await
         }
         pub async fn logs(
@@ -3367,6 +3547,14 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::DeployRequest>,
         ) -> std::result::Result<tonic::Response<super::Deployed>, tonic::Status>;
+        async fn rollback_service(
+            &self,
+            request: tonic::Request<super::RollbackServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status>;
+        async fn rollback_stack(
+            &self,
+            request: tonic::Request<super::RollbackStackRequest>,
+        ) -> std::result::Result<tonic::Response<super::Deployed>, tonic::Status>;
         async fn rotate_join_token(
             &self,
             request: tonic::Request<super::RotateJoinTokenRequest>,
@@ -3389,6 +3577,16 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Server streaming response type for the Events method.
+        type EventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EventMessage, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn events(
+            &self,
+            request: tonic::Request<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
         /// Server streaming response type for the Logs method.
         type LogsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::LogEntry, tonic::Status>,
@@ -3959,6 +4157,96 @@ pub mod control_server {
                     };
                     Box::pin(fut)
                 }
+                "/skep.v1.Control/RollbackService" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollbackServiceSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RollbackServiceRequest>
+                    for RollbackServiceSvc<T> {
+                        type Response = super::Written;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollbackServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rollback_service(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollbackServiceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Control/RollbackStack" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollbackStackSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RollbackStackRequest>
+                    for RollbackStackSvc<T> {
+                        type Response = super::Deployed;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollbackStackRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rollback_stack(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollbackStackSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/skep.v1.Control/RotateJoinToken" => {
                     #[allow(non_camel_case_types)]
                     struct RotateJoinTokenSvc<T: Control>(pub Arc<T>);
@@ -4121,6 +4409,52 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Control/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::ServerStreamingService<super::EventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::EventMessage;
+                        type ResponseStream = T::EventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4529,6 +4863,8 @@ pub struct AssignedNetwork {
     pub gateway: u32,
     #[prost(string, repeated, tag = "5")]
     pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "70")]
+    pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// The node itself among the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4539,6 +4875,9 @@ pub struct AssignedPlace {
     pub nodes: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub pool: ::prost::alloc::string::String,
+    /// The cluster's own IPv6 range.
+    #[prost(string, optional, tag = "70")]
+    pub prefix: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Another node in the tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

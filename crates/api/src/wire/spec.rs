@@ -33,7 +33,7 @@ impl Field for Scheduling {
     }
 }
 
-message!(NetworkAttachment = NetworkAttachment { network, aliases, address });
+message!(NetworkAttachment = NetworkAttachment { network, aliases, address, address_v6 });
 
 message!(EndpointSpec = EndpointSpec { mode, ports });
 enumeration!(EndpointMode = EndpointMode { Vip, DnsRr });
@@ -151,4 +151,7 @@ message!(UpdateConfig = UpdatePolicy { parallelism, delay, failure_action, monit
 enumeration!(FailureAction = FailureAction { Pause, Continue, Rollback });
 enumeration!(UpdateOrder = UpdateOrder { StopFirst, StartFirst });
 
-message!(NetworkSpec = NetworkSpec { name, labels, driver, driver_options, internal, attachable, subnet, gateway });
+message!(
+    NetworkSpec =
+        NetworkSpec { name, labels, driver, driver_options, internal, attachable, subnet, gateway, ipv6, subnet_v6 }
+);

@@ -47,4 +47,4 @@ enumeration!(
     }
 );
 message!(ContainerStatus = ContainerStatus { container_id, pid, started_at, exit_code, oom_killed });
-message!(NetworkAddress = NetworkAddress { network, address });
+message!(NetworkAddress = NetworkAddress { network, address, address_v6 });

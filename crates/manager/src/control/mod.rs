@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText, ListRequest, LogEntry,
-    LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind, RemoveRequest, Removed, RollbackServiceRequest,
-    RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest, WatchEvent,
-    WatchRequest, Written,
+    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
+    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
+    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
+    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, IdSource, LookupError};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::{already_exists, backwards, in_use, not_found};
 use crate::change::Kind;
 use crate::{
-    Cluster, DesiredState, GenericResource, NodeId, Rejection, Task, TaskId, TaskSpec, TaskState, TaskStatus, Timestamp, Version, lease,
+    Cluster, DesiredState, GenericResource, NodeId, Rejection, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    Timestamp, Version, lease,
 };
 
 impl Cluster {

@@ -1,7 +1,7 @@
 //! What a user wrote of a service, around its container.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,8 @@ pub struct NetworkAttachment {
     /// Further names that the service answers to on this network.
     pub aliases: Vec<String>,
     pub address: Option<Ipv4Addr>,
+    /// The twin of `address`, by which that may be meant (see [`crate::Twins`]).
+    pub address_v6: Option<Ipv6Addr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

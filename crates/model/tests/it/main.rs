@@ -219,7 +219,8 @@ fn a_service_cannot_be_created_on_a_network_that_has_gone() {
     let mut ids = IdSource::from_seed(7);
     let mut web = service(&mut ids, "web");
     let mut spec = service_spec("web");
-    spec.task.networks = vec![NetworkAttachment { network: "front".into(), aliases: vec![], address: None }];
+    spec.task.networks =
+        vec![NetworkAttachment { network: "front".into(), aliases: vec![], address: None, address_v6: None }];
     web.spec = spec.into();
     let refused = Cluster::default().apply(&Change::CreateService { service: Box::new(web) }, 1).unwrap_err();
     assert!(matches!(&refused, Rejection::NotFound { kind: Kind::Network, id } if id == "front"), "{refused}");
@@ -232,7 +233,7 @@ fn blocks_are_carved_apart_and_outside_the_virtual_addresses() {
     let spec = NetworkSpec { name: "back".to_owned(), ..NetworkSpec::default() };
     let id = IdSource::from_seed(3).next_id();
     let gateway = "10.64.0.1".parse().unwrap();
-    let network = Network { id, meta: Meta::new(AT), spec, subnet, gateway, blocks: BTreeMap::new() };
+    let network = Network { id, meta: Meta::new(AT), spec, subnet, gateway, blocks: BTreeMap::new(), subnet_v6: None };
     assert_eq!(network.vip_range(), "10.64.0.224/27".parse().unwrap());
     cluster.apply(&Change::CreateNetwork { network: Box::new(network) }, 5).unwrap();
     let mut carved = Vec::new();

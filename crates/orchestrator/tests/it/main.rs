@@ -241,6 +241,7 @@ fn subnets_addresses_and_ports_are_given_once() {
             subnet,
             gateway,
             blocks: Default::default(),
+            subnet_v6: None,
         };
         sim.apply(Change::CreateNetwork { network: Box::new(network) });
     }
@@ -262,7 +263,12 @@ fn subnets_addresses_and_ports_are_given_once() {
         .into_iter()
         .map(|name| {
             let mut spec = spec(name, 1);
-            spec.task.networks.push(NetworkAttachment { network: "back".into(), aliases: vec![], address: None });
+            spec.task.networks.push(NetworkAttachment {
+                network: "back".into(),
+                aliases: vec![],
+                address: None,
+                address_v6: None,
+            });
             spec.endpoint.ports.push(port.clone());
             sim.create(spec)
         })

@@ -4,10 +4,10 @@ use std::sync::{Arc, RwLock};
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText, ListRequest, LogEntry,
-    LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind, RemoveRequest, Removed, RollbackServiceRequest,
-    RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest, WatchEvent,
-    WatchRequest, Written,
+    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
+    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
+    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
+    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 

@@ -48,6 +48,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             subnet,
             gateway,
             blocks: Default::default(),
+            subnet_v6: None,
         };
         apply(Change::CreateNetwork { network: Box::new(network) });
     }
