@@ -65,6 +65,9 @@ pub fn run(nodes: usize, services: usize, replicas: usize) -> Result<()> {
                 status: TaskStatus::new(TaskState::Pending, NOW, ""),
                 not_before: None,
                 failures_before: 0,
+                iteration: None,
+                running_since: None,
+                withdrawn: false,
             };
             apply(Change::CreateTask { task: Box::new(task) })?;
         }
@@ -169,5 +172,6 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         revisions: Vec::new(),
         endpoint: skep_model::Endpoint::default(),
         update_status: None,
+        job: None,
     }
 }

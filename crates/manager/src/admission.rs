@@ -145,6 +145,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        job: None,
     };
     check_ports(cluster, &service)?;
     Ok(service)
@@ -183,6 +184,7 @@ fn check_ports(cluster: &Cluster, service: &Service) -> Result<(), Refusal> {
 /// Checks a spec and pins the contents that it refers to.
 fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
+    crate::admission_order::check(cluster, &spec)?;
     let name = spec.name.clone();
     let missing = |kind: &str, wanted: &str| {
         Refusal::NotFound(format!(

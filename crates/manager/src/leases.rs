@@ -223,6 +223,9 @@ mod tests {
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             endpoint: EndpointSpec::default(),
+            progress_deadline: None,
+            depends_on: Vec::new(),
+            schedule: None,
         };
         Service {
             id,
@@ -232,6 +235,7 @@ mod tests {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
         }
     }
 
@@ -251,6 +255,9 @@ mod tests {
             status: TaskStatus::new(TaskState::Pending, AT, ""),
             not_before: None,
             failures_before: 0,
+            iteration: None,
+            running_since: None,
+            withdrawn: false,
         }
     }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::change::Kind;
 use crate::{
-    Change, Cluster, ConfigId, ContentDigest, Labels, ManagerStatus, NetworkId, Node, NodeId, Rejection, SecretId,
-    Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, Timestamp, Version,
+    Change, Cluster, ConfigId, ContentDigest, Due, JobStatus, Labels, ManagerStatus, NetworkId, Node, NodeId,
+    Rejection, SecretId, Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, Timestamp, Version,
 };
 
 impl Cluster {
@@ -80,12 +80,23 @@ impl Cluster {
                 service.update_status = status.clone();
                 service.meta.version = version;
             }
+            Change::FollowSchedule { service, expected, due, outcome, message, at } => {
+                let service = self.service_mut(*service)?;
+                check_version(Kind::Service, &service.id, *expected, service.meta.version)?;
+                let job = service.job.get_or_insert_default();
+                (job.followed_to, job.message) = (*due, message.clone());
+                if *outcome == Due::Run {
+                    (job.iteration, job.last_execution) = (job.iteration + 1, *at);
+                }
+                service.meta.version = version;
+            }
             Change::RemoveService { service } => {
                 let service = self.services.remove(service).ok_or_else(|| not_found(Kind::Service, service))?;
                 self.index.services.remove(&service.name().to_lowercase());
             }
             Change::CreateTask { task } => self.create_task(task, version)?,
             Change::SetTaskPending { task, reason, at } => self.set_task_pending(*task, reason, *at, version)?,
+            Change::SetTaskWaiting { task, reason, at } => self.set_task_waiting(*task, reason, *at, version)?,
             Change::AssignTask { task, node, at } => self.assign_task(*task, *node, *at, version)?,
             Change::SetTaskDesired { task, desired, at } => self.set_task_desired(*task, *desired, *at, version)?,
             Change::ReportTask { task, node, status } => self.report_task(*task, *node, status, version)?,
@@ -215,6 +226,7 @@ impl Cluster {
         let mut service = service.clone();
         service.meta.version = version;
         service.spec_version = version;
+        service.job = JobStatus::new(&service.spec, service.meta.created_at);
         self.index.services.insert(name, service.id);
         self.services.insert(service.id, Arc::new(service));
         Ok(())
@@ -239,6 +251,7 @@ impl Cluster {
         if only_scaled {
             return Ok(());
         }
+        service.job = service.job.take().map(|job| job.updated(&old, spec, at));
         service.revisions.push(ServiceRevision { spec_version: service.spec_version, spec: old, replaced_at: at });
         let excess = service.revisions.len().saturating_sub(Service::REVISIONS_KEPT);
         service.revisions.drain(..excess);

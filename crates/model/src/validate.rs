@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::{
-    ContainerSpec, EndpointMode, MemoryBytes, NanoCpus, NetworkSpec, PublishMode, ServiceSpec, UpdateConfig,
-    UpdateOrder,
+    Concurrency, ContainerSpec, Cron, EndpointMode, MemoryBytes, Mode, NanoCpus, NetworkSpec, PublishMode, ServiceSpec,
+    TimeZone, UpdateConfig, UpdateOrder,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -63,7 +63,9 @@ impl ServiceSpec {
         self.task.container.validate().map_err(&wrong)?;
         validate_update("update", &self.update).map_err(&wrong)?;
         validate_update("rollback", &self.rollback).map_err(&wrong)?;
-        self.validate_at_most_one().map_err(&wrong)
+        self.validate_at_most_one().map_err(&wrong)?;
+        self.validate_job().map_err(&wrong)?;
+        self.validate_order().map_err(&wrong)
     }
 
     fn validate_resources(&self) -> Result<(), String> {
@@ -103,6 +105,32 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    fn validate_job(&self) -> Result<(), String> {
+        let plain = self.update == UpdateConfig::default() && self.rollback == UpdateConfig::default();
+        if self.mode.is_job() && !plain {
+            return Err("jobs may not have an update config".to_owned());
+        }
+        let Some(schedule) = &self.schedule else { return Ok(()) };
+        if !self.mode.is_job() {
+            return Err("only a job has a schedule; use mode replicated-job or global-job".to_owned());
+        }
+        if self.mode == Mode::GlobalJob && schedule.concurrency == Concurrency::Allow {
+            return Err("a node has one task of a global job at a time; use concurrency forbid or replace".to_owned());
+        }
+        schedule.cron.parse::<Cron>().map_err(|error| format!("schedule: {error}"))?;
+        TimeZone::named(&schedule.timezone).map(drop)
+    }
+
+    fn validate_order(&self) -> Result<(), String> {
+        if self.progress_deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return Err("the progress deadline must be above 0".to_owned());
+        }
+        match self.depends_on.iter().any(|dependency| dependency.service.eq_ignore_ascii_case(&self.name)) {
+            true => Err("it depends on itself".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     fn validate_at_most_one(&self) -> Result<(), String> {
         let both = [("update", &self.update), ("rollback", &self.rollback)];
         let doubling = both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst);

@@ -20,6 +20,9 @@ message!(
         status,
         not_before,
         failures_before,
+        iteration,
+        running_since,
+        withdrawn,
     }
 );
 choice!(Slot = Slot in slot { Replica, Node });

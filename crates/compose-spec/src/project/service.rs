@@ -90,6 +90,21 @@ pub struct Extension {
     pub at_most_one: Option<At<bool>>,
     /// How long a task that is to stop may go on serving the connections that it has.
     pub drain: Option<Duration>,
+    /// How long an update may go without another slot done.
+    pub progress_deadline: Option<At<Duration>>,
+    /// When the service runs, as a job: cron's five fields, or six with seconds first.
+    pub schedule: Option<At<String>>,
+    /// Whose clocks `schedule` means.
+    pub timezone: Option<At<String>>,
+    pub concurrency: Option<At<Concurrency>>,
+}
+
+/// What becomes of a run that is due while the last one goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    Forbid,
+    Allow,
+    Replace,
 }
 
 /// `networks` and `network_mode` exclude each other.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::emit::Tree;
 use crate::project::{
-    At, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, FailureAction, FileReference,
-    HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, Port, PortMode, Protocol, PullPolicy, Resources,
-    Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
+    At, Concurrency, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, FailureAction,
+    FileReference, HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, Port, PortMode, Protocol,
+    PullPolicy, Resources, Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
 };
 use crate::units;
 
@@ -23,6 +23,14 @@ pub(super) fn references(references: &[FileReference], default_folder: Option<&s
         }
         tree
     }))
+}
+
+pub(super) fn concurrency(concurrency: Concurrency) -> &'static str {
+    match concurrency {
+        Concurrency::Forbid => "forbid",
+        Concurrency::Allow => "allow",
+        Concurrency::Replace => "replace",
+    }
 }
 
 pub(super) fn depends_on(all: &BTreeMap<String, DependsOn>) -> Tree {

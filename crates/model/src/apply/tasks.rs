@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::{already_exists, backwards, in_use, not_found};
 use crate::change::Kind;
-use crate::{Cluster, DesiredState, NodeId, Rejection, Task, TaskId, TaskState, TaskStatus, Timestamp, Version, lease};
+use crate::{
+    Cluster, DesiredState, Feature, NodeId, Rejection, Task, TaskId, TaskState, TaskStatus, Timestamp, Version, lease,
+};
 
 impl Cluster {
     pub(super) fn create_task(&mut self, task: &Task, version: Version) -> Result<(), Rejection> {
@@ -59,6 +61,22 @@ impl Cluster {
         Ok(())
     }
 
+    pub(super) fn set_task_waiting(
+        &mut self,
+        id: TaskId,
+        reason: &str,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if task.status.state > TaskState::New {
+            return Err(backwards(task, TaskState::New.word()));
+        }
+        task.status = TaskStatus::waiting(reason.to_owned(), at);
+        task.meta.version = version;
+        Ok(())
+    }
+
     pub(super) fn assign_task(
         &mut self,
         id: TaskId,
@@ -96,11 +114,13 @@ impl Cluster {
         {
             self.check_slot_is_free(task)?;
         }
+        let notes = self.has(Feature::Services);
         let task = self.task_mut(id)?;
         if desired < task.desired {
             return Err(backwards(task, desired.word()));
         }
         if desired != task.desired {
+            task.withdrawn |= notes && task.desired == DesiredState::Ready && desired > DesiredState::Running;
             task.desired = desired;
             (task.meta.version, task.meta.updated_at) = (version, at);
         }
@@ -114,12 +134,16 @@ impl Cluster {
         status: &TaskStatus,
         version: Version,
     ) -> Result<(), Rejection> {
+        let notes = self.has(Feature::Services);
         let task = self.task_mut(id)?;
         if task.node != Some(node) {
             return Err(not_found(Kind::Task, &id));
         }
         if status.state < task.status.state || (task.status.state.is_terminal() && status.state != task.status.state) {
             return Err(backwards(task, status.state.word()));
+        }
+        if notes && status.state == TaskState::Running && task.running_since.is_none() {
+            task.running_since = Some(status.at);
         }
         task.status = status.clone();
         task.meta.version = version;

@@ -69,6 +69,9 @@ impl Lab {
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             endpoint: EndpointSpec::default(),
+            progress_deadline: None,
+            depends_on: Vec::new(),
+            schedule: None,
         };
         let service = Service {
             id: self.ids.next_id(),
@@ -78,6 +81,7 @@ impl Lab {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
         };
         let id = service.id;
         self.apply(Change::CreateService { service: Box::new(service) });
@@ -105,6 +109,9 @@ impl Lab {
                         status: TaskStatus::new(TaskState::Pending, NOW, ""),
                         not_before: None,
                         failures_before: 0,
+                        iteration: None,
+                        running_since: None,
+                        withdrawn: false,
                     }),
                 });
                 id

@@ -88,6 +88,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
         };
         apply(Change::CreateService { service: Box::new(service) });
     }

@@ -17,6 +17,9 @@ pub fn service(name: &str, replicas: u64) -> Service {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        progress_deadline: None,
+        depends_on: Vec::new(),
+        schedule: None,
     };
     Service {
         id: ServiceId::from_u128(1),
@@ -26,6 +29,7 @@ pub fn service(name: &str, replicas: u64) -> Service {
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        job: None,
     }
 }
 
@@ -45,6 +49,9 @@ pub fn task(service: &str, slot: u64, state: TaskState) -> Task {
         status: TaskStatus::new(state, Timestamp(0), ""),
         not_before: None,
         failures_before: 0,
+        iteration: None,
+        running_since: None,
+        withdrawn: false,
     }
 }
 
