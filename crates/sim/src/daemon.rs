@@ -323,12 +323,6 @@ impl World {
         self.follow(machine, task, next);
     }
 
-    fn set_phase(&mut self, machine: usize, task: TaskId, phase: Phase) {
-        if let Some(driver) = self.agents[machine].drivers.get_mut(&task) {
-            driver.phase = phase;
-        }
-    }
-
     fn report(&mut self, machine: usize, task: TaskId, phase: Phase, status: TaskStatus) {
         if let Some(driver) = self.agents[machine].drivers.get_mut(&task) {
             (driver.phase, driver.status, driver.unsent) = (phase, status, true);

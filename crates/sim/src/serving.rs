@@ -2,7 +2,7 @@
 
 use skep_api::{Assignment, Assignments};
 use skep_manager::{AssignmentSet, assignments_for, delta};
-use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskState, TaskStatus, TunnelKey};
+use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskStatus, TunnelKey};
 
 use crate::check::Violation;
 use crate::clock::{MILLI, Nanos};
