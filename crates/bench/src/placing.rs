@@ -68,6 +68,9 @@ pub fn run(nodes: usize, services: usize, replicas: usize) -> Result<()> {
                 iteration: None,
                 running_since: None,
                 withdrawn: false,
+                generic: Vec::new(),
+                stop_reason: None,
+                home: None,
             };
             apply(Change::CreateTask { task: Box::new(task) })?;
         }
@@ -157,6 +160,7 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         preferences: spreads.then(|| Preference { spread: "node.labels.zone".to_owned() }).into_iter().collect(),
         max_replicas_per_node: 0,
         platforms: spreads.then_some(arm).into_iter().collect(),
+        ..Placement::default()
     };
     let size = 1 + (number / 7 % 3) as u64;
     let reservations =
@@ -173,5 +177,6 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         endpoint: skep_model::Endpoint::default(),
         update_status: None,
         job: None,
+        rebalancing_since: None,
     }
 }

@@ -32,5 +32,6 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         progress_deadline: None,
         depends_on: Vec::new(),
         schedule: None,
+        scheduling: Default::default(),
     }
 }

@@ -226,6 +226,7 @@ mod tests {
             progress_deadline: None,
             depends_on: Vec::new(),
             schedule: None,
+            scheduling: Default::default(),
         };
         Service {
             id,
@@ -236,6 +237,7 @@ mod tests {
             endpoint: Endpoint::default(),
             update_status: None,
             job: None,
+            rebalancing_since: None,
         }
     }
 
@@ -258,6 +260,9 @@ mod tests {
             iteration: None,
             running_since: None,
             withdrawn: false,
+            generic: Vec::new(),
+            stop_reason: None,
+            home: None,
         }
     }
 
@@ -292,7 +297,7 @@ mod tests {
         assert_eq!((granted.sent, granted.granted_for), (77, lease::DURATION));
         assert_eq!(granted.tasks.iter().collect::<std::collections::BTreeSet<_>>(), [&kept, &stopped].into());
 
-        let unwanted = Change::SetTaskDesired { task: stopped, desired: DesiredState::Shutdown, at: AT };
+        let unwanted = Change::SetTaskDesired { task: stopped, desired: DesiredState::Shutdown, at: AT, reason: None };
         store.propose(vec![unwanted]).await.unwrap();
         grants.note_heartbeat(78);
         grants.note_heartbeat(79);

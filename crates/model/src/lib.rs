@@ -38,19 +38,19 @@ pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackI
 pub use id::{Id, IdSource, ParseIdError};
 pub use job::JobStatus;
 pub use level::{FEATURE_LEVEL, Feature};
-pub use network::Network;
+pub use network::{Network, Twins};
 pub use node::{
-    Availability, CertificateRecord, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec,
-    NodeState, NodeStatus, Platform, Role,
+    Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
+    NodeSpec, NodeState, NodeStatus, Platform, Role,
 };
 pub use service::{Endpoint, Service, ServiceRevision, UpdateProgress, UpdateState, UpdateStatus, VirtualIp};
 pub use spec::ParseConstraintError;
 pub use spec::{
     Concurrency, Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, Dependency, DependencyCondition,
-    EndpointMode, EndpointSpec, FailureAction, FileTarget, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount,
-    MountKind, NetworkAttachment, NetworkSpec, Placement, PlatformSpec, PortProtocol, PortSpec, Preference,
-    Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule, SecretRef, ServiceSpec,
-    TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
+    Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
+    PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
+    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};

@@ -20,6 +20,8 @@ pub struct Service {
     pub update_status: Option<UpdateStatus>,
     /// Of a job only.
     pub job: Option<JobStatus>,
+    /// Since when its tasks are being spread anew, because somebody asked for it.
+    pub rebalancing_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,17 @@ pub enum UpdateState {
     RollbackStarted,
     RollbackPaused,
     RollbackCompleted,
+}
+
+impl UpdateStatus {
+    /// What the message of a rollback that somebody asked for begins with, in Swarm's words; one that a failure began
+    /// says which task failed.
+    pub const ASKED_FOR: &'static str = "manually requested rollback";
+
+    /// Whether somebody asked for the rollback that this tells of.
+    pub fn asked_for(&self) -> bool {
+        self.message.starts_with(Self::ASKED_FOR)
+    }
 }
 
 impl Service {

@@ -9,12 +9,12 @@
 //! States only move forward. A task is never restarted: its slot gets a new one.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
+use crate::{GenericResource, Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -44,6 +44,12 @@ pub struct Task {
     pub running_since: Option<Timestamp>,
     /// It was only ever to be ready, and then to stop: no node was told to start it.
     pub withdrawn: bool,
+    /// What it was given of its node's generic resources, with its node.
+    pub generic: Vec<GenericResource>,
+    /// Why it is to stop, where its service's spec does not tell.
+    pub stop_reason: Option<String>,
+    /// Where the data of its slot's named volumes is.
+    pub home: Option<NodeId>,
 }
 
 /// Which of a service's places a task fills.
@@ -185,6 +191,14 @@ pub struct ContainerStatus {
 pub struct NetworkAddress {
     pub network: NetworkId,
     pub address: Ipv4Addr,
+    /// Its twin; absent where the network or the node has no IPv6.
+    pub address_v6: Option<Ipv6Addr>,
+}
+
+impl NetworkAddress {
+    pub fn both(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address.into()), self.address_v6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
 impl Task {

@@ -1,4 +1,4 @@
-//! The restart supervisor: replaces tasks that ended or lost their node, with back-off.
+//! The restart supervisor: replaces tasks that ended, with back-off.
 //!
 //! A replacement is made at once in desired state Ready, so that its image is there when its time comes;
 //! it runs after the delay and once the old task has stopped. That of an at-most-one service waits for that however
@@ -8,13 +8,11 @@
 
 use std::time::Duration;
 
-use skep_model::{
-    Condition, DesiredState, Mode, RestartPolicy, Slot, Task, TaskState, Timestamp, UpdateOrder, UpdateState,
-};
+use skep_model::{Condition, DesiredState, RestartPolicy, Slot, Task, TaskState, Timestamp, UpdateOrder, UpdateState};
 
 use crate::fleet::Fleet;
 use crate::slot::SlotTasks;
-use crate::{is_current, schedule, update};
+use crate::{is_current, leaving, schedule, update};
 
 /// A task that ran this long before it failed starts a new row of failures.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -29,31 +27,8 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 pub fn reconcile(fleet: &mut Fleet) {
     let slots: Vec<Slot> = fleet.slots.keys().copied().collect();
     for slot in slots {
-        leave_lost_nodes(fleet, slot);
         replace_ended(fleet, slot);
         start_delayed(fleet, slot);
-    }
-}
-
-/// Tasks on nodes that are down, gone or drained are to stop; their slot is filled elsewhere at once.
-fn leave_lost_nodes(fleet: &mut Fleet, slot: Slot) {
-    let lost = |task: &Task| {
-        task.node.is_some_and(|node| {
-            let drained = fleet
-                .cluster
-                .nodes
-                .get(&node)
-                .is_some_and(|node| node.spec.availability == skep_model::Availability::Drain);
-            drained || !fleet.node_is_up(node)
-        })
-    };
-    let leaving: Vec<_> = fleet.slots[&slot].live().filter(|task| lost(task)).cloned().collect();
-    for task in leaving {
-        fleet.want(&task, DesiredState::Shutdown);
-        let replicated = matches!(fleet.service.spec.mode, Mode::Replicated { .. } | Mode::ReplicatedJob { .. });
-        if replicated && fleet.slots[&slot].newest_live().is_none() && is_of_this_run(fleet, &task) {
-            go_on(fleet, &task, DesiredState::Running, None, 0);
-        }
     }
 }
 
@@ -85,7 +60,7 @@ fn replace_ended(fleet: &mut Fleet, slot: Slot) {
 }
 
 /// Fills the slot of a task that ended or was lost: by the present spec, unless that is one whose update was paused.
-fn go_on(fleet: &mut Fleet, ended: &Task, desired: DesiredState, not_before: Option<Timestamp>, failures: u32) {
+pub fn go_on(fleet: &mut Fleet, ended: &Task, desired: DesiredState, not_before: Option<Timestamp>, failures: u32) {
     match is_paused(fleet) && !is_current(fleet.service, ended) {
         true => fleet.create_again(ended, desired, not_before, failures),
         false => fleet.create(ended.slot, desired, not_before, failures),
@@ -98,7 +73,7 @@ fn is_paused(fleet: &Fleet) -> bool {
 }
 
 /// Whether a job's task is of a run that goes on: the last one, or any where runs may overlap.
-fn is_of_this_run(fleet: &Fleet, task: &Task) -> bool {
+pub fn is_of_this_run(fleet: &Fleet, task: &Task) -> bool {
     let last = fleet.service.job.as_ref().map(|job| job.iteration);
     task.iteration == last || schedule::runs_overlap(fleet.service)
 }
@@ -119,11 +94,15 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     }
 }
 
-/// Whether a slot's next task may start although `other` still runs there: it is the one that a start-first update
-/// keeps until then, or it was told to stop too long ago.
+/// Whether a slot's next task may start although `other` still runs there: it is the one that the service's order keeps
+/// until then, or it was told to stop too long ago.
 fn lets_start(fleet: &Fleet, other: &Task) -> bool {
     if other.desired <= DesiredState::Running {
-        return update::order(fleet.service) == UpdateOrder::StartFirst && !is_current(fleet.service, other);
+        let outdated = !is_current(fleet.service, other);
+        return match outdated {
+            true => update::order(fleet.service) == UpdateOrder::StartFirst,
+            false => leaving::starts_first(fleet),
+        };
     }
     let until = patience_ends(other);
     fleet.now >= until || lies_too_far(until, until.since(other.meta.updated_at), fleet.now)

@@ -16,7 +16,8 @@ pub fn stopping_makes_room(cluster: &Cluster, new: &Task, old: &Task) -> bool {
 pub fn claims_nothing(spec: &ServiceSpec) -> bool {
     let reserved = spec.task.resources.reservations;
     let ports = spec.endpoint.ports.iter().any(|port| port.mode == PublishMode::Host && port.published != 0);
-    reserved.nano_cpus.is_none()
+    spec.task.resources.generic.is_empty()
+        && reserved.nano_cpus.is_none()
         && reserved.memory.is_none()
         && spec.task.placement.max_replicas_per_node == 0
         && !ports
@@ -45,9 +46,19 @@ fn fits(cluster: &Cluster, node: &Node, task: &Task, gone: Option<&Task>) -> boo
     let cpus = |task: &Task| task.spec.resources.reservations.nano_cpus.unwrap_or_default().0;
     let memory = |task: &Task| task.spec.resources.reservations.memory.unwrap_or_default().0;
     let left = |has: u64, of: fn(&Task) -> u64| others.iter().fold(has, |left, other| left.saturating_sub(of(other)));
+    let generic = |task: &Task, kind: &str| -> u64 {
+        let asked = task.spec.resources.generic.iter().filter(|asked| asked.kind == kind);
+        asked.map(|asked| asked.amount).sum()
+    };
+    let things = task.spec.resources.generic.iter().all(|wanted| {
+        let own = node.description.iter().flat_map(|description| &description.generic);
+        let has = own.filter(|own| own.kind == wanted.kind).map(|own| own.amount).sum::<u64>();
+        others.iter().fold(has, |left, other| left.saturating_sub(generic(other, &wanted.kind))) >= wanted.amount
+    });
     let most = task.spec.placement.max_replicas_per_node;
     let of_service = others.iter().filter(|other| other.service == task.service).count() as u64;
-    left(has.nano_cpus.0, cpus) >= cpus(task)
+    things
+        && left(has.nano_cpus.0, cpus) >= cpus(task)
         && left(has.memory.0, memory) >= memory(task)
         && !others.iter().any(|other| claimed(other).any(|port| claimed(task).any(|wanted| wanted == port)))
         && (most == 0 || of_service < most)

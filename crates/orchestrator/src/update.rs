@@ -226,7 +226,10 @@ fn complete(fleet: &mut Fleet, status: UpdateStatus, config: &UpdateConfig) {
         return;
     }
     let (state, message) = match status.state {
-        // Why there was one is still of interest.
+        // Who reads it later must still be able to tell whether a failure began it, and which.
+        UpdateState::RollbackStarted if status.asked_for() => {
+            (UpdateState::RollbackCompleted, format!("{} completed", UpdateStatus::ASKED_FOR))
+        }
         UpdateState::RollbackStarted => {
             (UpdateState::RollbackCompleted, format!("rollback completed; {}", status.message))
         }

@@ -4,7 +4,9 @@ use skep_model::{Endpoint, JobStatus, Service, ServiceRevision, UpdateProgress, 
 
 use super::{enumeration, message};
 
-message!(Service = Service { id, meta, spec, spec_version, revisions, endpoint, update_status, job });
+message!(
+    Service = Service { id, meta, spec, spec_version, revisions, endpoint, update_status, job, rebalancing_since }
+);
 message!(JobStatus = JobStatus { iteration, last_execution, followed_to, message });
 message!(ServiceRevision = ServiceRevision { spec_version, spec, replaced_at });
 message!(Endpoint = Endpoint { ports, virtual_ips });

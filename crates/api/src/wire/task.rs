@@ -23,6 +23,9 @@ message!(
         iteration,
         running_since,
         withdrawn,
+        generic,
+        stop_reason,
+        home,
     }
 );
 choice!(Slot = Slot in slot { Replica, Node });
@@ -47,4 +50,4 @@ enumeration!(
     }
 );
 message!(ContainerStatus = ContainerStatus { container_id, pid, started_at, exit_code, oom_killed });
-message!(NetworkAddress = NetworkAddress { network, address });
+message!(NetworkAddress = NetworkAddress { network, address, address_v6 });

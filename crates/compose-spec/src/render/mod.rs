@@ -178,6 +178,8 @@ fn service_tree(service: &Service) -> Tree {
     skep.set("schedule", at(&s.skep.schedule));
     skep.set("timezone", at(&s.skep.timezone));
     skep.set("concurrency", Tree::optional(s.skep.concurrency.as_ref().map(|at| parts::concurrency(at.value))));
+    skep.set("on-change", Tree::optional(s.skep.on_change.as_ref().map(|at| &at.value)));
+    parts::skep_placement(&mut skep, &s.skep);
     tree.set("x-skep", skep);
     tree
 }

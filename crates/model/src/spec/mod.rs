@@ -16,8 +16,9 @@ pub use container::{
 pub use network::NetworkSpec;
 pub use order::{Concurrency, Dependency, DependencyCondition, Schedule};
 pub use policy::{
-    Condition, Constraint, ConstraintOp, FailureAction, Limits, ParseConstraintError, Placement, PlatformSpec,
-    Preference, Reservations, Resources, RestartPolicy, UpdateConfig, UpdateOrder,
+    Condition, Constraint, ConstraintOp, FailureAction, GenericRequest, Limits, ParseConstraintError, Placement,
+    PlacementStrategy, PlatformSpec, Preference, Reservations, Resources, RestartPolicy, Scheduling, UpdateConfig,
+    UpdateOrder, VolumePlacement,
 };
 pub use service::{
     EndpointMode, EndpointSpec, Mode, NetworkAttachment, PROGRESS_DEADLINE, PortProtocol, PortSpec, PublishMode,

@@ -1,11 +1,15 @@
 //! What a user wrote of a service, around its container.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerSpec, Dependency, LogDriver, Placement, Resources, RestartPolicy, Schedule, UpdateConfig};
+use super::{
+    ContainerSpec, Dependency, LogDriver, MountKind, Placement, Resources, RestartPolicy, Schedule, Scheduling,
+    UpdateConfig,
+};
 use crate::Labels;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +21,7 @@ pub struct ServiceSpec {
     pub update: UpdateConfig,
     pub rollback: UpdateConfig,
     pub endpoint: EndpointSpec,
+    pub scheduling: Scheduling,
     /// How long an update may go without another slot done; none is [`PROGRESS_DEADLINE`]. Swarm has none.
     pub progress_deadline: Option<Duration>,
     /// What must be there before a slot's first task of a revision may be placed.
@@ -106,6 +111,30 @@ impl TaskSpec {
     pub fn drain(&self) -> Duration {
         self.drain.unwrap_or(DRAIN)
     }
+
+    /// Whether `other` is this spec with other contents of the same secrets and configs at the same places.
+    pub fn differs_in_contents_only(&self, other: &TaskSpec) -> bool {
+        let without = |spec: &TaskSpec| {
+            let mut spec = spec.clone();
+            spec.container.secrets.iter_mut().for_each(|secret| secret.digest = None);
+            spec.container.configs.iter_mut().for_each(|config| config.digest = None);
+            spec
+        };
+        self != other && without(self) == without(other)
+    }
+
+    /// Names of its volumes that are folders of one node.
+    pub fn local_volumes(&self) -> BTreeSet<&str> {
+        let mounts = self.container.mounts.iter();
+        let local = mounts.filter_map(|mount| match &mount.kind {
+            MountKind::Volume { name: Some(name), driver, options, .. } => {
+                let local = driver.as_deref().is_none_or(|driver| driver == "local") && options.is_empty();
+                local.then_some(name.as_str())
+            }
+            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+        });
+        local.collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +144,8 @@ pub struct NetworkAttachment {
     /// Further names that the service answers to on this network.
     pub aliases: Vec<String>,
     pub address: Option<Ipv4Addr>,
+    /// The twin of `address`, by which that may be meant (see [`crate::Twins`]).
+    pub address_v6: Option<Ipv6Addr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

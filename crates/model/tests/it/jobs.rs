@@ -23,6 +23,7 @@ fn job(schedule: Option<Schedule>) -> (Cluster, ServiceId) {
         endpoint: Endpoint::default(),
         update_status: None,
         job: None,
+        rebalancing_since: None,
     };
     cluster.apply(&Change::CreateService { service: Box::new(service) }, 1).unwrap();
     (cluster, id)

@@ -72,6 +72,7 @@ impl Lab {
             progress_deadline: None,
             depends_on: Vec::new(),
             schedule: None,
+            scheduling: Default::default(),
         };
         let service = Service {
             id: self.ids.next_id(),
@@ -82,6 +83,7 @@ impl Lab {
             endpoint: Endpoint::default(),
             update_status: None,
             job: None,
+            rebalancing_since: None,
         };
         let id = service.id;
         self.apply(Change::CreateService { service: Box::new(service) });
@@ -112,6 +114,9 @@ impl Lab {
                         iteration: None,
                         running_since: None,
                         withdrawn: false,
+                        generic: Vec::new(),
+                        stop_reason: None,
+                        home: None,
                     }),
                 });
                 id

@@ -51,6 +51,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         progress_deadline: deploy::progress_deadline(cx, service),
         depends_on: order::dependencies(cx, service),
         schedule: order::schedule(cx, service, mode),
+        scheduling: deploy::scheduling(service),
     };
     // What is wrong with a part has been said where the part stands.
     if cx.report.error_count() == errors
@@ -62,7 +63,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
 }
 
 /// Docker's default tag, for an image with neither tag nor digest.
-fn with_tag(image: String) -> String {
+pub fn with_tag(image: String) -> String {
     let name = image.rsplit('/').next().unwrap_or_default();
     if name.contains([':', '@']) { image } else { format!("{image}:latest") }
 }

@@ -48,6 +48,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             subnet,
             gateway,
             blocks: Default::default(),
+            subnet_v6: None,
         };
         apply(Change::CreateNetwork { network: Box::new(network) });
     }
@@ -89,6 +90,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             endpoint: Endpoint::default(),
             update_status: None,
             job: None,
+            rebalancing_since: None,
         };
         apply(Change::CreateService { service: Box::new(service) });
     }

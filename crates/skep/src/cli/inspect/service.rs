@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use skep_model::{
     Condition, Dependency, DependencyCondition, EndpointMode, FailureAction, JobStatus, Mode, PortSpec, PublishMode,
-    RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    RestartPolicy, Scheduling, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use super::{container, head, labels, nanos, present, unless_empty};
@@ -53,8 +53,9 @@ fn spec(spec: &ServiceSpec) -> Value {
         progress_deadline,
         depends_on,
         schedule,
+        scheduling,
     } = spec;
-    let mut value = json!({
+    let mut object = json!({
         "Name": name,
         "Labels": labels,
         "TaskTemplate": task_template(task),
@@ -72,19 +73,24 @@ fn spec(spec: &ServiceSpec) -> Value {
     });
     // Not Docker's, so only where they say something.
     if let Some(deadline) = progress_deadline {
-        value["ProgressDeadline"] = nanos(*deadline).into();
+        object["ProgressDeadline"] = nanos(*deadline).into();
     }
     if !depends_on.is_empty() {
-        value["DependsOn"] = depends_on.iter().map(dependency).collect();
+        object["DependsOn"] = depends_on.iter().map(dependency).collect();
     }
     if let Some(schedule) = schedule {
-        value["Schedule"] = json!({
+        object["Schedule"] = json!({
             "Cron": schedule.cron,
             "TimeZone": schedule.timezone,
             "Concurrency": schedule.concurrency.word(),
         });
     }
-    value
+    if *scheduling != Scheduling::default() {
+        let Scheduling { priority, min_available, rebalance_on_join } = scheduling;
+        object["Scheduling"] =
+            json!({ "Priority": priority, "MinAvailable": min_available, "RebalanceOnJoin": rebalance_on_join });
+    }
+    object
 }
 
 fn dependency(dependency: &Dependency) -> Value {
@@ -114,6 +120,10 @@ fn task_template(task: &TaskSpec) -> Value {
             ])
         })
         .collect();
+    let generic = resources.generic.iter();
+    let generic: Vec<Value> = generic
+        .map(|request| json!({ "DiscreteResourceSpec": { "Kind": request.kind, "Value": request.amount } }))
+        .collect();
     let limits = &resources.limits;
     let reservations = &resources.reservations;
     let resources = json!({
@@ -125,6 +135,7 @@ fn task_template(task: &TaskSpec) -> Value {
         "Reservations": present([
             ("NanoCPUs", reservations.nano_cpus.map(|cpus| json!(cpus.0))),
             ("MemoryBytes", reservations.memory.map(|memory| json!(memory.0))),
+            ("GenericResources", unless_empty(&generic)),
         ]),
     });
     let constraints: Vec<String> = placement.constraints.iter().map(ToString::to_string).collect();
@@ -140,6 +151,10 @@ fn task_template(task: &TaskSpec) -> Value {
         ("Preferences", unless_empty(&spreads)),
         ("MaxReplicas", (most > 0).then(|| json!(most))),
         ("Platforms", unless_empty(&platforms)),
+        ("Strategy", placement.strategy.map(|strategy| json!(strategy))),
+        ("Affinity", unless_empty(&placement.affinity)),
+        ("AntiAffinity", unless_empty(&placement.anti_affinity)),
+        ("Volumes", placement.volumes.map(|volumes| json!(volumes))),
     ]);
     let log_driver = log_driver.as_ref();
     present([
@@ -177,18 +192,37 @@ fn update_config(config: &UpdateConfig) -> Value {
     json!({
         "Parallelism": config.parallelism,
         "Delay": nanos(config.delay),
-        "FailureAction": match config.failure_action {
-            FailureAction::Pause => "pause",
-            FailureAction::Continue => "continue",
-            FailureAction::Rollback => "rollback",
-        },
+        "FailureAction": action_word(config.failure_action),
         "Monitor": nanos(config.monitor),
         "MaxFailureRatio": config.max_failure_ratio,
-        "Order": match config.order {
-            UpdateOrder::StopFirst => "stop-first",
-            UpdateOrder::StartFirst => "start-first",
-        },
+        "Order": order_word(config.order),
     })
+}
+
+pub fn action_word(action: FailureAction) -> &'static str {
+    match action {
+        FailureAction::Pause => "pause",
+        FailureAction::Continue => "continue",
+        FailureAction::Rollback => "rollback",
+    }
+}
+
+pub fn order_word(order: UpdateOrder) -> &'static str {
+    match order {
+        UpdateOrder::StopFirst => "stop-first",
+        UpdateOrder::StartFirst => "start-first",
+    }
+}
+
+pub fn state_word(state: UpdateState) -> &'static str {
+    match state {
+        UpdateState::Updating => "updating",
+        UpdateState::Paused => "paused",
+        UpdateState::Completed => "completed",
+        UpdateState::RollbackStarted => "rollback_started",
+        UpdateState::RollbackPaused => "rollback_paused",
+        UpdateState::RollbackCompleted => "rollback_completed",
+    }
 }
 
 fn endpoint_spec(spec: &ServiceSpec) -> Value {
@@ -218,16 +252,8 @@ fn ports(ports: &[PortSpec]) -> Vec<Value> {
 }
 
 fn update_status(status: &UpdateStatus) -> Value {
-    let state = match status.state {
-        UpdateState::Updating => "updating",
-        UpdateState::Paused => "paused",
-        UpdateState::Completed => "completed",
-        UpdateState::RollbackStarted => "rollback_started",
-        UpdateState::RollbackPaused => "rollback_paused",
-        UpdateState::RollbackCompleted => "rollback_completed",
-    };
     present([
-        ("State", Some(json!(state))),
+        ("State", Some(json!(state_word(status.state)))),
         ("StartedAt", Some(json!(time::rfc3339(status.started_at)))),
         ("CompletedAt", status.completed_at.map(|at| json!(time::rfc3339(at)))),
         ("Message", Some(json!(status.message))),

@@ -20,6 +20,7 @@ pub fn service(name: &str, replicas: u64) -> Service {
         progress_deadline: None,
         depends_on: Vec::new(),
         schedule: None,
+        scheduling: Default::default(),
     };
     Service {
         id: ServiceId::from_u128(1),
@@ -30,6 +31,7 @@ pub fn service(name: &str, replicas: u64) -> Service {
         endpoint: Endpoint::default(),
         update_status: None,
         job: None,
+        rebalancing_since: None,
     }
 }
 
@@ -52,6 +54,9 @@ pub fn task(service: &str, slot: u64, state: TaskState) -> Task {
         iteration: None,
         running_since: None,
         withdrawn: false,
+        generic: Vec::new(),
+        stop_reason: None,
+        home: None,
     }
 }
 
