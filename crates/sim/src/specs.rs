@@ -1,9 +1,9 @@
 //! Random specs of services: every policy and mode, on a cluster that is sometimes too small.
 
 use skep_model::{
-    Condition, ContainerSpec, EndpointMode, EndpointSpec, FailureAction, FileTarget, Labels, MemoryBytes, Mode,
-    NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode, Reservations, Resources,
-    RestartPolicy, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    Condition, ContainerSpec, Dependency, DependencyCondition, EndpointMode, EndpointSpec, FailureAction, FileTarget,
+    Labels, MemoryBytes, Mode, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode,
+    Reservations, Resources, RestartPolicy, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use crate::chance::Chance;
@@ -56,8 +56,9 @@ fn restart(chance: &mut Chance) -> RestartPolicy {
 }
 
 pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
-    let mode = match chance.below(4) {
-        0 => Mode::Global,
+    let mode = match chance.below(8) {
+        0 | 1 => Mode::Global,
+        2 => Mode::ReplicatedJob { max_concurrent: chance.below(3), total_completions: chance.below(5) },
         _ => Mode::Replicated { replicas: chance.below(6) },
     };
     let mut placement = Placement::default();
@@ -85,7 +86,11 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         true => UpdateConfig { order: UpdateOrder::StopFirst, ..update(chance) },
         false => update(chance),
     };
-    let (update, rollback) = (updates(chance), updates(chance));
+    let (mut update, mut rollback) = (updates(chance), updates(chance));
+    if mode.is_job() {
+        (update, rollback) = (UpdateConfig::default(), UpdateConfig::default());
+    }
+    let depends_on = if chance.one_in(4) { vec![dependency(chance)] } else { Vec::new() };
     ServiceSpec {
         name,
         labels: Labels::new(),
@@ -110,6 +115,20 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
         scheduling: Default::default(),
+        progress_deadline: None,
+        depends_on,
+        schedule: None,
+    }
+}
+
+/// On one of the first services, or on one that never comes.
+fn dependency(chance: &mut Chance) -> Dependency {
+    let conditions = [DependencyCondition::Started, DependencyCondition::Healthy, DependencyCondition::Completed];
+    Dependency {
+        service: format!("s{}", chance.between(1, 4)),
+        condition: conditions[chance.below(3) as usize],
+        required: chance.one_in(2),
+        restart: chance.one_in(3),
     }
 }
 

@@ -60,7 +60,7 @@ fn nodes_return(cluster: &Cluster) -> Result<(), Violation> {
 fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation> {
     let wrong = |invariant, detail: String| Err(Violation::new(invariant, format!("{}: {detail}", service.name())));
     let update = service.update_status.as_ref().map(|status| status.state);
-    let waits = |task: &&std::sync::Arc<Task>| task.is_live() && task.status.state == TaskState::Pending;
+    let waits = |task: &&std::sync::Arc<Task>| task.is_live() && task.status.state <= TaskState::Pending;
     let waits = cluster.tasks_of_service(service.id).any(|task| waits(&task));
     if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) && !waits {
         return wrong("updates-end", format!("its update is still {update:?}"));
@@ -78,6 +78,8 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             [] if rests => {}
             [] => return wrong("in-desired-state", format!("slot {slot} is empty of {:?}", states(&tasks))),
             [task] if task.status.state == TaskState::Running => {}
+            // Another service is not what it waits for.
+            [task] if task.status.state == TaskState::New => {}
             [task] if task.status.state == TaskState::Pending => {
                 if let Some(node) = cluster.nodes.values().find(|node| could_take(cluster, node, task)) {
                     let detail = format!("task {} waits and {} could take it", task.id, node.hostname());
@@ -87,7 +89,7 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             // Two are left where an update that starts first was paused between them.
             [_, _] if paused => {}
             // The replacement cannot be placed: the old one runs on.
-            [a, b] if [a, b].iter().any(|task| task.status.state == TaskState::Pending) => {}
+            [a, b] if [a, b].iter().any(|task| task.status.state <= TaskState::Pending) => {}
             _ => {
                 let detail =
                     format!("slot {slot} has {:?}, spec {}, {update:?}", states(&tasks), service.spec_version.0);
@@ -112,6 +114,8 @@ fn wanted_slots(cluster: &Cluster, service: &Service, slots: &BTreeMap<Slot, Vec
             held.extend((0..missing as u64).map(|number| Slot::Replica(u64::MAX - number)));
             held
         }
+        // What of a job is left to do waits, or was given up: nothing has to run.
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => Vec::new(),
         Mode::Global => {
             let fits = |node: &&std::sync::Arc<Node>| {
                 node.spec.availability == Availability::Active
