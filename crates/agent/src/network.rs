@@ -7,13 +7,13 @@
 mod owner;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, TunnelPeer};
-use skep_model::{NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId};
+use skep_model::{NetworkAddress, NetworkAttachment, NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId};
 use skep_overlay::Overlay;
 use skep_overlay::helper::Helper;
 use skep_overlay::tunnel::{Carrier, PublicKey};
@@ -30,7 +30,7 @@ pub struct Attach {
     pub task: TaskId,
     pub service: ServiceId,
     pub networks: Vec<NetworkId>,
-    pub fixed: Vec<Option<Ipv4Addr>>,
+    pub fixed: Vec<Fixed>,
     pub names: Vec<String>,
     pub host_ports: Vec<PortSpec>,
     /// Its container lives already: it keeps what it has, whatever became of a port meanwhile.
@@ -44,10 +44,23 @@ impl Attach {
             task: task.id,
             service: task.service,
             networks: task.networks.clone(),
-            fixed: task.spec.networks.iter().map(|attachment| attachment.address).collect(),
+            fixed: task.spec.networks.iter().map(Fixed::of).collect(),
             names: container_names(task, &hostname),
             host_ports: task.host_ports.clone(),
         }
+    }
+}
+
+/// The address that a task's spec asks for, told by itself or by its twin.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fixed {
+    pub address: Option<Ipv4Addr>,
+    pub address_v6: Option<Ipv6Addr>,
+}
+
+impl Fixed {
+    fn of(attachment: &NetworkAttachment) -> Self {
+        Self { address: attachment.address, address_v6: attachment.address_v6 }
     }
 }
 
@@ -55,7 +68,7 @@ impl Attach {
 #[derive(Debug, Clone)]
 pub struct Attached {
     pub netns: PathBuf,
-    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
+    pub addresses: Vec<NetworkAddress>,
     /// Of the first network with a way out.
     pub gateway: Option<Ipv4Addr>,
     pub host_ports: Vec<PortSpec>,
@@ -162,7 +175,7 @@ impl NetworkHandle {
     /// How many TCP connections to these addresses have not ended.
     ///
     /// Asked again and again, so not of the owner, who would look at the whole node each time.
-    pub async fn connections(&self, addresses: BTreeSet<Ipv4Addr>) -> usize {
+    pub async fn connections(&self, addresses: BTreeSet<IpAddr>) -> usize {
         let overlay = Arc::clone(&self.overlay);
         blocking(move || overlay.connections(&addresses)).await.unwrap_or_else(|error| {
             tracing::debug!(error = chain(&error), "connections could not be counted");

@@ -57,7 +57,16 @@ pub fn node_network(
         upstreams: upstreams.to_vec(),
         search: Vec::new(),
         mesh,
+        prefix: cluster.place.and_then(|place| place.prefix),
+        v4_only: v4_only(cluster, local),
     }
+}
+
+/// Other nodes' tasks that have no IPv6 address: their kernel has none, or their agent is older.
+fn v4_only(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> BTreeSet<Ipv4Addr> {
+    let tasks = cluster.endpoints.values().flat_map(|endpoint| endpoint.backends.iter().chain(&endpoint.draining));
+    let others = tasks.filter(|backend| !local.contains_key(&backend.task)).flat_map(|backend| &backend.addresses);
+    others.filter(|at| at.address_v6.is_none()).map(|at| at.address).collect()
 }
 
 pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
@@ -65,6 +74,7 @@ pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
         id: network.id.to_string(),
         name: network.spec.name.clone(),
         subnet: network.subnet,
+        subnet_v6: network.subnet_v6,
         gateway: network.gateway,
         blocks: network.blocks.clone(),
         internal: network.spec.internal,
@@ -238,7 +248,7 @@ mod tests {
             task,
             slot: Slot::Replica(1),
             node: IdSource::from_seed(2).next_id(),
-            addresses: vec![NetworkAddress { network, address: at(last) }],
+            addresses: vec![NetworkAddress { network, address: at(last), address_v6: None }],
             hostname: None,
         };
         let local = |last, serving| LocalEndpoint {
@@ -278,7 +288,7 @@ mod tests {
             task: ids.next_id(),
             slot: Slot::Replica(1),
             node: ids.next_id(),
-            addresses: vec![NetworkAddress { network, address: at(last) }],
+            addresses: vec![NetworkAddress { network, address: at(last), address_v6: None }],
             hostname: None,
         };
         let endpoint = ServiceEndpoint {
@@ -297,6 +307,7 @@ mod tests {
             subnet,
             gateway: at(1),
             blocks: Vec::new(),
+            subnet_v6: None,
         };
         let networks = BTreeMap::from([(network, assigned)]);
         let endpoints = BTreeMap::from([(service, endpoint)]);

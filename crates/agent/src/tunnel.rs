@@ -198,6 +198,7 @@ mod tests {
             address: Ipv4Addr::new(10, 127, 240, 1),
             nodes: "10.127.240.0/20".parse().unwrap(),
             pool: "10.64.0.0/10".parse().unwrap(),
+            prefix: None,
         };
         let node = IdSource::from_seed(1).next_id();
         let peer = AssignedPeer {

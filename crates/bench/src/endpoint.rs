@@ -51,6 +51,7 @@ fn filled(backends: u32) -> NodeNetwork {
         id: "network".to_owned(),
         name: "network".to_owned(),
         subnet: "10.64.0.0/10".parse().expect("a literal range is one"),
+        subnet_v6: None,
         gateway: Ipv4Addr::new(10, 64, 0, 1),
         blocks: vec![],
         internal: false,
@@ -67,13 +68,7 @@ fn filled(backends: u32) -> NodeNetwork {
     };
     NodeNetwork {
         services: (0..backends / EACH).map(service).collect(),
-        endpoints: vec![],
-        elsewhere: vec![],
-        published: vec![],
-        pool: "10.64.0.0/10".parse().expect("a literal range is one"),
-        upstreams: vec![],
-        search: vec![],
-        mesh: None,
         networks: vec![network],
+        ..NodeNetwork::nothing("10.64.0.0/10".parse().expect("a literal range is one"))
     }
 }

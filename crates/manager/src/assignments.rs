@@ -141,6 +141,7 @@ fn assigned_network(network: &Network, node: NodeId) -> AssignedNetwork {
         subnet: network.subnet,
         gateway: network.gateway,
         blocks: network.blocks_of(node).collect(),
+        subnet_v6: network.subnet_v6,
     }
 }
 

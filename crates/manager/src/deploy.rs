@@ -141,14 +141,8 @@ impl Draft<'_> {
                 Action::Created,
             );
         };
-        let differs =
-            existing.spec.internal != spec.internal || spec.subnet.is_some_and(|subnet| subnet != existing.subnet);
-        if differs {
-            let name = &spec.name;
-            return Err(Refusal::Conflict(format!(
-                "network {name} exists with other settings (internal: {}, subnet: {}), and a network cannot be changed; remove the stack first, or give the network another name",
-                existing.spec.internal, existing.subnet
-            )));
+        if let Some(problem) = existing.differs_from(&spec) {
+            return Err(Refusal::Conflict(problem));
         }
         self.unchanged(Kind::Network, existing.id.to_string(), spec.name);
         Ok(())

@@ -62,7 +62,8 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> As
         network.blocks.iter().for_each(|(block, holder)| blocks.entry(*holder).or_default().push(*block));
     }
     let pool = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default().address_pool;
-    let place = AssignedPlace { address: own.address, nodes: cluster.node_range(), pool };
+    let prefix = cluster.config.as_ref().map(|config| config.prefix());
+    let place = AssignedPlace { address: own.address, nodes: cluster.node_range(), pool, prefix };
     let others = cluster.nodes.values().filter(|node| node.id != id && node.spec.membership == Membership::Accepted);
     let peers = others.filter_map(|node| {
         let tunnel = node.tunnel?;
@@ -117,7 +118,15 @@ mod tests {
         let (id, subnet): (_, Ipv4Net) = (Id::from_u128(9), "10.64.0.0/18".parse().unwrap());
         let spec = NetworkSpec { name: "front".to_owned(), ..NetworkSpec::default() };
         let gateway = subnet.hosts().next().unwrap();
-        let network = Network { id, meta: Meta::new(Timestamp(0)), spec, subnet, gateway, blocks: BTreeMap::new() };
+        let network = Network {
+            id,
+            meta: Meta::new(Timestamp(0)),
+            spec,
+            subnet,
+            gateway,
+            blocks: BTreeMap::new(),
+            subnet_v6: None,
+        };
         cluster.apply(&Change::CreateNetwork { network: Box::new(network) }, 2).unwrap();
         (cluster, nodes, id)
     }

@@ -1,8 +1,9 @@
 //! The cluster's own settings and trust: one object.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, Meta};
@@ -24,6 +25,16 @@ pub struct ClusterConfig {
     /// The feature level that every manager has: see [`crate::FEATURE_LEVEL`].
     pub level: u32,
     pub trust: TrustHistory,
+}
+
+impl ClusterConfig {
+    /// The cluster's own IPv6 range, told from all others' by its id (RFC 4193): a twin of every IPv4 address is in it.
+    pub fn prefix(&self) -> Ipv6Net {
+        const OWN_BITS: u32 = 40;
+        let own = self.id.as_u128() & ((1 << OWN_BITS) - 1);
+        let first = Ipv6Addr::from_bits(0xfd << 120 | own << 80);
+        Ipv6Net::new(first, 48).expect("48 is a prefix length")
+    }
 }
 
 impl std::fmt::Debug for ClusterConfig {
@@ -62,6 +73,8 @@ pub struct ClusterSpec {
     pub subnet_prefix: u8,
     /// Whether a manager that starts waits for the unlock key.
     pub autolock: bool,
+    /// Services that do not say fill one node before the next, instead of spreading.
+    pub bin_pack: bool,
 }
 
 impl Default for ClusterSpec {
@@ -73,6 +86,7 @@ impl Default for ClusterSpec {
             address_pool: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 64, 0, 0), 10),
             subnet_prefix: 18,
             autolock: false,
+            bin_pack: false,
         }
     }
 }

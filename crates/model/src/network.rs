@@ -1,9 +1,12 @@
 //! A network: one address range of the cluster, carved into blocks that nodes hand out addresses from.
+//!
+//! Beside it may be an IPv6 range, of which nothing is handed out: each IPv4 address has a *twin* there, at the same
+//! place.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{Meta, NetworkId, NetworkSpec, NodeId};
@@ -22,9 +25,61 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// Which node hands out addresses of which block.
     pub blocks: BTreeMap<Ipv4Net, NodeId>,
+    /// Where the twins of `subnet`'s addresses are, at least as long as it; absent: IPv4 alone, as all networks were
+    /// before feature level 3.
+    pub subnet_v6: Option<Ipv6Net>,
+}
+
+/// A network's ranges, in which each IPv4 address and its twin have the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twins {
+    pub v4: Ipv4Net,
+    pub v6: Ipv6Net,
+}
+
+impl Twins {
+    /// The IPv6 address that goes with an IPv4 address; none: it is not of this network.
+    pub fn of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let place = address.to_bits().checked_sub(self.v4.network().to_bits())?;
+        let twin = Ipv6Addr::from_bits(self.v6.network().to_bits() + u128::from(place));
+        self.v4.contains(&address).then_some(twin)
+    }
+
+    /// The IPv4 address that an IPv6 address goes with.
+    pub fn behind(&self, twin: Ipv6Addr) -> Option<Ipv4Addr> {
+        let place = twin.to_bits().checked_sub(self.v6.network().to_bits())?;
+        let address = self.v4.network().to_bits().checked_add(u32::try_from(place).ok()?)?;
+        Some(Ipv4Addr::from_bits(address)).filter(|address| self.v4.contains(address))
+    }
 }
 
 impl Network {
+    /// Why it is not the network that `wanted` asks for, in words for the user; none: it is.
+    ///
+    /// One without IPv6 is taken for one that asks for it: so are those that were made before there was any.
+    pub fn differs_from(&self, wanted: &NetworkSpec) -> Option<String> {
+        let NetworkSpec { internal, subnet, ipv6, subnet_v6, .. } = wanted;
+        let has_another = |range: Ipv6Net| *ipv6 == Some(false) || subnet_v6.is_some_and(|wanted| wanted != range);
+        let differs = self.spec.internal != *internal
+            || subnet.is_some_and(|subnet| subnet != self.subnet)
+            || self.subnet_v6.is_some_and(has_another);
+        differs.then(|| {
+            let subnets = [Some(self.subnet.to_string()), self.subnet_v6.map(|range| range.to_string())];
+            format!(
+                "network {} exists with other settings (internal: {}, subnet: {}), and a network cannot be changed; remove \
+                 the stack first, or give the network another name",
+                wanted.name,
+                self.spec.internal,
+                subnets.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+            )
+        })
+    }
+
+    /// Its two ranges, if it has two.
+    pub fn twins(&self) -> Option<Twins> {
+        self.subnet_v6.map(|v6| Twins { v4: self.subnet, v6 })
+    }
+
     /// The part of the range that virtual addresses of services come from: its last eighth.
     pub fn vip_range(&self) -> Ipv4Net {
         let prefix = (self.subnet.prefix_len() + 3).min(32);
@@ -59,5 +114,24 @@ impl Network {
         distinct.sort();
         distinct.dedup();
         size - distinct.iter().filter(|address| block.contains(*address)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_its_twin_have_the_same_place() {
+        let twins = |v4: &str, v6: &str| Twins { v4: v4.parse().unwrap(), v6: v6.parse().unwrap() };
+        let users = twins("10.1.0.0/24", "fd00:1::/64");
+        assert_eq!(users.of([10, 1, 0, 16].into()), "fd00:1::10".parse().ok());
+        assert_eq!(users.behind("fd00:1::10".parse().unwrap()), Some([10, 1, 0, 16].into()));
+        assert_eq!(users.behind("fd00:1::1:0".parse().unwrap()), None, "the IPv4 range has no such place");
+        assert_eq!(users.behind("fd00::1".parse().unwrap()), None);
+        assert_eq!(users.of([10, 1, 1, 0].into()), None);
+        assert_eq!(users.of([10, 0, 0, 1].into()), None);
+        let own = twins("10.64.64.0/18", "fd12:3456:789a::a40:4000/114");
+        assert_eq!(own.of([10, 64, 64, 1].into()), "fd12:3456:789a::a40:4001".parse().ok());
     }
 }

@@ -18,6 +18,8 @@ pub struct Service {
     pub revisions: Vec<ServiceRevision>,
     pub endpoint: Endpoint,
     pub update_status: Option<UpdateStatus>,
+    /// Since when its tasks are being spread anew, because somebody asked for it.
+    pub rebalancing_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

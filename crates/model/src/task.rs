@@ -9,12 +9,12 @@
 //! States only move forward. A task is never restarted: its slot gets a new one.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
+use crate::{GenericResource, Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -38,6 +38,12 @@ pub struct Task {
     pub not_before: Option<Timestamp>,
     /// How many tasks of this slot and spec failed in a row before this one: the exponent of the back-off.
     pub failures_before: u32,
+    /// What it was given of its node's generic resources, with its node.
+    pub generic: Vec<GenericResource>,
+    /// Why it is to stop, where its service's spec does not tell.
+    pub stop_reason: Option<String>,
+    /// Where the data of its slot's named volumes is.
+    pub home: Option<NodeId>,
 }
 
 /// Which of a service's places a task fills.
@@ -172,6 +178,14 @@ pub struct ContainerStatus {
 pub struct NetworkAddress {
     pub network: NetworkId,
     pub address: Ipv4Addr,
+    /// Its twin; absent where the network or the node has no IPv6.
+    pub address_v6: Option<Ipv6Addr>,
+}
+
+impl NetworkAddress {
+    pub fn both(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address.into()), self.address_v6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
 impl Task {

@@ -5,11 +5,11 @@
 //! back are therefore found again, and nothing has to be remembered.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{
-    Change, Cluster, Endpoint, EndpointMode, Network, NetworkId, NetworkSpec, NodeId, PortProtocol, PortSpec,
+    Change, Cluster, Endpoint, EndpointMode, Feature, Network, NetworkId, NetworkSpec, NodeId, PortProtocol, PortSpec,
     PublishMode, Service, TaskId, TaskSpec, VirtualIp,
 };
 
@@ -65,6 +65,48 @@ pub fn subnet_for(cluster: &Cluster, spec: &NetworkSpec) -> Result<(Ipv4Net, Ipv
     };
     let first = Ipv4Addr::from_bits(subnet.network().to_bits() + 1);
     Ok((subnet, spec.gateway.unwrap_or(first)))
+}
+
+/// The IPv6 range of a new network with the IPv4 range `subnet`: the user's, or the one of the cluster's own in which
+/// each IPv4 address is found again. None: it is to have none, or older managers would lose it.
+pub fn subnet_v6_for(cluster: &Cluster, spec: &NetworkSpec, subnet: Ipv4Net) -> Result<Option<Ipv6Net>, Refusal> {
+    let name = &spec.name;
+    if !cluster.has(Feature::Services) {
+        let is_asked_for = spec.ipv6 == Some(true) || spec.subnet_v6.is_some();
+        return match is_asked_for {
+            false => Ok(None),
+            true => Err(Refusal(format!(
+                "network {name} asks for IPv6, which some managers of this cluster are too old for; upgrade them first"
+            ))),
+        };
+    }
+    let Some(config) = cluster.config.as_ref().filter(|_| spec.ipv6 != Some(false)) else { return Ok(None) };
+    let own = |range: Ipv4Net| {
+        let first = config.prefix().network().to_bits() | u128::from(range.network().to_bits());
+        Ipv6Net::new(Ipv6Addr::from_bits(first), 96 + range.prefix_len()).expect("96 and at most 32 bits")
+    };
+    let Some(wanted) = spec.subnet_v6 else { return Ok(Some(own(subnet))) };
+    if wanted.max_prefix_len() - wanted.prefix_len() < subnet.max_prefix_len() - subnet.prefix_len() {
+        return Err(Refusal(format!(
+            "subnet {wanted} of network {name} is shorter than its IPv4 subnet {subnet}; take a /{} or longer range, \
+             such as a /64",
+            96 + subnet.prefix_len()
+        )));
+    }
+    let overlaps = |other: &Ipv6Net| other.contains(&wanted) || wanted.contains(other);
+    let whole = own(Ipv4Net::default());
+    if overlaps(&whole) {
+        return Err(Refusal(format!(
+            "subnet {wanted} of network {name} overlaps {whole}, where the cluster has its own IPv6 addresses; take another"
+        )));
+    }
+    let other = cluster.networks.values().find(|network| network.subnet_v6.as_ref().is_some_and(overlaps));
+    match other.and_then(|other| Some((&other.spec.name, other.subnet_v6?))) {
+        Some((other, range)) => {
+            Err(Refusal(format!("subnet {wanted} of network {name} overlaps {range} of network {other}")))
+        }
+        None => Ok(Some(wanted)),
+    }
 }
 
 /// The ids of a task's networks in the order of its spec, or which one is not there.

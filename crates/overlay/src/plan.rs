@@ -11,19 +11,21 @@ pub mod peers;
 mod problem;
 mod routes;
 mod rules;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-pub use ingress::{BACK_MARK, BACK_MASK, INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress, Number, PUBLISHED_MARK};
+pub use ingress::{BACK_MARK, BACK_MASK, INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress, Number, PUBLISHED_MARK, Way};
 pub use peers::{Mesh, MeshPeer};
 pub use problem::Problem;
 pub use routes::Via;
 pub use rules::{PortKey, Rules};
 
+use self::twins::{Twins, both};
 pub use crate::snapshot::Protocol;
 use crate::snapshot::Snapshot;
 use crate::tunnel::Tunnel;
@@ -46,6 +48,10 @@ pub struct NodeNetwork {
     pub search: Vec<String>,
     /// The node's place among others; none: it is alone, and nothing listens for others.
     pub mesh: Option<Mesh>,
+    /// The cluster's own IPv6 range; none: it has none, or nobody has said it.
+    pub prefix: Option<Ipv6Net>,
+    /// Other nodes' containers that have no IPv6 address, though their network has a range of them.
+    pub v4_only: BTreeSet<Ipv4Addr>,
 }
 
 /// A network as it is cluster-wide.
@@ -55,6 +61,8 @@ pub struct Network {
     pub name: String,
     /// The whole network's range, over all nodes.
     pub subnet: Ipv4Net,
+    /// Where the twins of `subnet`'s addresses are; none: the network is IPv4 alone.
+    pub subnet_v6: Option<Ipv6Net>,
     /// The node's own address in the network, inside `subnet`: every container's next hop.
     pub gateway: Ipv4Addr,
     /// The parts of `subnet` that this node hands out addresses from.
@@ -139,15 +147,17 @@ pub struct Realization {
     /// The sandboxes that are expected to exist.
     pub sandboxes: BTreeSet<String>,
     /// Where packets to containers and nodes go. A container's link may not be there yet.
-    pub routes: BTreeMap<Ipv4Net, Via>,
+    pub routes: BTreeMap<IpNet, Via>,
     /// None: the node is alone.
     pub ingress: Option<Ingress>,
     pub rules: Rules,
+    /// The same for IPv6; none: no network has it.
+    pub rules_v6: Option<Rules>,
     /// The way to other nodes; none while the node is alone.
     pub tunnel: Option<Tunnel>,
     /// Every container that connections may lead to, those that serve no more included: this node's, and others' as far
     /// as services name them.
-    pub places: BTreeSet<Ipv4Addr>,
+    pub places: BTreeSet<IpAddr>,
     pub snapshot: Snapshot,
     /// What was left out, and why.
     pub problems: Vec<Problem>,
@@ -158,38 +168,69 @@ pub struct Realization {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     pub network: String,
-    /// The gateway's address with the whole network's prefix length.
-    pub address: Ipv4Net,
+    /// The gateway's addresses, each with the whole network's prefix length.
+    pub addresses: BTreeSet<IpNet>,
 }
 
 /// The kernel state and the snapshot that `node` asks for. `namespaces` is the folder of the pinned namespaces.
 pub fn plan(node: &NodeNetwork, namespaces: &Path) -> Realization {
     let (node, problems) = checked(node);
+    let twins = Twins::of(&node);
+    let rules = rules::rules(&node);
     let bridges = node.networks.iter().map(|network| (bridge_name(&network.id), bridge(network))).collect();
     Realization {
         bridges,
         sandboxes: node.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
-        routes: routes::routes(&node),
-        ingress: node.mesh.as_ref().and_then(ingress::ingress),
-        rules: rules::rules(&node),
-        tunnel: peers::tunnel(&node),
-        places: places(&node),
-        snapshot: names::snapshot(&node, namespaces),
+        routes: routes::routes(&node, twins.as_ref()),
+        ingress: node.mesh.as_ref().and_then(|mesh| ingress::ingress(mesh, twins.as_ref())),
+        rules_v6: twins.as_ref().map(|twins| rules::twin(&rules, &node, twins)),
+        rules,
+        tunnel: peers::tunnel(&node, twins.as_ref()),
+        places: both(places(&node), |place| twins.as_ref()?.address_of(place)),
+        snapshot: names::snapshot(&node, twins.as_ref(), namespaces),
         problems,
     }
 }
 
-fn places(node: &NodeNetwork) -> BTreeSet<Ipv4Addr> {
+fn places(node: &NodeNetwork) -> impl Iterator<Item = IpAddr> {
     let served = node.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address);
     let published = node.published.iter().flat_map(|port| &port.backends).copied();
-    node.endpoints.iter().map(|endpoint| endpoint.address).chain(served).chain(published).collect()
+    node.endpoints.iter().map(|endpoint| endpoint.address).chain(served).chain(published).map(IpAddr::V4)
 }
 
 /// The bridge that a network has on this node.
 pub fn bridge(network: &Network) -> Bridge {
-    let address = Ipv4Net::new(network.gateway, network.subnet.prefix_len())
-        .expect("the prefix length comes from a valid subnet");
-    Bridge { network: network.id.clone(), address }
+    let addresses = network.own(network.gateway);
+    Bridge { network: network.id.clone(), addresses }
+}
+
+impl Network {
+    /// An address of the network and its twin, each with the whole network's prefix length.
+    pub fn own(&self, address: Ipv4Addr) -> BTreeSet<IpNet> {
+        let v4 = Ipv4Net::new(address, self.subnet.prefix_len()).expect("the prefix length comes from a valid subnet");
+        let v6 = self.twin(address).zip(self.subnet_v6);
+        let v6 = v6.and_then(|(twin, range)| Ipv6Net::new(twin, range.prefix_len()).ok());
+        [Some(v4.into()), v6.map(IpNet::V6)].into_iter().flatten().collect()
+    }
+}
+
+impl NodeNetwork {
+    /// Of a node that has part in nothing.
+    pub fn nothing(pool: Ipv4Net) -> Self {
+        Self {
+            networks: Vec::new(),
+            endpoints: Vec::new(),
+            elsewhere: Vec::new(),
+            services: Vec::new(),
+            published: Vec::new(),
+            pool,
+            upstreams: Vec::new(),
+            search: Vec::new(),
+            mesh: None,
+            prefix: None,
+            v4_only: BTreeSet::new(),
+        }
+    }
 }
 
 /// What all of skep's bridges' names begin with.
@@ -288,13 +329,12 @@ fn contradiction(network: &Network, before: &[Network]) -> Option<Problem> {
         });
     }
     for other in before {
-        if other.subnet.contains(&network.subnet) || network.subnet.contains(&other.subnet) {
-            return Some(Problem::SubnetsOverlap {
-                network: network.id.clone(),
-                subnet: network.subnet,
-                other: other.id.clone(),
-                other_subnet: other.subnet,
-            });
+        let v6 = network.subnet_v6.zip(other.subnet_v6).map(|(own, theirs)| (IpNet::V6(own), IpNet::V6(theirs)));
+        let pairs = [Some((network.subnet.into(), other.subnet.into())), v6];
+        let overlap = |(own, theirs): &(IpNet, IpNet)| theirs.contains(own) || own.contains(theirs);
+        if let Some((subnet, other_subnet)) = pairs.into_iter().flatten().find(overlap) {
+            let (network, other) = (network.id.clone(), other.id.clone());
+            return Some(Problem::SubnetsOverlap { network, subnet, other, other_subnet });
         }
         let interface = bridge_name(&network.id);
         if interface == bridge_name(&other.id) {

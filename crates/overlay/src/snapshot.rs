@@ -21,6 +21,9 @@ pub const FORMAT: u32 = 1;
 /// Format of a [`Snapshot`] with a tunnel: a helper that could not carry it must refuse, so that another takes over.
 pub const FORMAT_WITH_TUNNEL: u32 = 2;
 
+/// Format of a [`Snapshot`] with a tunnel that carries IPv6 too.
+pub const FORMAT_WITH_IPV6: u32 = 3;
+
 /// Where every container finds its resolver, on port 53, as in Docker.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
@@ -36,7 +39,7 @@ pub const MESSAGE_BYTES_MAX: u32 = 64 << 20;
 /// Everything the net helper serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// [`FORMAT`] or [`FORMAT_WITH_TUNNEL`]; a reader refuses what it does not know.
+    /// [`FORMAT`], [`FORMAT_WITH_TUNNEL`] or [`FORMAT_WITH_IPV6`]; a reader refuses what it does not know.
     pub format: u32,
     /// The port to bind on [`RESOLVER`] in every sandbox.
     pub resolver_port: u16,
@@ -57,7 +60,11 @@ pub struct Snapshot {
 impl Snapshot {
     /// The snapshot with something to carry.
     pub fn with_tunnel(self, tunnel: Option<Tunnel>) -> Self {
-        let format = if tunnel.is_some() { FORMAT_WITH_TUNNEL } else { FORMAT };
+        let format = match &tunnel {
+            None => FORMAT,
+            Some(tunnel) if tunnel.address_v6.is_none() => FORMAT_WITH_TUNNEL,
+            Some(_) => FORMAT_WITH_IPV6,
+        };
         Self { format, tunnel, ..self }
     }
 }
@@ -68,7 +75,7 @@ pub struct Zone {
     /// The network's name: `NAME.<network>` is answered like `NAME`.
     pub name: String,
     /// Lower case, without a trailing dot. A key may have several labels (`web.1`, `web.shop`).
-    /// Every key is known: another record type than A is NOERROR without an answer, never NXDOMAIN.
+    /// Every key is known: another record type than A and AAAA is NOERROR without an answer, never NXDOMAIN.
     pub names: BTreeMap<String, Name>,
     /// For PTR questions: the name that an address of this network answers with, without a trailing dot.
     pub reverse: BTreeMap<IpAddr, String>,

@@ -78,7 +78,8 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
     let uses_secret = chance.one_in(3);
     let file = FileTarget { path: "key".to_owned(), uid: 0, gid: 0, mode: 0o444 };
     let secret = SecretRef { secret: "key".to_owned(), digest: None, file };
-    let attachment = NetworkAttachment { network: "back".to_owned(), aliases: Vec::new(), address: None };
+    let attachment =
+        NetworkAttachment { network: "back".to_owned(), aliases: Vec::new(), address: None, address_v6: None };
     let at_most_one = chance.one_in(4);
     let updates = |chance: &mut Chance| match at_most_one {
         true => UpdateConfig { order: UpdateOrder::StopFirst, ..update(chance) },
@@ -108,6 +109,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         update,
         rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
+        scheduling: Default::default(),
     }
 }
 

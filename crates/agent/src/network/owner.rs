@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer};
-use skep_model::{NodeId, PortSpec, PublishMode, TaskId};
+use skep_model::{NetworkAddress, NodeId, PortSpec, PublishMode, TaskId, Twins};
 use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
@@ -15,7 +15,7 @@ use skep_overlay::snapshot::{Listener, ServeError};
 use skep_overlay::{Attachment, Overlay};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Attach, Attached, Command, KeepAddresses, NetworkSetup, blocking};
+use super::{Attach, Attached, Command, Fixed, KeepAddresses, NetworkSetup, blocking};
 use crate::network_view::{ClusterView, LocalEndpoint, node_network, overlay_network};
 use crate::node::{chain, now};
 use crate::tunnel::{self, OwnTunnel};
@@ -204,7 +204,7 @@ impl Owner {
             let assigned = self.cluster.networks.get(network);
             let assigned = assigned.ok_or_else(|| format!("the node was not told of network {network}"))?;
             networks.push(overlay_network(assigned));
-            requests.push(self.request(assigned, *fixed));
+            requests.push(self.request(assigned, wanted(assigned, fixed)?));
         }
         let now_s = now().0 / 1_000_000_000;
         let overlay = Arc::clone(&self.overlay);
@@ -212,10 +212,12 @@ impl Owner {
             let addresses = overlay.allocate(&id, &requests, now_s)?;
             let place = |(network, address)| Attachment { network, address };
             let attachments: Vec<_> = networks.into_iter().zip(addresses.iter().copied()).map(place).collect();
+            let twin = |at: &Attachment| at.network.twin(at.address).filter(|_| overlay.has_ipv6());
+            let twins: Vec<_> = attachments.iter().map(twin).collect();
             let sandbox = overlay.create_sandbox(&id, &attachments)?;
-            Ok::<_, skep_overlay::RealizeError>((addresses, sandbox))
+            Ok::<_, skep_overlay::RealizeError>((addresses, twins, sandbox))
         });
-        let (given, sandbox) = made.await.map_err(|error| chain(&error))?;
+        let (given, twins, sandbox) = made.await.map_err(|error| chain(&error))?;
         let addresses: Vec<_> = attach.networks.iter().copied().zip(given).collect();
         let gateway = attach
             .networks
@@ -238,6 +240,8 @@ impl Owner {
             host_ports: ports,
         };
         self.local.insert(attach.task, endpoint);
+        let address = |((network, address), address_v6)| NetworkAddress { network, address, address_v6 };
+        let addresses = addresses.into_iter().zip(twins).map(address).collect();
         Ok(Attached { netns: sandbox.netns, addresses, gateway, host_ports })
     }
 
@@ -323,5 +327,27 @@ impl Owner {
         let stopped = self.helper.stop().await.map_err(|error| chain(&error));
         let overlay = Arc::clone(&self.overlay);
         stopped.and(blocking(move || overlay.teardown()).await.map_err(|error| chain(&error)))
+    }
+}
+
+/// The address that is asked for, by itself or by its twin.
+fn wanted(network: &AssignedNetwork, fixed: &Fixed) -> Result<Option<Ipv4Addr>, String> {
+    let Some(asked) = fixed.address_v6 else { return Ok(fixed.address) };
+    let name = &network.spec.name;
+    let Some(twins) = network.subnet_v6.map(|v6| Twins { v4: network.subnet, v6 }) else {
+        return Err(format!("{asked} cannot be given to a container: network {name} has no IPv6"));
+    };
+    match (twins.behind(asked), fixed.address) {
+        (None, _) => Err(format!(
+            "{asked} cannot be given to a container: it must lie in {} of network {name}, at a place that its IPv4 subnet {} \
+             has too",
+            twins.v6, twins.v4
+        )),
+        (Some(meant), Some(address)) if meant != address => Err(format!(
+            "{asked} and {address} cannot be given to one container: on network {name} the IPv6 address of {address} is \
+             {}; leave one of them out",
+            twins.of(address).map(|twin| twin.to_string()).unwrap_or_default()
+        )),
+        (Some(meant), _) => Ok(Some(meant)),
     }
 }

@@ -6,8 +6,6 @@
 //! ```
 //! Where no other task serves in its place nothing is waited for: it would only take longer until the next one does.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use skep_runtime::Signal;
@@ -79,7 +77,7 @@ impl Driver {
         if limit.is_zero() || !serves || !self.setup.network.others_serve(task.service, task.id).await {
             return;
         }
-        let addresses: BTreeSet<Ipv4Addr> = self.addresses();
+        let addresses = self.addresses();
         let (network, drains, id) = (self.setup.network.clone(), self.setup.drains.clone(), task.id);
         let drained = async move {
             drains.settle(id).await;

@@ -5,6 +5,7 @@ mod ca;
 mod client;
 mod events;
 mod messages;
+mod placing;
 mod readable;
 mod rollback;
 mod stack;
@@ -18,6 +19,7 @@ pub use messages::{
     RemovedObject, RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, WatchEvent,
     WatchRequest, Written,
 };
+pub use placing::{ExplainRequest, Explanation, NodeVerdict, RebalanceRequest, TaskPlace};
 pub use readable::Readable;
 pub use rollback::{RollbackServiceRequest, RollbackStackRequest};
 pub use stack::{DeployAction, DeployMode, DeployRequest, Deployed, DeployedObject, Prune};
@@ -42,6 +44,10 @@ service! {
         /// Removes one object; a stack with everything that belongs to it.
         [Operator] remove(RemoveRequest) -> Removed;
         [Operator] scale(ScaleRequest) -> Written;
+        /// Spreads a service's tasks anew, a few at a time; the reply does not wait for it.
+        [Operator] rebalance(RebalanceRequest) -> Written;
+        /// Why tasks are where they are, or nowhere, node by node.
+        [Operator] explain(ExplainRequest) -> Explanation;
         /// Makes a stack what the request says, or says what that would change. Everything is validated before the
         /// first write.
         [Operator] deploy_stack(DeployRequest) -> Deployed;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{
     ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, Slot, Task,
     TaskId, TunnelKey,
@@ -68,6 +68,8 @@ pub struct AssignedNetwork {
     pub gateway: Ipv4Addr,
     /// The blocks that this node hands out addresses from.
     pub blocks: Vec<Ipv4Net>,
+    /// Where the IPv6 twins of its addresses are; absent: IPv4 alone.
+    pub subnet_v6: Option<Ipv6Net>,
 }
 
 /// The node itself in the tunnel between nodes.
@@ -79,6 +81,8 @@ pub struct AssignedPlace {
     pub nodes: Ipv4Net,
     /// The range of the cluster's networks, which `nodes` is a part of.
     pub pool: Ipv4Net,
+    /// The cluster's own IPv6 range; older managers say none.
+    pub prefix: Option<Ipv6Net>,
 }
 
 /// Another node in the tunnel.
@@ -146,8 +150,8 @@ message!(Assignments = Assignments { base, revision, set, removed });
 choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, Endpoint, Place, Peer });
 choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint, Place, Peer });
 message!(AssignedContent = AssignedContent { digest, name, data });
-message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks });
-message!(AssignedPlace = AssignedPlace { address, nodes, pool });
+message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6 });
+message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
 message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends, draining });
 message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });

@@ -8,7 +8,7 @@ use skep_model::{Network, NodeId};
 use super::{DecodeError, Element, Field, message};
 use crate::pb;
 
-message!(Network = Network { id, meta, spec, subnet, gateway, blocks });
+message!(Network = Network { id, meta, spec, subnet, gateway, blocks, subnet_v6 });
 
 impl Field for BTreeMap<Ipv4Net, NodeId> {
     type Proto = Vec<pb::Block>;

@@ -1,12 +1,12 @@
 //! Numbers, text, times, ids, addresses; and what is optional, listed or shared of anything.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{ContentDigest, Id, MemoryBytes, NanoCpus, Timestamp, TunnelKey, Version};
 
 use super::{DecodeError, Element, Field, scalar_field};
@@ -89,7 +89,9 @@ macro_rules! text {
 text!(
     IpAddr: "an IP address",
     SocketAddr: "an IP address and a port such as 10.1.0.1:7377",
-    Ipv4Net: "an IPv4 network such as 10.1.0.0/16"
+    Ipv6Addr: "an IPv6 address",
+    Ipv4Net: "an IPv4 network such as 10.1.0.0/16",
+    Ipv6Net: "an IPv6 network such as fd00:1::/64"
 );
 
 fn wrong(field: &'static str, value: impl ToString, expected: &'static str) -> DecodeError {

@@ -20,6 +20,9 @@ message!(
         status,
         not_before,
         failures_before,
+        generic,
+        stop_reason,
+        home,
     }
 );
 choice!(Slot = Slot in slot { Replica, Node });
@@ -44,4 +47,4 @@ enumeration!(
     }
 );
 message!(ContainerStatus = ContainerStatus { container_id, pid, started_at, exit_code, oom_killed });
-message!(NetworkAddress = NetworkAddress { network, address });
+message!(NetworkAddress = NetworkAddress { network, address, address_v6 });

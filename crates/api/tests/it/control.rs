@@ -109,6 +109,23 @@ impl Control for Fake {
         Ok(Deployed { revision: 2, version: Version(8), objects: Vec::new(), warnings })
     }
 
+    async fn rebalance(&self, _: Caller, request: RebalanceRequest) -> Result<Written, Refusal> {
+        written(&format!("{request:?}"))
+    }
+
+    async fn explain(&self, _: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
+        let verdict = NodeVerdict {
+            id: "n".to_owned(),
+            hostname: "n1".to_owned(),
+            refused_by: "resources".to_owned(),
+            why: "1GiB free".to_owned(),
+            service_tasks: 1,
+            tasks: 2,
+        };
+        let hints = vec!["add a node".to_owned()];
+        Ok(Explanation { service: request.wanted, tasks: Vec::new(), nodes: vec![verdict], hints })
+    }
+
     async fn deploy_stack(&self, _: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {
         let object = |secret: &NewContent| DeployedObject {
             kind: Kind::Secret,

@@ -67,6 +67,7 @@ pub fn assignments(seed: u64) -> Assignments {
         subnet: draw(seed),
         gateway: draw(seed),
         blocks: vec![draw(seed), draw(seed + 1)],
+        subnet_v6: draw(seed),
     };
     let endpoint = ServiceEndpoint {
         service: draw(seed),
@@ -95,7 +96,12 @@ pub fn assignments(seed: u64) -> Assignments {
         Assignment::Config(content),
         Assignment::Network(network),
         Assignment::Endpoint(endpoint),
-        Assignment::Place(AssignedPlace { address: draw(seed), nodes: draw(seed), pool: draw(seed) }),
+        Assignment::Place(AssignedPlace {
+            address: draw(seed),
+            nodes: draw(seed),
+            pool: draw(seed),
+            prefix: draw(seed),
+        }),
         Assignment::Peer(AssignedPeer {
             node: draw(seed),
             key: draw(seed),

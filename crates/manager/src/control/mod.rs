@@ -4,6 +4,7 @@
 
 mod autolock;
 mod ca;
+mod placing;
 mod read;
 mod rollback;
 mod streams;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    EventMessage, EventsRequest, ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry,
-    LogsRequest, Messages, ObjectList, Readable, Refusal, RefusalKind, RemoveRequest, Removed, RollbackServiceRequest,
-    RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest, WatchEvent,
-    WatchRequest, Written,
+    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
+    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
+    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
+    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, IdSource, LookupError};
@@ -77,6 +78,16 @@ impl<R: ImageResolver> Control for ControlService<R> {
     async fn scale(&self, caller: Caller, request: ScaleRequest) -> Result<Written, Refusal> {
         self.admit(&caller)?;
         self.scale_service(request).await
+    }
+
+    async fn rebalance(&self, caller: Caller, request: RebalanceRequest) -> Result<Written, Refusal> {
+        self.admit(&caller)?;
+        self.rebalance_service(request).await
+    }
+
+    async fn explain(&self, caller: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
+        self.admit(&caller)?;
+        self.explain_places(request)
     }
 
     async fn deploy_stack(&self, caller: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {

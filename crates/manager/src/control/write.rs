@@ -77,6 +77,7 @@ impl<R: ImageResolver> ControlService<R> {
             UpdateRequest::Node(NodeUpdate { id, expected, spec }) => {
                 let node = cluster.nodes.get(&id).ok_or_else(|| missing(Kind::Node, &id))?;
                 warnings.extend(admission::role_change(&cluster, node, spec.role)?);
+                warnings.extend(super::placing::left_behind(&cluster, node, &spec));
                 (id.to_string(), Change::UpdateNodeSpec { node: id, expected, spec, at })
             }
             UpdateRequest::Cluster(update) => admission::cluster_update(&cluster, update)?,

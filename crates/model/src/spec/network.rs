@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::Labels;
@@ -20,4 +20,7 @@ pub struct NetworkSpec {
     pub attachable: bool,
     pub subnet: Option<Ipv4Net>,
     pub gateway: Option<Ipv4Addr>,
+    /// Whether its containers have IPv6 addresses too; they do where nobody says otherwise.
+    pub ipv6: Option<bool>,
+    pub subnet_v6: Option<Ipv6Net>,
 }

@@ -41,7 +41,7 @@ fn network(subnet: &str) -> Change {
     let spec = NetworkSpec { name: format!("n{subnet}"), ..NetworkSpec::default() };
     let id = IdSource::from_seed(u128::from(subnet.network().to_bits())).next_id();
     let gateway = subnet.hosts().next().unwrap();
-    let network = Network { id, meta: Meta::new(AT), spec, subnet, gateway, blocks: BTreeMap::new() };
+    let network = Network { id, meta: Meta::new(AT), spec, subnet, gateway, blocks: BTreeMap::new(), subnet_v6: None };
     Change::CreateNetwork { network: Box::new(network) }
 }
 

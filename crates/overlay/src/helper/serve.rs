@@ -22,7 +22,7 @@ use super::listener::Listeners;
 use super::resolver::Resolvers;
 use super::tunnel::Tunnels;
 use super::{HelperError, Paths, wire};
-use crate::snapshot::{FORMAT, FORMAT_WITH_TUNNEL, Reply, Request, ServeError, Snapshot};
+use crate::snapshot::{FORMAT, FORMAT_WITH_IPV6, FORMAT_WITH_TUNNEL, Reply, Request, ServeError, Snapshot};
 
 /// Until another helper of the same run folder has ended.
 const LOCK: Duration = Duration::from_secs(2);
@@ -261,9 +261,9 @@ fn nothing() -> Snapshot {
 
 fn refuse_format(format: u32) -> Result<(), String> {
     match format {
-        FORMAT | FORMAT_WITH_TUNNEL => Ok(()),
+        FORMAT | FORMAT_WITH_TUNNEL | FORMAT_WITH_IPV6 => Ok(()),
         other => Err(format!(
-            "its format is {other}; this build of the net helper reads formats {FORMAT} and {FORMAT_WITH_TUNNEL}"
+            "its format is {other}; this build of the net helper reads formats {FORMAT} to {FORMAT_WITH_IPV6}"
         )),
     }
 }

@@ -10,11 +10,12 @@
 //! its number; the receiver keeps it in the connection's mark, and answers follow the mark.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::peers::Mesh;
+use super::twins::{Twins, both};
 
 /// The interface that published traffic takes between nodes.
 pub const INGRESS: &str = "sk-ingress";
@@ -24,6 +25,8 @@ pub const INGRESS_PORT: u16 = 7378;
 pub const INGRESS_NETWORK: u32 = 7377;
 /// What a frame within UDP takes off the longest packet: IPv4, UDP, VXLAN and Ethernet headers, in bytes.
 const OVERHEAD: u16 = 50;
+/// The kernel has no IPv6 on an interface whose longest packet is shorter (RFC 8200, section 5).
+const MTU_MIN_V6: u16 = 1280;
 
 /// Mark of a connection that came for a published port, and of its packets on their way to the container.
 pub const PUBLISHED_MARK: u32 = 0x100;
@@ -43,8 +46,10 @@ pub struct Ingress {
     pub nodes: Ipv4Net,
     /// The longest packet, in bytes.
     pub mtu: u16,
+    /// Whether IPv6 goes there too.
+    pub has_v6: bool,
     /// The other nodes: their addresses in the tunnel, and their blocks.
-    pub peers: BTreeMap<Number, (Ipv4Addr, BTreeSet<Ipv4Net>)>,
+    pub peers: BTreeMap<Number, (Ipv4Addr, BTreeSet<IpNet>)>,
 }
 
 /// A node's place in the range of nodes' addresses.
@@ -64,6 +69,12 @@ impl Number {
         [0x02, b's', b'k', 0, high, low]
     }
 
+    /// The address that IPv6 routes know the node by on `sk-ingress`: the kernel takes no gateway that it has a route to
+    /// by another interface, but asks nothing of one that is the link's own.
+    pub fn link_address(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x736b, self.0)
+    }
+
     /// The mark of answers that go back by this node. The lower byte, all that small clusters need, is where hardly
     /// any other program's marks are.
     pub fn mark(self) -> u32 {
@@ -72,15 +83,39 @@ impl Number {
     }
 }
 
-pub(super) fn ingress(mesh: &Mesh) -> Option<Ingress> {
+/// Where a frame to a node goes, for packets of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    pub number: Number,
+    /// The gateway of routes by that node.
+    pub gateway: IpAddr,
+}
+
+impl Ingress {
+    /// Each other node by its gateway: one for each family that goes there.
+    pub fn ways(&self) -> impl Iterator<Item = Way> + '_ {
+        self.peers.iter().flat_map(|(number, (address, _))| {
+            let v6 = self.has_v6.then(|| number.link_address().into());
+            let gateways = [Some(IpAddr::V4(*address)), v6].into_iter().flatten();
+            gateways.map(|gateway| Way { number: *number, gateway })
+        })
+    }
+}
+
+pub(super) fn ingress(mesh: &Mesh, twins: Option<&Twins>) -> Option<Ingress> {
     let number = |address| Number::of(address, mesh.nodes);
-    let peer =
-        |peer: &super::MeshPeer| Some((number(peer.address)?, (peer.address, peer.blocks.iter().copied().collect())));
+    let mtu = mesh.mtu.saturating_sub(OVERHEAD);
+    let twins = twins.filter(|_| mtu >= MTU_MIN_V6);
+    let peer = |peer: &super::MeshPeer| {
+        let blocks = both(peer.blocks.iter().copied().map(IpNet::V4), |block| twins?.range_of(block));
+        Some((number(peer.address)?, (peer.address, blocks)))
+    };
     Some(Ingress {
         address: mesh.address,
         number: number(mesh.address)?,
         nodes: mesh.nodes.trunc(),
-        mtu: mesh.mtu.saturating_sub(OVERHEAD),
+        mtu,
+        has_v6: twins.is_some(),
         peers: mesh.peers.iter().filter_map(peer).collect(),
     })
 }

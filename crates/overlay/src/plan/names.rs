@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use super::twins::Twins;
 use super::{NodeNetwork, Service};
 use crate::snapshot::{FORMAT, Listener, Name, NameKind, Outside, RESOLVER_PORT, Snapshot, View, Zone};
 
-pub(super) fn snapshot(node: &NodeNetwork, namespaces: &Path) -> Snapshot {
+pub(super) fn snapshot(node: &NodeNetwork, twins: Option<&Twins>, namespaces: &Path) -> Snapshot {
     Snapshot {
         format: FORMAT,
         resolver_port: RESOLVER_PORT,
@@ -17,13 +18,26 @@ pub(super) fn snapshot(node: &NodeNetwork, namespaces: &Path) -> Snapshot {
         zones: node
             .networks
             .iter()
-            .map(|network| (network.id.clone(), zone(node, &network.id, &network.name)))
+            .map(|network| (network.id.clone(), with_twins(zone(node, &network.id, &network.name), twins)))
             .collect(),
         sandboxes: views(node, namespaces),
         listeners: listeners(node),
         // Whether the helper carries one is the node's to say.
         tunnel: None,
     }
+}
+
+/// Whoever has an IPv6 address has it under the same names.
+fn with_twins(mut zone: Zone, twins: Option<&Twins>) -> Zone {
+    let Some(twins) = twins else { return zone };
+    for name in zone.names.values_mut() {
+        let more: Vec<_> = name.addresses.iter().filter_map(|address| twins.address_of(*address)).collect();
+        name.addresses.extend(more);
+    }
+    let more = zone.reverse.iter().filter_map(|(address, name)| Some((twins.address_of(*address)?, name.clone())));
+    let more: Vec<_> = more.collect();
+    zone.reverse.extend(more);
+    zone
 }
 
 fn zone(node: &NodeNetwork, network: &str, name: &str) -> Zone {

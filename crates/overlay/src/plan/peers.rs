@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
+use super::twins::{Twins, both};
 use super::{NodeNetwork, Number, Problem};
 use crate::tunnel::{Peer, PrivateKey, PublicKey, Tunnel};
 
@@ -42,15 +43,17 @@ pub struct MeshPeer {
 }
 
 /// The tunnel that the node's place among others asks for: behind a peer are its own address and its blocks.
-pub fn tunnel(node: &NodeNetwork) -> Option<Tunnel> {
+pub(super) fn tunnel(node: &NodeNetwork, twins: Option<&Twins>) -> Option<Tunnel> {
     let Mesh { key, port, address, nodes: _, mtu, peers } = node.mesh.as_ref()?;
     let peer = |peer: &MeshPeer| {
         let MeshPeer { node: _, key, endpoint, address, blocks, keepalive_s } = peer;
-        let allowed = blocks.iter().copied().chain([Ipv4Net::from(*address)]).collect();
+        let allowed = blocks.iter().copied().chain([Ipv4Net::from(*address)]).map(IpNet::V4);
+        let allowed = both(allowed, |range| twins?.range_of(range));
         (*key, Peer { endpoint: *endpoint, allowed, keepalive_s: *keepalive_s })
     };
     let peers = peers.iter().map(peer).collect();
-    Some(Tunnel { key: key.clone(), port: *port, address: *address, mtu: *mtu, peers })
+    let address_v6 = twins.and_then(|twins| twins.address(*address));
+    Some(Tunnel { key: key.clone(), port: *port, address: *address, address_v6, mtu: *mtu, peers })
 }
 
 /// Takes out of the mesh what contradicts this node or a peer before it: WireGuard would give a range that two claim

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::Protocol;
 
@@ -12,9 +12,9 @@ use super::Protocol;
 pub enum Problem {
     SubnetsOverlap {
         network: String,
-        subnet: Ipv4Net,
+        subnet: IpNet,
         other: String,
-        other_subnet: Ipv4Net,
+        other_subnet: IpNet,
     },
     AddressOutside {
         network: String,

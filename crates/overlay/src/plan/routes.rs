@@ -1,10 +1,11 @@
 //! The node's routes to its networks: to containers here, to nobody, and through the tunnel.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
+use super::twins::Twins;
 use super::{Mesh, NodeNetwork, bridge_name, link_name};
 use crate::tunnel;
 
@@ -13,21 +14,31 @@ use crate::tunnel;
 pub struct Via {
     pub interface: String,
     /// The node's own address that its processes' packets there carry.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
 }
 
 /// The most exact range wins: a container here, then what this node's blocks hold, for which a bridge without ports
 /// stands and which is refused; then the rest of a network, which is behind the tunnel.
-pub(super) fn routes(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
+pub(super) fn routes(node: &NodeNetwork, twins: Option<&Twins>) -> BTreeMap<IpNet, Via> {
+    let routes = routes_v4(node);
+    let twin = |(range, via): (&Ipv4Net, &Via)| {
+        let via = Via { source: twins?.address_of(via.source)?, ..via.clone() };
+        Some((IpNet::V6(twins?.range(*range)?), via))
+    };
+    let twins: Vec<_> = routes.iter().filter_map(twin).collect();
+    routes.into_iter().map(|(range, via)| (range.into(), via)).chain(twins).collect()
+}
+
+fn routes_v4(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
     let mut routes = BTreeMap::new();
     if let Some(mesh) = &node.mesh {
-        let through = || Via { interface: tunnel::INTERFACE.to_owned(), source: mesh.address };
+        let through = || Via { interface: tunnel::INTERFACE.to_owned(), source: mesh.address.into() };
         routes.insert(mesh.nodes.trunc(), through());
         routes.extend(node.networks.iter().map(|network| (network.subnet.trunc(), through())));
         routes.extend(exceptions(node, mesh).map(|block| (block, through())));
     }
     for network in &node.networks {
-        let here = || Via { interface: bridge_name(&network.id), source: network.gateway };
+        let here = || Via { interface: bridge_name(&network.id), source: network.gateway.into() };
         match node.mesh {
             Some(_) => routes.extend(network.blocks.iter().map(|block| (block.trunc(), here()))),
             None => drop(routes.insert(network.subnet.trunc(), here())),
@@ -37,7 +48,7 @@ pub(super) fn routes(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
     for endpoint in &node.endpoints {
         if let Some(gateway) = gateways.get(endpoint.network.as_str()) {
             let interface = link_name(&endpoint.sandbox, &endpoint.network);
-            routes.insert(endpoint.address.into(), Via { interface, source: *gateway });
+            routes.insert(endpoint.address.into(), Via { interface, source: (*gateway).into() });
         }
     }
     routes

@@ -3,41 +3,42 @@
 //! Which rules read them is in `realize::nft::ruleset`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
+use super::twins::Twins;
 use super::{Mesh, NodeNetwork, Number, PUBLISHED_MARK, Protocol, PublishMode, link_group, link_name};
 
-/// The contents of the table `ip skep`.
+/// The contents of the table `ip skep`, or of `ip6 skep`: all addresses are of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// A network's links, by their group, and its range: what may be reached through them.
-    pub inside: BTreeSet<(u32, Ipv4Net)>,
+    pub inside: BTreeSet<(u32, IpNet)>,
     /// A container's link and the source addresses that may come from it.
-    pub sources: BTreeSet<(String, Ipv4Addr)>,
+    pub sources: BTreeSet<(String, IpAddr)>,
     /// Internal networks, by their links' group.
     pub internal: BTreeSet<u32>,
     /// All containers' and nodes' addresses: the pool and what lies outside it.
-    pub containers: BTreeSet<Ipv4Net>,
+    pub containers: BTreeSet<IpNet>,
     /// Those of them that are given out: the rest of the pool may be in somebody's local network.
-    pub given: BTreeSet<Ipv4Net>,
+    pub given: BTreeSet<IpNet>,
     /// Service addresses and where they lead, in the order of their slots. Empty: rejected.
-    pub vips: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
+    pub vips: BTreeMap<IpAddr, Vec<IpAddr>>,
     /// Published ports and where they lead, in the order of their slots. Empty: rejected.
-    pub ports: BTreeMap<PortKey, Vec<SocketAddrV4>>,
+    pub ports: BTreeMap<PortKey, Vec<SocketAddr>>,
     /// Local containers, which may be their own service's backend.
-    pub hairpin: BTreeSet<Ipv4Addr>,
+    pub hairpin: BTreeSet<IpAddr>,
     /// The range of nodes' own addresses in the tunnel; empty: the node is alone.
-    pub nodes: BTreeSet<Ipv4Net>,
+    pub nodes: BTreeSet<IpNet>,
     /// Other nodes' blocks.
-    pub elsewhere: BTreeSet<Ipv4Net>,
+    pub elsewhere: BTreeSet<IpNet>,
     /// The ports of containers that other nodes may lead clients to.
     pub entrances: BTreeSet<(Protocol, u16)>,
     /// Other nodes by their hardware addresses on `sk-ingress`, and the marks of connections that they send.
     pub senders: BTreeMap<[u8; 6], u32>,
     /// Where another node is found, and its blocks: a client there that is led to a container there.
-    pub returning: BTreeSet<(Ipv4Addr, Ipv4Net)>,
+    pub returning: BTreeSet<(IpAddr, IpNet)>,
 }
 
 impl Rules {
@@ -69,7 +70,7 @@ impl Rules {
             returning,
         } = self;
         // Neighbouring ranges are joined in the kernel, so they change together.
-        let joined = |here: &BTreeSet<Ipv4Net>, there| if here == there { BTreeSet::new() } else { here.clone() };
+        let joined = |here: &BTreeSet<IpNet>, there| if here == there { BTreeSet::new() } else { here.clone() };
         Self {
             inside: missing(inside, &other.inside),
             sources: missing(sources, &other.sources),
@@ -92,7 +93,7 @@ impl Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortKey {
     /// Unspecified: every address of the node but the loopback ones.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub protocol: Protocol,
     pub port: u16,
 }
@@ -100,13 +101,14 @@ pub struct PortKey {
 pub(super) fn rules(node: &NodeNetwork) -> Rules {
     let networks = || node.networks.iter();
     let mut rules = Rules {
-        inside: networks().map(|n| (link_group(&n.id), n.subnet)).collect(),
-        sources: node.endpoints.iter().map(|e| (link_name(&e.sandbox, &e.network), e.address)).collect(),
+        inside: networks().map(|n| (link_group(&n.id), n.subnet.into())).collect(),
+        sources: node.endpoints.iter().map(|e| (link_name(&e.sandbox, &e.network), e.address.into())).collect(),
         internal: networks().filter(|n| n.internal).map(|n| link_group(&n.id)).collect(),
         given: given(node),
-        containers: given(node).into_iter().chain([node.pool.trunc()]).collect(),
-        hairpin: node.endpoints.iter().map(|endpoint| endpoint.address).collect(),
+        containers: given(node).into_iter().chain([node.pool.trunc().into()]).collect(),
+        hairpin: node.endpoints.iter().map(|endpoint| endpoint.address.into()).collect(),
         entrances: entrances(node),
+        ports: ports(node, Ipv4Addr::UNSPECIFIED.into(), |backend| Some(backend.into())),
         ..Rules::default()
     };
     rules.sources.extend(other_ways_out(node));
@@ -114,22 +116,65 @@ pub(super) fn rules(node: &NodeNetwork) -> Rules {
     for service in &node.services {
         if let Some(vip) = service.vip {
             let serving = service.backends.iter().filter(|backend| backend.serving);
-            let backends: BTreeSet<_> = serving.map(|backend| backend.address).collect();
-            rules.vips.insert(vip, backends.into_iter().collect());
+            let backends: BTreeSet<_> = serving.map(|backend| backend.address.into()).collect();
+            rules.vips.insert(vip.into(), backends.into_iter().collect());
         }
     }
-    for port in &node.published {
-        let address = match port.bind {
-            None => Ipv4Addr::UNSPECIFIED,
-            Some(IpAddr::V4(address)) if !address.is_loopback() => address,
-            // The helper alone serves these: what it says on loopback never leaves the node, and IPv6 is proxied.
-            Some(IpAddr::V4(_) | IpAddr::V6(_)) => continue,
-        };
-        let key = PortKey { address, protocol: port.protocol, port: port.published };
-        let backends: BTreeSet<_> = port.backends.iter().map(|ip| SocketAddrV4::new(*ip, port.target)).collect();
-        rules.ports.insert(key, backends.into_iter().collect());
-    }
     rules
+}
+
+/// The same for IPv6: everything that has a twin, and what is published on IPv6 addresses.
+pub(super) fn twin(rules: &Rules, node: &NodeNetwork, twins: &Twins) -> Rules {
+    let address = |address: &IpAddr| twins.address_of(*address);
+    let ranges = |ranges: &BTreeSet<IpNet>| ranges.iter().filter_map(|range| twins.range_of(*range)).collect();
+    let given: BTreeSet<IpNet> = ranges(&rules.given);
+    let vip =
+        |(vip, backends): (&IpAddr, &Vec<IpAddr>)| Some((address(vip)?, backends.iter().filter_map(address).collect()));
+    let mut twin = Rules {
+        inside: rules.inside.iter().filter_map(|(group, range)| Some((*group, twins.range_of(*range)?))).collect(),
+        sources: rules.sources.iter().filter_map(|(link, from)| Some((link.clone(), address(from)?))).collect(),
+        internal: rules.internal.clone(),
+        containers: given.iter().copied().chain(node.prefix.map(IpNet::from)).collect(),
+        given,
+        vips: rules.vips.iter().filter_map(vip).collect(),
+        ports: ports(node, Ipv6Addr::UNSPECIFIED.into(), |backend| twins.address(backend).map(IpAddr::V6)),
+        hairpin: rules.hairpin.iter().filter_map(address).collect(),
+        nodes: ranges(&rules.nodes),
+        elsewhere: ranges(&rules.elsewhere),
+        entrances: rules.entrances.clone(),
+        senders: rules.senders.clone(),
+        returning: BTreeSet::new(),
+    };
+    for peer in node.mesh.iter().flat_map(|mesh| &mesh.peers) {
+        if let Some(at @ IpAddr::V6(_)) = peer.endpoint.map(|endpoint| endpoint.ip()) {
+            let blocks = peer.blocks.iter().filter_map(|block| twins.range(*block));
+            twin.returning.extend(blocks.map(|block| (at, block.into())));
+        }
+    }
+    // The helper alone can lead a port to containers without IPv6, and says so to the others too while none is there.
+    twin.ports.retain(|_, backends| !backends.is_empty());
+    twin
+}
+
+/// Published ports of the family of `any`, which stands for every address.
+fn ports(
+    node: &NodeNetwork,
+    any: IpAddr,
+    backend: impl Fn(Ipv4Addr) -> Option<IpAddr>,
+) -> BTreeMap<PortKey, Vec<SocketAddr>> {
+    let mut ports = BTreeMap::new();
+    for port in &node.published {
+        let address = port.bind.unwrap_or(any);
+        // The helper alone serves loopback addresses: what it says there never leaves the node.
+        if address.is_loopback() || address.is_ipv4() != any.is_ipv4() {
+            continue;
+        }
+        let key = PortKey { address, protocol: port.protocol, port: port.published };
+        let backends = port.backends.iter().filter_map(|address| backend(*address));
+        let backends: BTreeSet<_> = backends.map(|address| SocketAddr::new(address, port.target)).collect();
+        ports.insert(key, backends.into_iter().collect());
+    }
+    ports
 }
 
 /// While a container drains it is no backend any more, but whoever has not heard of that is let in: so ports are kept
@@ -139,25 +184,25 @@ fn entrances(node: &NodeNetwork) -> BTreeSet<(Protocol, u16)> {
     ingress.map(|port| (port.protocol, port.target)).collect()
 }
 
-fn given(node: &NodeNetwork) -> BTreeSet<Ipv4Net> {
+fn given(node: &NodeNetwork) -> BTreeSet<IpNet> {
     let networks = node.networks.iter().map(|network| network.subnet);
     let elsewhere = node.mesh.iter().flat_map(|mesh| mesh.peers.iter().flat_map(|peer| &peer.blocks));
     networks
         .chain(node.mesh.iter().map(|mesh| mesh.nodes))
         .chain(elsewhere.copied())
-        .map(|range| range.trunc())
+        .map(|range: Ipv4Net| range.trunc().into())
         .collect()
 }
 
 fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
-    rules.nodes = BTreeSet::from([mesh.nodes.trunc()]);
+    rules.nodes = BTreeSet::from([mesh.nodes.trunc().into()]);
     for peer in &mesh.peers {
-        let blocks = || peer.blocks.iter().map(Ipv4Net::trunc);
+        let blocks = || peer.blocks.iter().map(|block| IpNet::from(block.trunc()));
         rules.elsewhere.extend(blocks());
         if let Some(number) = Number::of(peer.address, mesh.nodes) {
             rules.senders.insert(number.hardware_address(), PUBLISHED_MARK | number.mark());
         }
-        if let Some(IpAddr::V4(address)) = peer.endpoint.map(|endpoint| endpoint.ip()) {
+        if let Some(address @ IpAddr::V4(_)) = peer.endpoint.map(|endpoint| endpoint.ip()) {
             rules.returning.extend(blocks().map(|block| (address, block)));
         }
     }
@@ -165,7 +210,7 @@ fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
 
 /// A container on several networks has one default route, and answers through it whichever of its addresses was
 /// asked from outside. Those other addresses are its own, so they may come from that link too.
-fn other_ways_out(node: &NodeNetwork) -> BTreeSet<(String, Ipv4Addr)> {
+fn other_ways_out(node: &NodeNetwork) -> BTreeSet<(String, IpAddr)> {
     let internal: BTreeMap<&str, bool> = node.networks.iter().map(|n| (n.id.as_str(), n.internal)).collect();
     let mut default: BTreeMap<&str, &str> = BTreeMap::new();
     for endpoint in &node.endpoints {
@@ -176,7 +221,7 @@ fn other_ways_out(node: &NodeNetwork) -> BTreeSet<(String, Ipv4Addr)> {
     let mut ways = BTreeSet::new();
     for endpoint in &node.endpoints {
         if let Some(network) = default.get(endpoint.sandbox.as_str()).filter(|network| **network != endpoint.network) {
-            ways.insert((link_name(&endpoint.sandbox, network), endpoint.address));
+            ways.insert((link_name(&endpoint.sandbox, network), endpoint.address.into()));
         }
     }
     ways

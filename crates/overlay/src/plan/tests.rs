@@ -14,7 +14,7 @@ fn ip(text: &str) -> Ipv4Addr {
 fn network(id: &str, subnet: &str, internal: bool) -> Network {
     let subnet: Ipv4Net = subnet.parse().unwrap();
     let gateway = subnet.hosts().next().unwrap();
-    Network { id: id.into(), name: format!("shop_{id}"), subnet, gateway, blocks: vec![], internal }
+    Network { id: id.into(), name: format!("shop_{id}"), subnet, subnet_v6: None, gateway, blocks: vec![], internal }
 }
 
 fn endpoint(sandbox: &str, network: &str, address: &str, names: &[&str], serving: bool) -> Endpoint {
@@ -60,11 +60,7 @@ fn node() -> NodeNetwork {
             published(8081, Some("127.0.0.1"), &["10.64.0.2"]),
             published(8082, Some("0.0.0.0"), &[]),
         ],
-        pool: "10.64.0.0/10".parse().unwrap(),
-        upstreams: vec![],
-        search: vec![],
-        mesh: None,
-        elsewhere: vec![],
+        ..NodeNetwork::nothing("10.64.0.0/10".parse().unwrap())
     }
 }
 
@@ -151,7 +147,7 @@ fn loopback_ports_are_the_helpers_alone_and_idle_ones_are_kept_to_be_refused() {
 #[test]
 fn a_container_on_two_networks_may_answer_for_both_through_its_default_route() {
     let sources = planned(&node()).rules.sources;
-    assert!(sources.contains(&(link_name("t1", "front"), ip("10.64.64.2"))));
+    assert!(sources.contains(&(link_name("t1", "front"), ip("10.64.64.2").into())));
     assert_eq!(sources.len(), node().endpoints.len() + 1, "{sources:?}");
 }
 

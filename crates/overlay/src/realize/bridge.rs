@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::sysctl::Ipv6;
 use super::{RealizeError, State, link, sandbox, sysctl};
 use crate::netlink::{NetlinkError, Socket};
 use crate::plan::{BRIDGE_PREFIX, Bridge, LINK_PREFIX, link_group};
@@ -11,7 +12,7 @@ pub fn realize_all(state: &mut State, wanted: &BTreeMap<String, Bridge>) -> Resu
     let links = link::list(&mut state.route).map_err(RealizeError::List)?;
     let addresses = link::list_addresses(&mut state.route).map_err(RealizeError::List)?;
     for (name, bridge) in wanted {
-        let right = |link: &link::Link| addresses.get(&link.index).is_some_and(|has| has == &[bridge.address]);
+        let right = |link: &link::Link| addresses.get(&link.index).is_some_and(|has| *has == bridge.addresses);
         if !links.get(name).is_some_and(right) {
             realize(&mut state.route, name, bridge)?;
         }
@@ -36,27 +37,24 @@ pub fn realize(route: &mut Socket, name: &str, bridge: &Bridge) -> Result<(), Re
     let failed = |source| RealizeError::Bridge { bridge: name.to_owned(), network: bridge.network.clone(), source };
     if let Some(link) = link::find(route, name).map_err(failed)? {
         let addresses = link::list_addresses(route).map_err(failed)?.remove(&link.index).unwrap_or_default();
-        if addresses == [bridge.address] {
+        if addresses == bridge.addresses {
             return Ok(());
         }
-        let wrong = addresses.iter().filter(|address| **address != bridge.address);
+        let wrong = addresses.difference(&bridge.addresses);
         let removals: Vec<_> = wrong.map(|address| link::delete_address(link.index, *address)).collect();
         route.all(&removals).map_err(failed)?;
     } else {
         route.all(&[link::new_bridge(name, link_group(&bridge.network))]).map_err(failed)?;
     }
-    sysctl::disable_ipv6(name)
+    let ipv6 = if bridge.addresses.iter().any(|address| address.addr().is_ipv6()) { Ipv6::On } else { Ipv6::Off };
+    sysctl::set_ipv6(name, ipv6)
         .map_err(|source| RealizeError::Setting { key: format!("ipv6/conf/{name}/disable_ipv6"), source })?;
     let link = link::find(route, name).map_err(failed)?;
     let index = link.map(|link| link.index).unwrap_or_default();
-    route
-        .all(&[
-            link::set_alias(index, &format!("skep {}", bridge.network)),
-            link::up(index),
-            // Last: a bridge with its address is complete.
-            link::new_address(index, bridge.address),
-        ])
-        .map_err(failed)
+    let mut requests = vec![link::set_alias(index, &format!("skep {}", bridge.network)), link::up(index)];
+    // Last: a bridge with its addresses is complete.
+    requests.extend(bridge.addresses.iter().map(|address| link::new_address(index, *address)));
+    route.all(&requests).map_err(failed)
 }
 
 /// Removes every interface of ours. The kernel removes a group in the time that it takes for one.

@@ -4,8 +4,9 @@
 //! was published reaches the container.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use super::family::{self, Family};
 use crate::netlink::{Message, NetlinkError, Socket, attributes};
 use crate::plan::{Protocol, Rules};
 
@@ -25,7 +26,7 @@ const OPEN_STATES: std::ops::RangeInclusive<u8> = 1..=5;
 #[derive(Debug, Default)]
 pub struct Flows {
     /// None before the first: what an earlier daemon's were decided by is not known.
-    places: Option<BTreeSet<Ipv4Addr>>,
+    places: Option<BTreeSet<IpAddr>>,
     /// Published UDP ports that lead to containers.
     udp_ports: BTreeSet<u16>,
 }
@@ -38,22 +39,29 @@ impl Flows {
     pub fn follow(
         &mut self,
         socket: &mut Socket,
-        rules: &Rules,
-        places: BTreeSet<Ipv4Addr>,
-        mut gone: BTreeSet<Ipv4Addr>,
+        rules: &[&Rules],
+        places: BTreeSet<IpAddr>,
+        mut gone: BTreeSet<IpAddr>,
     ) -> Result<(), NetlinkError> {
-        let leads = rules.ports.iter().filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
+        let leads = rules
+            .iter()
+            .flat_map(|rules| &rules.ports)
+            .filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
         let udp_ports: BTreeSet<u16> = leads.map(|(key, _)| key.port).collect();
         let fresh: BTreeSet<u16> = udp_ports.difference(&self.udp_ports).copied().collect();
         gone.extend(self.places.iter().flatten().filter(|address| !places.contains(*address)));
         let is_first = self.places.is_none();
-        let is_lost = |to: Ipv4Addr| rules.containers.iter().any(|range| range.contains(&to)) && !places.contains(&to);
+        let containers = || rules.iter().flat_map(|rules| &rules.containers);
+        let is_lost = |to: IpAddr| containers().any(|range| range.contains(&to)) && !places.contains(&to);
         if is_first || !gone.is_empty() || !fresh.is_empty() {
-            forget(socket, |connection| {
-                connection.involves(&gone)
-                    || connection.is_unled(&fresh)
-                    || is_first && connection.led_to().is_some_and(is_lost)
-            })?;
+            // IPv4 has its rules always, IPv6 where a network has it.
+            for family in Family::BOTH.into_iter().take(rules.len()) {
+                forget(socket, family, |connection| {
+                    connection.involves(&gone)
+                        || connection.is_unled(&fresh)
+                        || is_first && connection.led_to().is_some_and(is_lost)
+                })?;
+            }
         }
         *self = Self { places: Some(places), udp_ports };
         Ok(())
@@ -61,18 +69,20 @@ impl Flows {
 }
 
 /// How many TCP connections are led to these addresses and have not ended.
-pub fn count(socket: &mut Socket, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, NetlinkError> {
-    let header = [libc::AF_INET as u8, 0, 0, 0];
+pub fn count(socket: &mut Socket, addresses: &BTreeSet<IpAddr>) -> Result<usize, NetlinkError> {
+    let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
     let mut count = 0;
-    socket.dump(&Message::new(GET, 0, &header), |_, body| {
-        let list = body.get(4..).unwrap_or_default();
-        let reply = part(list, TUPLE_REPLY).and_then(Tuple::read);
-        let led = reply.is_some_and(|reply| addresses.contains(&reply.source));
-        let state = part(list, PROTOCOL).and_then(|protocol| part(protocol, 1)).and_then(|tcp| part(tcp, 1));
-        if led && state.and_then(|state| state.first()).is_some_and(|state| OPEN_STATES.contains(state)) {
-            count += 1;
-        }
-    })?;
+    for family in families {
+        socket.dump(&Message::new(GET, 0, &[family.number(), 0, 0, 0]), |_, body| {
+            let list = body.get(4..).unwrap_or_default();
+            let reply = part(list, TUPLE_REPLY).and_then(Tuple::read);
+            let led = reply.is_some_and(|reply| addresses.contains(&reply.source));
+            let state = part(list, PROTOCOL).and_then(|protocol| part(protocol, 1)).and_then(|tcp| part(tcp, 1));
+            if led && state.and_then(|state| state.first()).is_some_and(|state| OPEN_STATES.contains(state)) {
+                count += 1;
+            }
+        })?;
+    }
     Ok(count)
 }
 
@@ -85,20 +95,20 @@ struct Connection {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tuple {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     protocol: u8,
     destination_port: u16,
 }
 
 impl Connection {
-    fn involves(&self, addresses: &BTreeSet<Ipv4Addr>) -> bool {
+    fn involves(&self, addresses: &BTreeSet<IpAddr>) -> bool {
         let Self { original, reply } = self;
         [original.source, original.destination, reply.source, reply.destination].iter().any(|a| addresses.contains(a))
     }
 
     /// The backend that a service's or port's address was rewritten to.
-    fn led_to(&self) -> Option<Ipv4Addr> {
+    fn led_to(&self) -> Option<IpAddr> {
         Some(self.reply.source).filter(|backend| *backend != self.original.destination)
     }
 
@@ -108,9 +118,9 @@ impl Connection {
     }
 }
 
-/// Removes every IPv4 connection of the socket's namespace for which `chosen` says so.
-fn forget(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<(), NetlinkError> {
-    let header = [libc::AF_INET as u8, 0, 0, 0];
+/// Removes every connection of one family of the socket's namespace for which `chosen` says so.
+fn forget(socket: &mut Socket, family: Family, chosen: impl Fn(&Connection) -> bool) -> Result<(), NetlinkError> {
+    let header = [family.number(), 0, 0, 0];
     let mut removals = Vec::new();
     socket.dump(&Message::new(GET, 0, &header), |_, body| {
         let found = body.get(4..).unwrap_or_default();
@@ -143,7 +153,8 @@ fn part(list: &[u8], wanted: u16) -> Option<&[u8]> {
 impl Tuple {
     fn read(bytes: &[u8]) -> Option<Self> {
         let (ip, transport) = (part(bytes, 1)?, part(bytes, 2)?);
-        let address = |kind| part(ip, kind).and_then(|value| <[u8; 4]>::try_from(value).ok()).map(Ipv4Addr::from);
+        // 1 and 2 are IPv4's, 3 and 4 IPv6's.
+        let address = |kind| part(ip, kind).or_else(|| part(ip, kind + 2)).and_then(family::address);
         let port = part(transport, 3).and_then(|value| <[u8; 2]>::try_from(value).ok()).map(u16::from_be_bytes);
         Some(Self {
             source: address(1)?,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::helper::HelperError;
 use crate::ipam::IpamError;
@@ -24,9 +24,9 @@ pub enum RealizeError {
     #[error("failed to set up the bridge `{bridge}` of network {network}")]
     Bridge { bridge: String, network: String, source: NetlinkError },
     #[error("failed to route {to} in table {table}")]
-    Route { to: Ipv4Net, table: u32, source: NetlinkError },
+    Route { to: IpNet, table: u32, source: NetlinkError },
     #[error("failed to route {to}: there is no interface `{interface}`")]
-    NoInterface { interface: String, to: Ipv4Net },
+    NoInterface { interface: String, to: IpNet },
     #[error("failed to set up routing rules")]
     Policy(#[source] NetlinkError),
     #[error("failed to {step} the interface `{}`", plan::INGRESS)]
@@ -46,7 +46,9 @@ pub enum RealizeError {
          Ubuntu: the package linux-modules-extra of this kernel, or `modprobe wireguard`), or set it to `auto`"
     )]
     NoKernelWireguard(#[source] io::Error),
-    #[error("failed to set up the nftables table `ip skep`; the kernel needs nf_tables with nat, fib and numgen")]
+    #[error(
+        "failed to set up the nftables tables `ip skep` and `ip6 skep`; the kernel needs nf_tables with nat, fib and numgen"
+    )]
     Table(#[source] NetlinkError),
     #[error("failed to look at other programs' firewall rules")]
     Foreign(#[source] NetlinkError),

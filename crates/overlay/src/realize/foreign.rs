@@ -8,6 +8,7 @@
 use std::fmt;
 use std::fs;
 
+use super::family::Family;
 use super::nft::{self, Location, Meta, R0, Rule, Verdict};
 use crate::netlink::{NetlinkError, Socket};
 use crate::plan::{INGRESS, LINK_PREFIX};
@@ -20,6 +21,7 @@ const DOCKER_CHAIN: &str = "DOCKER-USER";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
     /// Another firewall's forward chain drops by default and offers no place for our exception.
+    /// The table is told with its family, as `nft` does.
     ForwardDropped { table: String, chain: String },
     /// The kernel has no VXLAN.
     NoVxlan,
@@ -32,7 +34,7 @@ impl fmt::Display for Warning {
         match self {
             Self::ForwardDropped { table, chain } => write!(
                 f,
-                "the firewall's chain `ip {table} {chain}` drops forwarded packets, so containers reach neither each \
+                "the firewall's chain `{table} {chain}` drops forwarded packets, so containers reach neither each \
                  other nor the outside; allow what goes in or out by interfaces named {LINK_PREFIX}* and {INGRESS}"
             ),
             Self::NoVxlan => write!(
@@ -51,14 +53,25 @@ impl fmt::Display for Warning {
 }
 
 /// Makes sure that Docker's policy lets our packets through; says what else may not.
-pub fn settle(socket: &mut Socket) -> Result<Vec<Warning>, NetlinkError> {
-    let chains = nft::list_chains(socket)?;
+/// `families` are those that containers have here.
+pub fn settle(socket: &mut Socket, families: &[Family]) -> Result<Vec<Warning>, NetlinkError> {
+    let mut chains = Vec::new();
+    for family in families {
+        chains.extend(nft::list_chains(*family, socket)?);
+    }
     let mut warnings = Vec::new();
     for forward in chains.iter().filter(|at| at.drops && at.table != nft::TABLE && is_forward(&at.chain)) {
-        match chains.iter().find(|at| at.table == forward.table && at.chain == DOCKER_CHAIN) {
+        let of_docker =
+            |at: &&Location| (at.family, &at.table) == (forward.family, &forward.table) && at.chain == DOCKER_CHAIN;
+        match chains.iter().find(of_docker) {
             Some(exceptions) => accept_ours(socket, exceptions)?,
             None => {
-                warnings.push(Warning::ForwardDropped { table: forward.table.clone(), chain: forward.chain.clone() })
+                let family = match forward.family {
+                    Family::V4 => "ip",
+                    Family::V6 => "ip6",
+                };
+                let table = format!("{family} {}", forward.table);
+                warnings.push(Warning::ForwardDropped { table, chain: forward.chain.clone() });
             }
         }
     }
@@ -71,10 +84,12 @@ pub fn settle(socket: &mut Socket) -> Result<Vec<Warning>, NetlinkError> {
 
 /// Takes our exceptions out of Docker's chain again.
 pub fn withdraw(socket: &mut Socket) -> Result<(), NetlinkError> {
-    for at in nft::list_chains(socket)?.iter().filter(|at| at.chain == DOCKER_CHAIN) {
-        let removals: Vec<_> = ours(socket, at)?.into_iter().map(|handle| nft::remove_rule(at, handle)).collect();
-        if !removals.is_empty() {
-            socket.transaction(&removals)?;
+    for family in Family::BOTH {
+        for at in nft::list_chains(family, socket)?.iter().filter(|at| at.chain == DOCKER_CHAIN) {
+            let removals: Vec<_> = ours(socket, at)?.into_iter().map(|handle| nft::remove_rule(at, handle)).collect();
+            if !removals.is_empty() {
+                socket.transaction(&removals)?;
+            }
         }
     }
     Ok(())

@@ -2,14 +2,16 @@
 //! where, is told to the kernel; it learns and asks nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use super::family::{self, octets};
 use super::route::Route;
+use super::sysctl::Ipv6;
 use super::{RealizeError, link, policy, sysctl};
 use crate::netlink::{Message, NetlinkError, Socket, attributes, read_string, read_u32};
-use crate::plan::{INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress};
+use crate::plan::{INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress, Way};
 use crate::tunnel;
 
 const NEW_LINK: u16 = 16;
@@ -52,8 +54,10 @@ pub fn realize(route: &mut Socket, wanted: Option<&Ingress>) -> Result<Kernel, R
         return Ok(Kernel::Able);
     };
     let tunnel = link::find(route, tunnel::INTERFACE).map_err(failed)?;
-    let tunnel = tunnel
-        .ok_or(RealizeError::NoInterface { interface: tunnel::INTERFACE.to_owned(), to: ingress.address.into() })?;
+    let tunnel = tunnel.ok_or(RealizeError::NoInterface {
+        interface: tunnel::INTERFACE.to_owned(),
+        to: IpAddr::from(ingress.address).into(),
+    })?;
     let shape = Shape {
         data: vxlan(ingress, tunnel.index),
         hardware_address: ingress.number.hardware_address(),
@@ -74,11 +78,12 @@ pub fn realize(route: &mut Socket, wanted: Option<&Ingress>) -> Result<Kernel, R
         }
     };
     let setting = |key: &str, source| RealizeError::Setting { key: format!("{key} of {INGRESS}"), source };
-    sysctl::disable_ipv6(INGRESS).map_err(|source| setting("disable_ipv6", source))?;
+    let ipv6 = if ingress.has_v6 { Ipv6::On } else { Ipv6::Off };
+    sysctl::set_ipv6(INGRESS, ipv6).map_err(|source| setting("disable_ipv6", source))?;
     sysctl::loosen_reverse_path(INGRESS).map_err(|source| setting("rp_filter", source))?;
-    let address = Ipv4Net::from(ingress.address);
+    let address = IpNet::from(IpAddr::from(ingress.address));
     let addresses = link::list_addresses(route).map_err(failed)?;
-    if addresses.get(&index).is_none_or(|has| has != &[address]) {
+    if addresses.get(&index).is_none_or(|has| !has.contains(&address)) {
         route.all(&[link::new_address(index, address)]).map_err(failed)?;
     }
     meet(route, index, ingress).map_err(|source| RealizeError::Ingress { step: "name other nodes on", source })?;
@@ -95,11 +100,15 @@ pub fn remove(route: &mut Socket) -> Result<(), RealizeError> {
 /// The routes that use the interface: to other nodes' blocks, and back by each node.
 pub fn routes(ingress: &Ingress, index: u32) -> Vec<Route> {
     let via = |table, to, gateway| Route { table, to, gateway: Some(gateway), source: None, index };
-    let peers = || ingress.peers.iter();
-    let onward = peers()
-        .flat_map(|(_, (address, blocks))| blocks.iter().map(|block| via(policy::ONWARD, block.trunc(), *address)));
-    let back = peers().map(|(number, (address, _))| via(policy::back(*number), Ipv4Net::default(), *address));
-    onward.chain(back).collect()
+    let by = |Way { number, gateway }: Way| {
+        let blocks = ingress.peers.get(&number).into_iter().flat_map(|(_, blocks)| blocks);
+        let blocks = blocks.filter(move |block| block.addr().is_ipv4() == gateway.is_ipv4());
+        let onward = blocks.map(move |block| via(policy::ONWARD, block.trunc(), gateway));
+        let anywhere = family::Family::of(gateway).unspecified();
+        let back = via(policy::back(number), IpNet::new_assert(anywhere, 0), gateway);
+        onward.chain([back])
+    };
+    ingress.ways().flat_map(by).collect()
 }
 
 /// What the kernel keeps of the interface, as far as it matters to us.
@@ -162,23 +171,27 @@ fn read(body: &[u8]) -> Option<(u32, Shape)> {
     Some((index, shape))
 }
 
-/// Where a node is found: its frames' way (AF_BRIDGE), or its hardware address (AF_INET).
-type Neighbour = (Family, [u8; 6], Ipv4Addr);
+/// Where a node is found: its frames' way (AF_BRIDGE), or its hardware address.
+type Neighbour = (Family, [u8; 6], IpAddr);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Family {
     Bridge = libc::AF_BRIDGE as isize,
     Internet = libc::AF_INET as isize,
+    InternetV6 = libc::AF_INET6 as isize,
 }
 
 /// Makes the interface know the other nodes, and nobody else.
 fn meet(route: &mut Socket, index: u32, ingress: &Ingress) -> Result<(), NetlinkError> {
-    let peers = ingress.peers.iter().flat_map(|(number, (address, _))| {
-        [Family::Bridge, Family::Internet].map(|family| (family, number.hardware_address(), *address))
+    let frames = ingress.peers.iter();
+    let frames = frames.map(|(number, (to, _))| (Family::Bridge, number.hardware_address(), IpAddr::V4(*to)));
+    let gateways = ingress.ways().map(|Way { number, gateway }| {
+        let family = if gateway.is_ipv4() { Family::Internet } else { Family::InternetV6 };
+        (family, number.hardware_address(), gateway)
     });
-    let wanted: BTreeSet<Neighbour> = peers.collect();
+    let wanted: BTreeSet<Neighbour> = frames.chain(gateways).collect();
     let mut there = BTreeSet::new();
-    for family in [Family::Bridge, Family::Internet] {
+    for family in [Family::Bridge, Family::Internet, Family::InternetV6] {
         list_neighbours(route, family, index, &mut there)?;
     }
     let gone = there.difference(&wanted).map(|neighbour| message(DELETE_NEIGHBOUR, 0, index, neighbour));
@@ -202,13 +215,13 @@ fn message(kind: u16, flags: u16, index: u32, (family, hardware, address): &Neig
     const SELF: u8 = 2;
     let (state, options) = match family {
         Family::Bridge => (PERMANENT | NO_ARP, SELF),
-        Family::Internet => (PERMANENT, 0),
+        Family::Internet | Family::InternetV6 => (PERMANENT, 0),
     };
     let mut header = [*family as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, options, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..10].copy_from_slice(&state.to_ne_bytes());
     Message::new(kind, flags, &header).with(|list| {
-        list.bytes(NEIGHBOUR_ADDRESS, &address.octets()).bytes(NEIGHBOUR_HARDWARE, hardware);
+        list.bytes(NEIGHBOUR_ADDRESS, &octets(*address)).bytes(NEIGHBOUR_HARDWARE, hardware);
     })
 }
 
@@ -225,7 +238,7 @@ fn list_neighbours(
             header[4..8].copy_from_slice(&index.to_ne_bytes());
             Message::new(GET_NEIGHBOUR, 0, &header)
         }
-        Family::Internet => Message::new(GET_NEIGHBOUR, 0, &header).with(|list| {
+        Family::Internet | Family::InternetV6 => Message::new(GET_NEIGHBOUR, 0, &header).with(|list| {
             list.u32(OF_INTERFACE, index);
         }),
     };
@@ -234,7 +247,7 @@ fn list_neighbours(
         let state = u16::from_ne_bytes([body[8], body[9]]);
         let part = |wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
         let hardware = part(NEIGHBOUR_HARDWARE).and_then(|value| value.try_into().ok());
-        let address = part(NEIGHBOUR_ADDRESS).and_then(|value| <[u8; 4]>::try_from(value).ok()).map(Ipv4Addr::from);
+        let address = part(NEIGHBOUR_ADDRESS).and_then(family::address);
         if let (Some(hardware), Some(address), true) = (hardware, address, state & PERMANENT != 0) {
             found.insert((family, hardware, address));
         }

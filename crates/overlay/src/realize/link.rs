@@ -1,11 +1,12 @@
 //! Links and addresses over rtnetlink (linux/rtnetlink.h): the requests that bridges and sandboxes need.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use super::family::{self, Family, octets};
 use crate::netlink::{Message, NetlinkError, Socket, attributes, read_string, read_u32};
 
 const NEW_LINK: u16 = 16;
@@ -143,18 +144,19 @@ pub fn new_pair(pair: &Pair<'_>) -> Message {
     })
 }
 
-/// Where `address` is found on a link, so that nobody asks by ARP and nobody can answer falsely.
-pub fn new_neighbour(index: u32, address: Ipv4Addr) -> Message {
+/// Where `address` is found on a link, by the IPv4 address of who has it, so that nobody asks by ARP (IPv6: neighbour
+/// discovery) and nobody can answer falsely.
+pub fn new_neighbour(index: u32, address: IpAddr, holder: Ipv4Addr) -> Message {
     const PERMANENT: u8 = 0x80;
     const DESTINATION: u16 = 1;
     const LINK_ADDRESS: u16 = 2;
-    let mut header = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, PERMANENT, 0, 0, 0];
+    let mut header = [Family::of(address).number(), 0, 0, 0, 0, 0, 0, 0, PERMANENT, 0, 0, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     if cfg!(target_endian = "big") {
         header.swap(8, 9);
     }
     Message::new(NEW_NEIGHBOUR, CREATE | REPLACE, &header).with(|list| {
-        list.bytes(DESTINATION, &address.octets()).bytes(LINK_ADDRESS, &hardware_address(address));
+        list.bytes(DESTINATION, &octets(address)).bytes(LINK_ADDRESS, &hardware_address(holder));
     })
 }
 
@@ -188,47 +190,59 @@ pub fn delete_group(group: u32) -> Message {
     })
 }
 
-/// An address without a route to its range: which ranges are where is the plan's to say.
-pub fn new_address(index: u32, address: Ipv4Net) -> Message {
+/// An address without a route to its range: which ranges are where is the plan's to say. Nobody is asked whether it is
+/// somebody else's.
+pub fn new_address(index: u32, address: IpNet) -> Message {
     const BROADCAST: u16 = 4;
     const FLAGS: u16 = 8;
+    const NO_DUPLICATE_DETECTION: u32 = 0x02;
     const NO_PREFIX_ROUTE: u32 = 0x200;
+    let flags = match address {
+        IpNet::V4(_) => NO_PREFIX_ROUTE,
+        IpNet::V6(_) => NO_PREFIX_ROUTE | NO_DUPLICATE_DETECTION,
+    };
     address_message(NEW_ADDRESS, CREATE | REPLACE, index, address).with(|list| {
-        if address.prefix_len() < 31 {
+        if let IpNet::V4(address) = address
+            && address.prefix_len() < 31
+        {
             list.bytes(BROADCAST, &address.broadcast().octets());
         }
-        list.u32(FLAGS, NO_PREFIX_ROUTE);
+        list.u32(FLAGS, flags);
     })
 }
 
-pub fn delete_address(index: u32, address: Ipv4Net) -> Message {
+pub fn delete_address(index: u32, address: IpNet) -> Message {
     address_message(DELETE_ADDRESS, 0, index, address)
 }
 
-fn address_message(kind: u16, flags: u16, index: u32, address: Ipv4Net) -> Message {
+fn address_message(kind: u16, flags: u16, index: u32, address: IpNet) -> Message {
     const ADDRESS: u16 = 1;
     const LOCAL: u16 = 2;
-    let mut header = [libc::AF_INET as u8, address.prefix_len(), 0, 0, 0, 0, 0, 0];
+    let mut header = [Family::of(address.addr()).number(), address.prefix_len(), 0, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&index.to_ne_bytes());
-    let octets = address.addr().octets();
+    let octets = octets(address.addr());
     Message::new(kind, flags, &header).with(|list| {
         list.bytes(LOCAL, &octets).bytes(ADDRESS, &octets);
     })
 }
 
-/// The IPv4 addresses of every interface of the socket's namespace, by its index.
-pub fn list_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, NetlinkError> {
+/// The addresses of every interface of the socket's namespace, by its index.
+pub fn list_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, NetlinkError> {
+    const ADDRESS: u16 = 1;
     const LOCAL: u16 = 2;
-    let mut addresses: BTreeMap<u32, Vec<Ipv4Net>> = BTreeMap::new();
-    let request = Message::new(GET_ADDRESS, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0]);
-    socket.dump(&request, |_, body| {
-        let (Some(index), Some(rest)) = (body.get(4..).and_then(read_u32), body.get(8..)) else { return };
-        let local =
-            attributes(rest).find(|(kind, _)| *kind == LOCAL).and_then(|(_, value)| <[u8; 4]>::try_from(value).ok());
-        if let Some(Ok(address)) = local.map(|octets| Ipv4Net::new(octets.into(), body[1])) {
-            addresses.entry(index).or_default().push(address);
-        }
-    })?;
+    let mut addresses: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
+    for family in Family::BOTH {
+        // A kernel without IPv6 answers for all families that it has.
+        let request = Message::new(GET_ADDRESS, 0, &[family.number(), 0, 0, 0, 0, 0, 0, 0]);
+        socket.dump(&request, |_, body| {
+            let (Some(index), Some(rest)) = (body.get(4..).and_then(read_u32), body.get(8..)) else { return };
+            let value = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+            let local = value(LOCAL).or_else(|| value(ADDRESS)).and_then(family::address);
+            if let Some(Ok(address)) = local.map(|address| IpNet::new(address, body[1])) {
+                addresses.entry(index).or_default().insert(address);
+            }
+        })?;
+    }
     Ok(addresses)
 }
 

@@ -14,6 +14,7 @@ mod addresses;
 mod bridge;
 mod conntrack;
 mod error;
+mod family;
 mod foreign;
 mod ingress;
 mod link;
@@ -30,7 +31,7 @@ mod wireguard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -41,10 +42,14 @@ pub use sandbox::Attachment;
 
 use self::addresses::AddressBook;
 use self::conntrack::Flows;
+use self::family::Family;
+use self::sysctl::Ipv6;
 use crate::helper::Helper;
 use crate::ipam::{Addresses, IpamError, Request};
-use crate::netlink::{Family, Socket};
-use crate::plan::{self, Bridge, LINK_PREFIX, NodeNetwork, Problem, Realization, bridge_name, link_name};
+use crate::netlink::{self, Socket};
+use crate::plan::{
+    self, Bridge, LINK_PREFIX, Network, NodeNetwork, Problem, Realization, Rules, bridge_name, link_name,
+};
 use crate::snapshot::Snapshot;
 use crate::tunnel::{Carrier, DataPlane, PeerStats, PublicKey, Tunnel};
 
@@ -93,6 +98,8 @@ pub use nft::Change as TableChange;
 pub struct Overlay {
     namespaces: PathBuf,
     carrier: Carrier,
+    /// Whether this kernel has it.
+    ipv6: Ipv6,
     state: Mutex<State>,
 }
 
@@ -100,6 +107,8 @@ pub struct Overlay {
 struct State {
     route: Socket,
     table: nft::Table,
+    /// Empty while no network here has IPv6.
+    table_v6: nft::Table,
     /// Every sandbox that is there, with the interfaces that it needs on the node: none known for those that an
     /// earlier daemon left, whose links say whose they are.
     sandboxes: BTreeMap<String, BTreeSet<String>>,
@@ -135,8 +144,9 @@ impl Overlay {
         let key = "ipv4/ip_forward";
         sysctl::set(key, "1").map_err(|source| RealizeError::Setting { key: key.to_owned(), source })?;
         let state = State {
-            route: Socket::open(Family::Route).map_err(RealizeError::Open)?,
-            table: nft::Table::open().map_err(RealizeError::Open)?,
+            route: Socket::open(netlink::Family::Route).map_err(RealizeError::Open)?,
+            table: nft::Table::open(Family::V4).map_err(RealizeError::Open)?,
+            table_v6: nft::Table::open(Family::V6).map_err(RealizeError::Open)?,
             sandboxes: found.iter().map(|id| (id.clone(), BTreeSet::new())).collect(),
             unclaimed: found,
             swept: false,
@@ -145,7 +155,8 @@ impl Overlay {
             tunnel: None,
         };
         let carrier = tunnel::choose(config.data_plane)?;
-        Ok(Self { namespaces, carrier, state: Mutex::new(state) })
+        let ipv6 = if sysctl::has_ipv6() { Ipv6::On } else { Ipv6::Off };
+        Ok(Self { namespaces, carrier, ipv6, state: Mutex::new(state) })
     }
 
     /// Who carries the tunnel to other nodes, as long as this is open.
@@ -168,9 +179,25 @@ impl Overlay {
     /// What `node` means, without changing anything. The net helper can be given the snapshot before the kernel
     /// is changed, so that a published port that another program has is known before it is taken from it.
     pub fn plan(&self, node: &NodeNetwork) -> Realization {
-        let plan = plan::plan(node, &self.namespaces);
+        let plan = plan::plan(&self.possible(node), &self.namespaces);
         let carried = plan.tunnel.clone().filter(|_| self.carrier == Carrier::Userspace);
         Realization { snapshot: plan.snapshot.with_tunnel(carried), ..plan }
+    }
+
+    /// Whether containers here have IPv6 where their network has it.
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6 == Ipv6::On
+    }
+
+    /// Without what this kernel cannot.
+    fn possible(&self, node: &NodeNetwork) -> NodeNetwork {
+        let mut node = node.clone();
+        node.networks.iter_mut().for_each(|network| *network = self.possible_network(network));
+        node
+    }
+
+    fn possible_network(&self, network: &Network) -> Network {
+        Network { subnet_v6: network.subnet_v6.filter(|_| self.has_ipv6()), ..network.clone() }
     }
 
     /// Makes the kernel be what `node` says.
@@ -182,7 +209,8 @@ impl Overlay {
     /// The table is changed whole or not at all; links are changed up to the failing one. Calling again completes.
     pub fn apply(&self, node: &NodeNetwork) -> Result<Applied, RealizeError> {
         let plan = self.plan(node);
-        let Realization { bridges, sandboxes, routes, ingress, rules, tunnel, places, snapshot, problems } = plan;
+        let Realization { bridges, sandboxes, routes, ingress, rules, rules_v6, tunnel, places, snapshot, problems } =
+            plan;
         let mut state = self.state();
         let leftovers: Vec<String> = std::mem::take(&mut state.unclaimed).difference(&sandboxes).cloned().collect();
         let mut gone = BTreeSet::new();
@@ -191,16 +219,34 @@ impl Overlay {
         }
         // The new rules come before new ways and after old ones: nothing is reachable without being checked.
         let table = state.table.apply(&rules).map_err(RealizeError::Table)?;
+        self.apply_v6(&mut state, rules_v6.as_ref())?;
         bridge::realize_all(&mut state, &bridges)?;
         let State { route, tunnel: before, .. } = &mut *state;
         tunnel::realize(route, self.carrier, tunnel.as_ref(), before.as_ref())?;
         *before = tunnel;
         let kernel = ways::realize(route, &routes, ingress.as_ref())?;
         let State { table: nft, flows, .. } = &mut *state;
-        flows.follow(nft.socket(), &rules, places, gone).map_err(RealizeError::Forget)?;
-        let mut warnings = foreign::settle(state.table.socket()).map_err(RealizeError::Foreign)?;
+        let all_rules: Vec<&Rules> = [Some(&rules), rules_v6.as_ref()].into_iter().flatten().collect();
+        flows.follow(nft.socket(), &all_rules, places, gone).map_err(RealizeError::Forget)?;
+        let mut warnings =
+            foreign::settle(state.table.socket(), &Family::BOTH[..all_rules.len()]).map_err(RealizeError::Foreign)?;
         warnings.extend((kernel == ingress::Kernel::Unable).then_some(Warning::NoVxlan));
         Ok(Applied { snapshot, problems, warnings, table })
+    }
+
+    /// The table and what else this kernel needs for IPv6, as long as a network here has it.
+    fn apply_v6(&self, state: &mut State, rules: Option<&Rules>) -> Result<(), RealizeError> {
+        match rules {
+            Some(rules) => {
+                state.table_v6.apply(rules).map_err(RealizeError::Table)?;
+                let key = "ipv6/conf/*/forwarding".to_owned();
+                sysctl::forward_ipv6().map_err(|source| RealizeError::Setting { key, source })
+            }
+            None if self.has_ipv6() && state.table_v6.may_be_there() => {
+                state.table_v6.remove().map_err(RealizeError::Table)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The sandbox's addresses, one for each request: those that it has, or new ones, kept on disk. `now_s` is
@@ -215,7 +261,7 @@ impl Overlay {
     }
 
     /// How many TCP connections are led to these addresses and have not ended.
-    pub fn connections(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, RealizeError> {
+    pub fn connections(&self, addresses: &BTreeSet<IpAddr>) -> Result<usize, RealizeError> {
         conntrack::count(self.state().table.socket(), addresses).map_err(RealizeError::Count)
     }
 
@@ -240,6 +286,8 @@ impl Overlay {
     /// What was made until then stays, for another try or `remove_sandbox`.
     pub fn create_sandbox(&self, id: &str, attachments: &[Attachment]) -> Result<Sandbox, RealizeError> {
         let netns = self.path(id)?;
+        let possible = |at: &Attachment| Attachment { network: self.possible_network(&at.network), ..at.clone() };
+        let attachments = &attachments.iter().map(possible).collect::<Vec<_>>();
         let bridges: Vec<(String, Bridge)> =
             attachments.iter().map(|a| (bridge_name(&a.network.id), plan::bridge(&a.network))).collect();
         {
@@ -270,7 +318,7 @@ impl Overlay {
         self.state().sandboxes.keys().map(sandbox).collect()
     }
 
-    /// Removes all that this crate ever put into the kernel and the run folder. IPv4 forwarding stays on, for other
+    /// Removes all that this crate ever put into the kernel and the run folder. Forwarding stays on, for other
     /// programs may rely on it by now.
     pub fn teardown(&self) -> Result<(), RealizeError> {
         let mut state = self.state();
@@ -281,6 +329,7 @@ impl Overlay {
         tunnel::remove(&mut state.route)?;
         bridge::remove_all(&mut state.route)?;
         state.table.remove().map_err(RealizeError::Table)?;
+        self.apply_v6(&mut state, None)?;
         foreign::withdraw(state.table.socket()).map_err(RealizeError::Foreign)?;
         state.addresses.remove()?;
         fs::remove_dir(&self.namespaces)
@@ -288,7 +337,7 @@ impl Overlay {
     }
 
     /// The addresses that the sandbox had.
-    fn remove(&self, state: &mut State, id: &str) -> Result<BTreeSet<Ipv4Addr>, RealizeError> {
+    fn remove(&self, state: &mut State, id: &str) -> Result<BTreeSet<IpAddr>, RealizeError> {
         let path = self.path(id)?;
         let links = link::list(&mut state.route).map_err(RealizeError::List)?;
         let routed = route::routed_addresses(&mut state.route).map_err(RealizeError::List)?;
@@ -296,8 +345,8 @@ impl Overlay {
         let owned = links.iter().filter(|(name, link)| {
             name.starts_with(LINK_PREFIX) && (needed.contains(*name) || sandbox::owner(&link.alias) == Some(id))
         });
-        let gone: Vec<(u32, Ipv4Addr)> =
-            owned.filter_map(|(_, link)| Some((link.index, *routed.get(&link.index)?))).collect();
+        let owned: BTreeSet<u32> = owned.map(|(_, link)| link.index).collect();
+        let gone: Vec<(u32, IpAddr)> = routed.into_iter().filter(|(index, _)| owned.contains(index)).collect();
         let routes: Vec<_> = gone.iter().map(|(index, address)| route::delete_straight(*address, *index)).collect();
         for answer in state.route.each(&routes).map_err(RealizeError::List)? {
             match answer {

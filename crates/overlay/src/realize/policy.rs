@@ -8,12 +8,11 @@
 //! 1741  nothing                                                 where the skips end
 //! ```
 
+use ipnet::IpNet;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-
-use ipnet::Ipv4Net;
 
 use super::RealizeError;
+use super::family::{self, Family, octets};
 use super::route::PROTOCOL;
 use crate::netlink::{Message, NetlinkError, Socket, attributes, read_u32};
 use crate::plan::{BACK_MARK, BACK_MASK, Ingress, Number, PUBLISHED_MARK};
@@ -47,10 +46,11 @@ pub fn back(number: Number) -> u32 {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rule {
+    family: Family,
     priority: u32,
     mark: u32,
     mask: u32,
-    to: Option<Ipv4Net>,
+    to: Option<IpNet>,
     action: Action,
 }
 
@@ -62,14 +62,20 @@ enum Action {
 }
 
 fn rules(ingress: &Ingress) -> BTreeSet<Rule> {
-    let rule = |place, action| Rule { priority: FIRST + place, mark: 0, mask: 0, to: None, action };
+    let v6 = ingress.has_v6.then(|| rules_of(Family::V6, ingress));
+    rules_of(Family::V4, ingress).into_iter().chain(v6.into_iter().flatten()).collect()
+}
+
+fn rules_of(family: Family, ingress: &Ingress) -> BTreeSet<Rule> {
+    let rule = |place, action| Rule { family, priority: FIRST + place, mark: 0, mask: 0, to: None, action };
     let skip = |place| rule(place, Action::SkipTo(LAST));
     let mut rules = BTreeSet::from([
         Rule { mask: PUBLISHED_MARK | BACK_MARK, ..skip(0) },
-        Rule { to: Some(ingress.nodes), ..skip(1) },
         Rule { mark: PUBLISHED_MARK, mask: PUBLISHED_MARK, ..rule(2, Action::Table(ONWARD)) },
         rule(4, Action::Nothing),
     ]);
+    // A frame's own packet is IPv4's, whatever is in it.
+    rules.extend((family == Family::V4).then(|| Rule { to: Some(ingress.nodes.into()), ..skip(1) }));
     let peers = ingress.peers.keys();
     rules.extend(peers.map(|peer| Rule { mark: peer.mark(), mask: BACK_MASK, ..rule(3, Action::Table(back(*peer))) }));
     rules
@@ -89,17 +95,17 @@ pub fn realize(socket: &mut Socket, wanted: Option<&Ingress>) -> Result<(), Real
 }
 
 fn message(kind: u16, flags: u16, rule: &Rule) -> Message {
-    let Rule { priority, mark, mask, to, action } = *rule;
+    let Rule { family, priority, mark, mask, to, action } = *rule;
     let code = match action {
         Action::Table(_) => 1,
         Action::SkipTo(_) => 2,
         Action::Nothing => 3,
     };
     let length = to.map_or(0, |to| to.prefix_len());
-    Message::new(kind, flags, &[libc::AF_INET as u8, length, 0, 0, 0, 0, 0, code, 0, 0, 0, 0]).with(|list| {
+    Message::new(kind, flags, &[family.number(), length, 0, 0, 0, 0, 0, code, 0, 0, 0, 0]).with(|list| {
         list.u32(PRIORITY, priority).u8(PROTOCOL_OF_RULE, PROTOCOL);
         if let Some(to) = to {
-            list.bytes(DESTINATION, &to.network().octets());
+            list.bytes(DESTINATION, &octets(to.network()));
         }
         if mask != 0 {
             list.u32(MARK, mark).u32(MASK, mask);
@@ -116,11 +122,17 @@ fn message(kind: u16, flags: u16, rule: &Rule) -> Message {
     })
 }
 
-/// Every IPv4 rule of ours.
+/// Every rule of ours.
 fn list(socket: &mut Socket) -> Result<BTreeSet<Rule>, NetlinkError> {
     let mut rules = BTreeSet::new();
-    let request = Message::new(GET_RULE, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    socket.dump(&request, |_, body| rules.extend(read(body)))?;
+    for family in Family::BOTH {
+        let request = Message::new(GET_RULE, 0, &[family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        match socket.dump(&request, |_, body| rules.extend(read(body))) {
+            // Where IPv6 has no rules there are none.
+            Err(error) if family == Family::V6 && error.errno() == Some(libc::EAFNOSUPPORT) => {}
+            listed => listed?,
+        }
+    }
     Ok(rules)
 }
 
@@ -132,12 +144,13 @@ fn read(body: &[u8]) -> Option<Rule> {
     if value(PROTOCOL_OF_RULE) != Some(&[PROTOCOL]) {
         return None;
     }
-    let to = value(DESTINATION).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
+    let to = value(DESTINATION).and_then(family::address);
     Some(Rule {
+        family: Family::BOTH.into_iter().find(|family| family.number() == header[0])?,
         priority: number(PRIORITY).unwrap_or_default(),
         mark: number(MARK).unwrap_or_default(),
         mask: number(MASK).unwrap_or_default(),
-        to: to.and_then(|to| Ipv4Net::new(to, header[1]).ok()),
+        to: to.and_then(|to| IpNet::new(to, header[1]).ok()),
         action: match header[7] {
             1 => Action::Table(number(TABLE).unwrap_or_default()),
             2 => Action::SkipTo(number(GOTO).unwrap_or_default()),

@@ -2,11 +2,12 @@
 //! goes, what somebody deleted or took over comes again, and everybody else's stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::RealizeError;
+use super::family::{self, Family, octets};
 use super::link::{self, Link};
 use crate::netlink::{Message, NetlinkError, Socket, attributes, read_u32};
 use crate::plan::{LINK_PREFIX, Via};
@@ -32,9 +33,9 @@ pub const MAIN: u32 = 254;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     pub table: u32,
-    pub to: Ipv4Net,
-    pub gateway: Option<Ipv4Addr>,
-    pub source: Option<Ipv4Addr>,
+    pub to: IpNet,
+    pub gateway: Option<IpAddr>,
+    pub source: Option<IpAddr>,
     pub index: u32,
 }
 
@@ -54,50 +55,56 @@ fn message(kind: u16, flags: u16, route: &Route) -> Message {
     let Route { table, to, gateway, source, index } = *route;
     let scope = if gateway.is_some() { 0 } else { LINK_SCOPE };
     // A table's number may need more than this byte; the attribute has it whole.
-    let mut header = [libc::AF_INET as u8, to.prefix_len(), 0, 0, 0, PROTOCOL, scope, UNICAST, 0, 0, 0, 0];
+    let family = Family::of(to.addr()).number();
+    let mut header = [family, to.prefix_len(), 0, 0, 0, PROTOCOL, scope, UNICAST, 0, 0, 0, 0];
     header[8..].copy_from_slice(&if gateway.is_some() { ON_LINK } else { 0 }.to_ne_bytes());
     Message::new(kind, flags, &header).with(|list| {
         if to.prefix_len() > 0 {
-            list.bytes(DESTINATION, &to.network().octets());
+            list.bytes(DESTINATION, &octets(to.network()));
         }
         if let Some(gateway) = gateway {
-            list.bytes(GATEWAY, &gateway.octets());
+            list.bytes(GATEWAY, &octets(gateway));
         }
         if let Some(source) = source {
-            list.bytes(SOURCE, &source.octets());
+            list.bytes(SOURCE, &octets(source));
         }
         list.u32(TABLE, table).u32(INTERFACE, index);
     })
 }
 
 /// Ends the straight route to a container, whichever build made it.
-pub fn delete_straight(to: Ipv4Addr, index: u32) -> Message {
+pub fn delete_straight(to: IpAddr, index: u32) -> Message {
     const ANY_SCOPE: u8 = 255;
-    let header = [libc::AF_INET as u8, 32, 0, 0, 0, 0, ANY_SCOPE, 0, 0, 0, 0, 0];
+    let family = Family::of(to);
+    let header = [family.number(), family.length() * 8, 0, 0, 0, 0, ANY_SCOPE, 0, 0, 0, 0, 0];
     Message::new(DELETE_ROUTE, 0, &header).with(|list| {
-        list.bytes(DESTINATION, &to.octets()).u32(TABLE, MAIN).u32(INTERFACE, index);
+        list.bytes(DESTINATION, &octets(to)).u32(TABLE, MAIN).u32(INTERFACE, index);
     })
 }
 
-/// Every IPv4 route of ours in the socket's namespace, in whichever table.
+/// Every route of ours in the socket's namespace, in whichever table.
 fn list(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
     let mut routes = BTreeSet::new();
-    let request = Message::new(GET_ROUTE, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, PROTOCOL, 0, 0, 0, 0, 0, 0]);
     let is_ours = |(protocol, route)| (protocol == PROTOCOL).then_some(route);
-    socket.dump(&request, |_, body| routes.extend(read(body).and_then(is_ours)))?;
+    for family in Family::BOTH {
+        let request = Message::new(GET_ROUTE, 0, &[family.number(), 0, 0, 0, 0, PROTOCOL, 0, 0, 0, 0, 0, 0]);
+        socket.dump(&request, |_, body| routes.extend(read(body).and_then(is_ours)))?;
+    }
     Ok(routes)
 }
 
 /// The addresses that this node routes straight to one interface, by its index: those of containers.
-pub fn routed_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Ipv4Addr>, NetlinkError> {
-    let mut addresses = BTreeMap::new();
-    let request = Message::new(GET_ROUTE, 0, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    socket.dump(&request, |_, body| {
-        let route = read(body).map(|(_, route)| route);
-        let straight =
-            route.filter(|route| route.table == MAIN && route.to.prefix_len() == 32 && route.gateway.is_none());
-        addresses.extend(straight.map(|route| (route.index, route.to.addr())));
-    })?;
+pub fn routed_addresses(socket: &mut Socket) -> Result<BTreeSet<(u32, IpAddr)>, NetlinkError> {
+    let mut addresses = BTreeSet::new();
+    for family in Family::BOTH {
+        let request = Message::new(GET_ROUTE, 0, &[family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        socket.dump(&request, |_, body| {
+            let route = read(body).map(|(_, route)| route);
+            let is_host = |to: &IpNet| to.prefix_len() == to.max_prefix_len();
+            let straight = route.filter(|route| route.table == MAIN && is_host(&route.to) && route.gateway.is_none());
+            addresses.extend(straight.map(|route| (route.index, route.to.addr())));
+        })?;
+    }
     Ok(addresses)
 }
 
@@ -105,11 +112,12 @@ pub fn routed_addresses(socket: &mut Socket) -> Result<BTreeMap<u32, Ipv4Addr>, 
 fn read(body: &[u8]) -> Option<(u8, Route)> {
     let (header, list) = (body.get(..12)?, body.get(12..)?);
     let value = |wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let address = |wanted| value(wanted).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
-    let to = address(DESTINATION).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let address = |wanted| value(wanted).and_then(family::address);
+    let family = Family::BOTH.into_iter().find(|family| family.number() == header[0])?;
+    let to = address(DESTINATION).unwrap_or(family.unspecified());
     let route = Route {
         table: value(TABLE).and_then(read_u32)?,
-        to: Ipv4Net::new(to, header[1]).ok()?,
+        to: IpNet::new(to, header[1]).ok()?,
         gateway: address(GATEWAY),
         source: address(SOURCE),
         index: value(INTERFACE).and_then(read_u32)?,
@@ -123,7 +131,7 @@ fn read(body: &[u8]) -> Option<(u8, Route)> {
 pub fn realize(
     socket: &mut Socket,
     links: &BTreeMap<String, Link>,
-    main: &BTreeMap<Ipv4Net, Via>,
+    main: &BTreeMap<IpNet, Via>,
     others: Vec<Route>,
 ) -> Result<(), RealizeError> {
     let mut wanted = others;

@@ -5,20 +5,26 @@
 //!   10.64.0.2/32 dev skv-… ─ skv-… ════════ eth0 10.64.0.2/18   10.64.0.0/18 via 10.64.0.1, default via 10.64.0.1
 //!   10.64.0.0/26 dev skb-… 10.64.0.1/18     lo   127.0.0.11:53 -> the net helper's port
 //! ```
+//! The same with the twins of these addresses, where the network has IPv6.
+//!
 //! Links are routed, not bridged, so that one node is like many: the whole network lies behind the gateway, also
 //! neighbours; every packet passes the rules, and so does every answer, which they may have to rewrite; there is no
 //! ARP to spoof, and it makes no difference whether another program (Docker) switched bridge-nf-call-iptables on,
 //! which turns a rewritten packet between two ports of a bridge into a bridged one.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::family::Family;
 use super::route::{self, MAIN, Route};
+use super::sysctl::Ipv6;
 use super::{RealizeError, link, namespace, nft, sysctl};
-use crate::netlink::{Family, Message, NetlinkError, Socket};
+use crate::netlink::{self, Message, NetlinkError, Socket};
 use crate::plan::{Network, link_group, link_name};
 
 /// A network that a sandbox is on.
@@ -27,6 +33,20 @@ pub struct Attachment {
     pub network: Network,
     /// The container's address.
     pub address: std::net::Ipv4Addr,
+}
+
+impl Attachment {
+    fn ipv6(&self) -> Ipv6 {
+        if self.network.twin(self.address).is_some() { Ipv6::On } else { Ipv6::Off }
+    }
+
+    /// The container's address and the gateway's, for each family that the network has.
+    fn hops(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let Self { network, address } = self;
+        let v6 = network.twin(*address).zip(network.twin(network.gateway));
+        let v6 = v6.map(|(address, gateway)| (address.into(), gateway.into()));
+        [Some(((*address).into(), network.gateway.into())), v6].into_iter().flatten()
+    }
 }
 
 /// Makes or completes the sandbox pinned at `path`. Works on a thread of its own, for it changes namespaces.
@@ -48,13 +68,13 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
         let interface = interface.to_owned();
         move |source: io::Error| RealizeError::Setting { key: format!("*/conf/{interface}"), source }
     };
-    let mut node = Socket::open(Family::Route).map_err(failed("open a socket for"))?;
+    let mut node = Socket::open(netlink::Family::Route).map_err(failed("open a socket for"))?;
     let links: Vec<String> = attachments.iter().map(|a| link_name(id, &a.network.id)).collect();
     let own_namespace = namespace::open(Path::new("/proc/thread-self/ns/net"));
     let own_namespace = own_namespace.map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
     let (namespace, age) =
         namespace::enter_or_create(path).map_err(|source| RealizeError::Namespace { path: path.to_owned(), source })?;
-    let mut inside = Socket::open(Family::Route).map_err(failed("open a socket in"))?;
+    let mut inside = Socket::open(netlink::Family::Route).map_err(failed("open a socket in"))?;
 
     let mut pairs = Vec::new();
     for (place, (attachment, name)) in attachments.iter().zip(&links).enumerate() {
@@ -80,18 +100,18 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
             answer => answer.map_err(failed("link"))?,
         }
     }
-    for place in 0..attachments.len() {
-        sysctl::disable_ipv6(&interface(place)).map_err(setting(&interface(place)))?;
+    for (place, attachment) in attachments.iter().enumerate() {
+        sysctl::set_ipv6(&interface(place), attachment.ipv6()).map_err(setting(&interface(place)))?;
     }
     let indexes = inside_indexes(&mut inside, attachments).map_err(failed("look into"))?;
     inside.all(&requests_inside(&indexes, attachments)).map_err(failed("set up addresses and routes in"))?;
-    let mut netfilter = Socket::open(Family::Netfilter).map_err(failed("open a socket in"))?;
+    let mut netfilter = Socket::open(netlink::Family::Netfilter).map_err(failed("open a socket in"))?;
     nft::realize_resolver(&mut netfilter, age).map_err(failed("set up the resolver of"))?;
 
     rustix::thread::move_into_link_name_space(own_namespace.as_fd(), None)
         .map_err(|source| RealizeError::Namespace { path: path.to_owned(), source: source.into() })?;
-    for name in &links {
-        sysctl::disable_ipv6(name).map_err(setting(name))?;
+    for (attachment, name) in attachments.iter().zip(&links) {
+        sysctl::set_ipv6(name, attachment.ipv6()).map_err(setting(name))?;
         sysctl::loosen_reverse_path(name).map_err(setting(name))?;
     }
     let name_and_raise =
@@ -99,14 +119,16 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
     node.all(&attachments.iter().zip(&links).map(name_and_raise).collect::<Vec<_>>())
         .map_err(failed("raise the links of"))?;
     let mut routes = Vec::new();
-    for (Attachment { network, address }, name) in attachments.iter().zip(&links) {
+    for (attachment, name) in attachments.iter().zip(&links) {
         let link = link::find(&mut node, name).map_err(failed("look for the link of"))?;
         let Some(index) = link.map(|link| link.index) else { continue };
-        let (to, source) = (Ipv4Net::from(*address), Some(network.gateway));
-        // The link's own address is what a masqueraded source becomes, and what loose reverse path filtering wants.
-        routes.push(link::new_address(index, Ipv4Net::from(network.gateway)));
-        routes.push(link::new_neighbour(index, *address));
-        routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index }));
+        for (address, gateway) in attachment.hops() {
+            let (to, source) = (IpNet::from(address), Some(gateway));
+            // The link's own address is what a masqueraded source becomes, and what loose reverse path filtering wants.
+            routes.push(link::new_address(index, IpNet::from(gateway)));
+            routes.push(link::new_neighbour(index, address, attachment.address));
+            routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index }));
+        }
     }
     node.all(&routes).map_err(failed("route to"))
 }
@@ -137,21 +159,27 @@ fn inside_indexes(inside: &mut Socket, attachments: &[Attachment]) -> Result<Vec
 
 fn requests_inside(indexes: &[u32], attachments: &[Attachment]) -> Vec<Message> {
     let mut requests = vec![link::up(link::LOOPBACK)];
-    let mut way_out = None;
-    for (index, Attachment { network, address }) in indexes.iter().zip(attachments) {
-        let own =
-            Ipv4Net::new(*address, network.subnet.prefix_len()).expect("the prefix length comes from a valid subnet");
-        requests.push(link::new_address(*index, own));
+    // One for each family: it leaves by the first network that has the family and a way out.
+    let mut ways_out: BTreeMap<Family, Message> = BTreeMap::new();
+    for (index, attachment) in indexes.iter().zip(attachments) {
+        let Attachment { network, address } = attachment;
+        // First up: an interface that is down would lose IPv6's addresses when it goes up.
         requests.push(link::up(*index));
-        let gateway = network.gateway;
-        let route = |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index });
-        requests.push(link::new_neighbour(*index, gateway));
-        requests.push(route(Ipv4Net::from(gateway), None));
-        requests.push(route(network.subnet, Some(gateway)));
-        if !network.internal && way_out.is_none() {
-            way_out = Some(route(Ipv4Net::default(), Some(gateway)));
+        requests.extend(network.own(*address).into_iter().map(|own| link::new_address(*index, own)));
+        for (_, gateway) in attachment.hops() {
+            let route = |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index });
+            requests.push(link::new_neighbour(*index, gateway, network.gateway));
+            requests.push(route(IpNet::from(gateway), None));
+            let (whole, anywhere) = match network.subnet_v6.filter(|_| gateway.is_ipv6()) {
+                Some(subnet) => (IpNet::V6(subnet), Ipv6Net::default().into()),
+                None => (IpNet::V4(network.subnet), Ipv4Net::default().into()),
+            };
+            requests.push(route(whole, Some(gateway)));
+            if !network.internal {
+                ways_out.entry(Family::of(gateway)).or_insert_with(|| route(anywhere, Some(gateway)));
+            }
         }
     }
-    requests.extend(way_out);
+    requests.extend(ways_out.into_values());
     requests
 }

@@ -5,11 +5,14 @@
 //! made it just before.
 //! What leads into it is not this file's business.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use super::sysctl::Ipv6;
 use super::{RealizeError, link, sysctl, wireguard};
 use crate::netlink::{Family, NetlinkError, Socket};
 use crate::sys;
@@ -88,21 +91,18 @@ fn realize_interface(
             link::find(route, INTERFACE).map_err(failed)?.unwrap_or_default()
         }
     };
-    sysctl::disable_ipv6(INTERFACE)
+    let ipv6 = if tunnel.address_v6.is_some() { Ipv6::On } else { Ipv6::Off };
+    sysctl::set_ipv6(INTERFACE, ipv6)
         .map_err(|source| RealizeError::Setting { key: format!("ipv6/conf/{INTERFACE}/disable_ipv6"), source })?;
-    let wanted = Ipv4Net::from(tunnel.address);
+    let wanted = [Some(tunnel.address.into()), tunnel.address_v6.map(IpAddr::V6)];
+    let wanted: BTreeSet<IpNet> = wanted.into_iter().flatten().map(IpNet::from).collect();
     let addresses = link::list_addresses(route).map_err(failed)?.remove(&link.index).unwrap_or_default();
-    let mut changes: Vec<_> = addresses
-        .iter()
-        .filter(|address| **address != wanted)
-        .map(|wrong| link::delete_address(link.index, *wrong))
-        .collect();
+    let wrong = addresses.difference(&wanted);
+    let mut changes: Vec<_> = wrong.map(|wrong| link::delete_address(link.index, *wrong)).collect();
     if link.mtu != u32::from(tunnel.mtu) {
         changes.push(link::set_sizes(link.index, tunnel.mtu, QUEUE));
     }
-    if !addresses.contains(&wanted) {
-        changes.push(link::new_address(link.index, wanted));
-    }
+    changes.extend(wanted.difference(&addresses).map(|address| link::new_address(link.index, *address)));
     if !link.is_up {
         changes.push(link::up(link.index));
     }

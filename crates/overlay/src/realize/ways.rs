@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::ingress::{self, Kernel};
 use super::{RealizeError, link, policy, route, sysctl};
@@ -13,7 +13,7 @@ use crate::tunnel::INTERFACE;
 /// Makes them be as wanted; the tunnel's interface is there if there is an ingress.
 pub fn realize(
     socket: &mut Socket,
-    routes: &BTreeMap<Ipv4Net, Via>,
+    routes: &BTreeMap<IpNet, Via>,
     ingress: Option<&Ingress>,
 ) -> Result<Kernel, RealizeError> {
     if ingress.is_some() {

@@ -54,11 +54,12 @@ pub enum Left {
 /// Says what the kernel may leave to the reader.
 pub fn offload(queue: BorrowedFd<'_>, left: Left) -> io::Result<()> {
     let header: libc::c_int = 10;
+    const TSO: libc::c_uint = libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
     const USO: libc::c_uint = 0x20 | 0x40;
     let flags = match left {
         Left::Nothing => 0,
-        Left::Tcp => libc::TUN_F_CSUM | libc::TUN_F_TSO4,
-        Left::TcpAndUdp => libc::TUN_F_CSUM | libc::TUN_F_TSO4 | USO,
+        Left::Tcp => libc::TUN_F_CSUM | TSO,
+        Left::TcpAndUdp => libc::TUN_F_CSUM | TSO | USO,
     };
     // SAFETY: the descriptor is open for the borrow's life; TUNSETVNETHDRSZ reads one c_int, to which the pointer is.
     let sized = unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETVNETHDRSZ as _, &raw const header) };

@@ -11,10 +11,10 @@
 mod key;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use key::{KeyError, PrivateKey, PublicKey};
@@ -57,6 +57,9 @@ pub struct Tunnel {
     pub port: u16,
     /// The interface's own address, of length 32.
     pub address: Ipv4Addr,
+    /// Another, of length 128; none where nothing of this node has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_v6: Option<Ipv6Addr>,
     /// The longest inner packet, in bytes.
     pub mtu: u16,
     pub peers: BTreeMap<PublicKey, Peer>,
@@ -68,7 +71,7 @@ pub struct Peer {
     /// Where it is thought to be; it is believed where its last authentic packet came from, if one came.
     pub endpoint: Option<SocketAddr>,
     /// The inner addresses that are behind it. No address is behind two peers.
-    pub allowed: BTreeSet<Ipv4Net>,
+    pub allowed: BTreeSet<IpNet>,
     /// How often a packet is sent for the sake of a NAT between; none for most.
     pub keepalive_s: Option<u16>,
 }

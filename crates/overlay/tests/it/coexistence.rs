@@ -36,7 +36,7 @@ fn another_firewalls_drop_policy_is_reported() {
     lab::run(|lab| {
         netfilter::dropping_firewall();
         let warnings = lab.overlay().apply(&lab::empty()).unwrap().warnings;
-        let expected = Warning::ForwardDropped { table: "filter".into(), chain: "FORWARD".into() };
+        let expected = Warning::ForwardDropped { table: "ip filter".into(), chain: "FORWARD".into() };
         assert_eq!(warnings, [expected]);
         assert!(warnings[0].to_string().contains("`ip filter FORWARD` drops forwarded packets"), "{}", warnings[0]);
     });

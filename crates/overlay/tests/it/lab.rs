@@ -5,7 +5,7 @@
 //! ```
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Output};
@@ -24,6 +24,10 @@ pub const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// Reached by the default route only.
 pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+/// The same of IPv6.
+pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 2);
+pub const NEIGHBOUR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 1);
+pub const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 113, 0, 0, 0, 0, 9);
 
 pub struct Lab {
     pub config: Config,
@@ -78,10 +82,14 @@ fn outside() -> OwnedFd {
     ip(&format!("addr add {NODE}/24 dev up0"));
     ip("link set up0 up");
     ip(&format!("route add default via {NEIGHBOUR}"));
+    ip(&format!("addr add {NODE_V6}/64 dev up0 nodad"));
+    ip(&format!("route add default via {NEIGHBOUR_V6}"));
     within(&fd, || {
         ip("link set lo up");
         ip(&format!("addr add {NEIGHBOUR}/24 dev out0"));
         ip(&format!("addr add {INTERNET}/32 dev lo"));
+        ip(&format!("addr add {NEIGHBOUR_V6}/64 dev out0 nodad"));
+        ip(&format!("addr add {INTERNET_V6}/128 dev lo"));
         ip("link set out0 up");
     });
     // Until the kernel has seen the other end go up, the link's listing and its routes still change.
@@ -140,16 +148,16 @@ pub trait Place {
 
     /// Answers every connection and datagram to `port` with `name` and the peer's address.
     fn serve(&self, port: u16, name: &'static str) {
-        self.serve_at(Ipv4Addr::UNSPECIFIED, port, name);
+        self.serve_at(Ipv6Addr::UNSPECIFIED, port, name);
     }
 
-    fn serve_at(&self, address: Ipv4Addr, port: u16, name: &'static str) {
-        let at = (address, port);
+    fn serve_at(&self, address: impl Into<IpAddr>, port: u16, name: &'static str) {
+        let at = (address.into(), port);
         let (tcp, udp) = self.run(move || (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()));
         thread::spawn(move || {
             for stream in tcp.incoming() {
                 let mut stream = stream.unwrap();
-                let peer = stream.peer_addr().unwrap().ip();
+                let peer = stream.peer_addr().unwrap().ip().to_canonical();
                 // A client that is gone has its answer.
                 let _gone = write!(stream, "{name} {peer}");
             }
@@ -157,7 +165,7 @@ pub trait Place {
         thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                let _gone = udp.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+                let _gone = udp.send_to(format!("{name} {}", peer.ip().to_canonical()).as_bytes(), peer);
             }
         });
     }
@@ -200,7 +208,8 @@ fn ask(to: SocketAddr) -> io::Result<String> {
 }
 
 fn ask_udp(to: SocketAddr) -> io::Result<String> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(b"?")?;
@@ -210,8 +219,8 @@ fn ask_udp(to: SocketAddr) -> io::Result<String> {
 }
 
 /// Whether connections from `place` vanish on the way: no answer at all, not even a refusal.
-pub fn is_silent(place: &impl Place, to: Ipv4Addr, port: u16) -> bool {
-    let to = SocketAddr::from((to, port));
+pub fn is_silent(place: &impl Place, to: impl Into<IpAddr>, port: u16) -> bool {
+    let to = SocketAddr::from((to.into(), port));
     match place.run(move || TcpStream::connect_timeout(&to, SILENCE)) {
         Err(error) => error.kind() == io::ErrorKind::TimedOut,
         Ok(_) => false,
@@ -228,13 +237,14 @@ impl Lab {
     }
 }
 
-/// Networks 10.64.0.0/18 and so on by number; 9 is internal.
+/// Networks 10.64.16.0/20 and so on by number, with twins in fd64::/48; 9 is internal, 7 has IPv4 only.
 pub fn network(number: u8) -> Network {
     let internal = number == 9;
     Network {
         id: format!("network{number}"),
         name: format!("n{number}"),
         subnet: format!("10.64.{}.0/20", u16::from(number) * 16).parse().unwrap(),
+        subnet_v6: (number != 7).then(|| format!("fd64::10.64.{}.0/116", u16::from(number) * 16).parse().unwrap()),
         gateway: Ipv4Addr::new(10, 64, number * 16, 1),
         blocks: vec![],
         internal,
@@ -249,18 +259,13 @@ pub fn vip(number: u8, service: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 64, number * 16 + 14, service)
 }
 
+/// The twin of an address of these networks, or of a node in the tunnel.
+pub fn twin(address: Ipv4Addr) -> Ipv6Addr {
+    format!("fd64::{address}").parse().unwrap()
+}
+
 pub fn empty() -> NodeNetwork {
-    NodeNetwork {
-        networks: vec![],
-        endpoints: vec![],
-        services: vec![],
-        published: vec![],
-        pool: "10.64.0.0/10".parse().unwrap(),
-        upstreams: vec![],
-        search: vec![],
-        mesh: None,
-        elsewhere: vec![],
-    }
+    NodeNetwork { prefix: Some("fd64::/48".parse().unwrap()), ..NodeNetwork::nothing("10.64.0.0/10".parse().unwrap()) }
 }
 
 /// A container on some networks: the sandbox, and its endpoints in `node`.

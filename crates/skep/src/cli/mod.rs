@@ -27,6 +27,7 @@ mod membership;
 mod network;
 mod node;
 mod output;
+mod placing;
 mod role;
 mod service;
 mod stack;

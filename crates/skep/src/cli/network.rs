@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use clap::{Args, Subcommand};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use skep_api::{ControlClient, CreateRequest, Filter};
 use skep_model::{Kind, Network, NetworkSpec};
 
@@ -50,12 +50,15 @@ pub struct CreateOptions {
     /// overlay is the only one
     #[arg(short, long, default_value = "overlay", value_parser = ["overlay"])]
     driver: String,
-    /// The range of its addresses; one of the cluster's pool by default
+    /// The range of its addresses, one of the cluster's pool by default; one more may be of IPv6
     #[arg(long, value_name = "CIDR")]
-    subnet: Option<Ipv4Net>,
-    /// The address of its way out; the first of the range by default
+    subnet: Vec<IpNet>,
+    /// The IPv4 address of its way out; the first of the range by default
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<Ipv4Addr>,
+    /// IPv6 addresses for its containers too: so it is, unless `--ipv6=false`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipv6: Option<bool>,
     /// No way out of it
     #[arg(long)]
     internal: bool,
@@ -114,13 +117,23 @@ fn network_row(network: &Network, options: &ListOptions) -> Row {
         ("Scope", "swarm".to_owned()),
         ("Internal", network.spec.internal.to_string()),
         ("IPv4", "true".to_owned()),
-        ("IPv6", "false".to_owned()),
+        ("IPv6", network.subnet_v6.is_some().to_string()),
         ("Labels", listing::labels(&network.spec.labels)),
         ("CreatedAt", time::long(network.meta.created_at)),
     ])
 }
 
 async fn create(options: CreateOptions, control: &ControlClient) -> Result {
+    let (mut subnet, mut subnet_v6) = (None, None);
+    for range in options.subnet {
+        let is_second = match range {
+            IpNet::V4(range) => subnet.replace(range).is_some(),
+            IpNet::V6(range) => subnet_v6.replace(range).is_some(),
+        };
+        if is_second {
+            anyhow::bail!("--subnet {range}: a network has one subnet of each family, and this is the second");
+        }
+    }
     let spec = NetworkSpec {
         name: options.name,
         labels: options.labels.into_iter().collect(),
@@ -128,8 +141,10 @@ async fn create(options: CreateOptions, control: &ControlClient) -> Result {
         driver_options: options.options.into_iter().collect(),
         internal: options.internal,
         attachable: options.attachable,
-        subnet: options.subnet,
+        subnet,
         gateway: options.gateway,
+        ipv6: options.ipv6,
+        subnet_v6,
     };
     let written = control.create(CreateRequest::Network(spec)).await?;
     written.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));

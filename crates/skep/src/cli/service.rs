@@ -24,6 +24,7 @@ use super::logs;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{self, ListOptions, Listing, Row, row};
 use super::output::{self, reference, time};
+use super::placing;
 use super::tasks::{self, natural};
 use super::wait::{self, Goal, Progress};
 
@@ -67,6 +68,10 @@ pub enum Command {
     Logs(logs::Options),
     /// Change how many tasks run of replicated services
     Scale(ScaleOptions),
+    /// Show why its tasks are where they are, and what each node says to one more
+    Explain(placing::ExplainOptions),
+    /// Spread tasks anew, a few at a time: after a node joined, for instance
+    Rebalance(placing::RebalanceOptions),
     /// Remove services
     #[command(visible_alias = "remove")]
     Rm(RemoveOptions),
@@ -112,6 +117,8 @@ pub async fn run(command: Command, host: &Host) -> Result {
         Command::Inspect(options) => inspect::services(&options, &host.control().await?).await,
         Command::Logs(options) => logs::run_for_service(options, host).await,
         Command::Scale(options) => scale(options, &host.control().await?).await,
+        Command::Explain(options) => placing::explain(options, &host.control().await?).await,
+        Command::Rebalance(options) => placing::rebalance(options, &host.control().await?).await,
         Command::Rm(options) => content::remove(&host.control().await?, Kind::Service, options.services).await,
     }
 }

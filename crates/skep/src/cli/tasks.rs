@@ -104,7 +104,7 @@ fn task_row(task: &Task, name: String, nodes: &NodeNames, options: &ListOptions)
         ("Node", node.unwrap_or_default()),
         ("DesiredState", capital(task.desired.word())),
         ("CurrentState", state),
-        ("Error", shown_error(task.status.error.as_deref(), options)),
+        ("Error", shown_error(task.status.error.as_deref().or(task.stop_reason.as_deref()), options)),
         ("Ports", ports(&task.status.ports)),
     ])
 }

@@ -46,15 +46,14 @@ fn attachment(
     let declared = cx.project.networks.get(key);
     let (name, external) = declared.map_or((None, false), |network| (network.name.as_deref(), network.external));
     let path = format!("services.{}.networks.{key}", service.name);
-    if let Some(address) = &network.ipv6_address {
-        cx.report.warning(address.span, format!("{path}: IPv6 addresses are not supported yet"));
-    }
-    if let Some(address) = &network.ipv4_address
-        && mode != (Mode::Replicated { replicas: 1 })
-    {
+    let fixed = [
+        network.ipv4_address.as_ref().map(|at| ("ipv4_address", at.span)),
+        network.ipv6_address.as_ref().map(|at| ("ipv6_address", at.span)),
+    ];
+    for (setting, span) in fixed.into_iter().flatten().filter(|_| mode != (Mode::Replicated { replicas: 1 })) {
         cx.report
-            .error(address.span, format!("{path}: one address cannot be given to several tasks"))
-            .with_help("remove ipv4_address, and reach the service by its name");
+            .error(span, format!("{path}: one address cannot be given to several tasks"))
+            .with_help(format!("remove {setting}, and reach the service by its name"));
     }
     // A service answers to its short name on each of its networks.
     let mut aliases = network.aliases.clone();
@@ -65,6 +64,7 @@ fn attachment(
         network: cx.full_name(key, name, external),
         aliases,
         address: network.ipv4_address.as_ref().map(|at| at.value),
+        address_v6: network.ipv6_address.as_ref().map(|at| at.value),
     }
 }
 

@@ -82,6 +82,14 @@ impl<'p> Context<'p> {
         Project::full_name(self.stack, key, name, external)
     }
 
+    /// The name in the cluster of a service: by its key in the file, or another stack's by its whole name.
+    fn service_name(&self, named: &str) -> String {
+        match self.project.services.contains_key(named) {
+            true => self.full_name(named, None, false),
+            false => named.to_owned(),
+        }
+    }
+
     /// Labels as written, and the stack's own.
     fn labels(&self, written: &BTreeMap<String, String>) -> Labels {
         let mut labels = written.clone();

@@ -1,11 +1,11 @@
 //! The networks that the stack's services are attached to.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use skep_compose_spec::project::{At, Attachment, Network};
-use skep_model::NetworkSpec;
+use skep_model::{NetworkSpec, Twins};
 
 use super::Context;
 
@@ -58,10 +58,7 @@ fn spec(cx: &mut Context<'_>, key: &str, name: String, network: &Network) -> Net
     if let Some(At { span, value }) = network.ipam_driver.as_ref().filter(|at| at.value != "default") {
         cx.no_effect(*span, &format!("networks.{key}.ipam.driver: {value}"), "remove it");
     }
-    if let Some(At { span, value: true }) = network.enable_ipv6 {
-        cx.report.warning(span, format!("networks.{key}: IPv6 is not supported yet"));
-    }
-    let (subnet, gateway) = addresses(cx, key, network);
+    let Ranges { subnet, gateway, subnet_v6 } = ranges(cx, key, network);
     NetworkSpec {
         name,
         labels: cx.labels(&network.labels),
@@ -71,12 +68,23 @@ fn spec(cx: &mut Context<'_>, key: &str, name: String, network: &Network) -> Net
         attachable: network.attachable,
         subnet,
         gateway,
+        ipv6: network.enable_ipv6.as_ref().map(|at| at.value),
+        subnet_v6,
     }
 }
 
-/// The IPv4 range of the network and its gateway; of several ranges the first.
-fn addresses(cx: &mut Context<'_>, key: &str, network: &Network) -> (Option<Ipv4Net>, Option<Ipv4Addr>) {
-    let mut found = (None, None);
+/// What a network's `ipam` says.
+#[derive(Default)]
+struct Ranges {
+    subnet: Option<Ipv4Net>,
+    gateway: Option<Ipv4Addr>,
+    subnet_v6: Option<Ipv6Net>,
+}
+
+/// The network's ranges and its gateway. There is one range of each family, and the IPv6 gateway follows from the other.
+fn ranges(cx: &mut Context<'_>, key: &str, network: &Network) -> Ranges {
+    let mut found = Ranges::default();
+    let mut gateway_v6 = None;
     for (index, config) in network.ipam.iter().enumerate() {
         let path = format!("networks.{key}.ipam.config.{index}");
         if let Some(at) = &config.ip_range {
@@ -84,23 +92,42 @@ fn addresses(cx: &mut Context<'_>, key: &str, network: &Network) -> (Option<Ipv4
         }
         let Some(At { span, value }) = &config.subnet else { continue };
         match value.parse::<IpNet>() {
-            Ok(IpNet::V6(_)) => {
-                cx.report.warning(*span, format!("{path}: IPv6 is not supported yet; the subnet is left out"));
+            Ok(IpNet::V4(subnet)) if found.subnet.is_none() => {
+                (found.subnet, found.gateway) = (Some(subnet), gateway(cx, &path, config.gateway.as_ref()));
             }
-            Ok(IpNet::V4(subnet)) if found.0.is_none() => {
-                found = (Some(subnet), gateway(cx, &path, config.gateway.as_ref()));
+            Ok(IpNet::V6(subnet)) if found.subnet_v6.is_none() => {
+                found.subnet_v6 = Some(subnet);
+                gateway_v6 = config.gateway.as_ref().map(|at| (path, at));
             }
-            Ok(IpNet::V4(_)) => {
-                cx.report.error(*span, format!("{path}: a network has one IPv4 subnet, and this is the second"));
+            Ok(subnet) => {
+                let family = if subnet.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+                cx.report.error(*span, format!("{path}: a network has one {family} subnet, and this is the second"));
             }
             Err(_) => {
                 cx.report
                     .error(*span, format!("{path}.subnet: `{value}` is not a subnet"))
-                    .with_help("write an address and its prefix length: 10.9.0.0/24");
+                    .with_help("write an address and its prefix length: 10.9.0.0/24, fd00:9::/64");
             }
         }
     }
+    if let Some((path, written)) = gateway_v6 {
+        check_gateway_v6(cx, &path, written, &found);
+    }
     found
+}
+
+/// Docker lets the IPv6 gateway be any address of the subnet; here it goes with the IPv4 one.
+fn check_gateway_v6(cx: &mut Context<'_>, path: &str, written: &At<String>, ranges: &Ranges) {
+    let At { span, value } = written;
+    // Of any IPv4 subnet that may be chosen the first address is the gateway.
+    let v4 = ranges.subnet.unwrap_or(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 18));
+    let gateway = ranges.gateway.unwrap_or(Ipv4Addr::from_bits(v4.network().to_bits() + 1));
+    let Some(right) = ranges.subnet_v6.and_then(|v6| Twins { v4, v6 }.of(gateway)) else { return };
+    if value.parse::<IpAddr>() != Ok(right.into()) {
+        cx.report
+            .error(*span, format!("{path}.gateway: the gateway of this subnet is {right}, not `{value}`"))
+            .with_help("leave it out, or write the address that has the place of the IPv4 gateway");
+    }
 }
 
 fn gateway(cx: &mut Context<'_>, path: &str, written: Option<&At<String>>) -> Option<Ipv4Addr> {

@@ -154,13 +154,7 @@ fn network_step(cluster: &Cluster, spec: &StackSpec, wanted: &NetworkSpec, plan:
         return plan.step(Kind::Network, &wanted.name, Action::Create, Vec::new());
     };
     owned(Kind::Network, &wanted.name, &found.spec.labels, spec, plan);
-    let subnet_differs = wanted.subnet.is_some_and(|subnet| subnet != found.subnet);
-    if found.spec.internal != wanted.internal || subnet_differs {
-        plan.refusals.push(format!(
-            "network {} exists with other settings (internal: {}, subnet: {}), and a network cannot be changed; remove the stack first, or give the network another name",
-            wanted.name, found.spec.internal, found.subnet
-        ));
-    }
+    plan.refusals.extend(found.differs_from(wanted));
     plan.compared(Kind::Network, &wanted.name, Vec::new());
 }
 

@@ -119,9 +119,6 @@ networks: {default: {driver: bridge, enable_ipv6: true}}
                12 | networks: {default: {driver: bridge, enable_ipv6: true}}
                   |                              ^^^^^^
                    help: every network is an overlay over all nodes
-            compose.yml:12:51: warning: networks.default: IPv6 is not supported yet
-               12 | networks: {default: {driver: bridge, enable_ipv6: true}}
-                  |                                                   ^^^^
         "#]],
     );
 }

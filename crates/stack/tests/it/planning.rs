@@ -48,6 +48,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             subnet,
             gateway,
             blocks: Default::default(),
+            subnet_v6: None,
         };
         apply(Change::CreateNetwork { network: Box::new(network) });
     }
@@ -88,6 +89,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            rebalancing_since: None,
         };
         apply(Change::CreateService { service: Box::new(service) });
     }

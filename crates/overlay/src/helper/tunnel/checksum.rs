@@ -22,10 +22,11 @@ impl Sum {
         Self(folded(folded(sum)) as u64)
     }
 
-    /// What a TCP or UDP checksum covers of an IPv4 header: addresses, protocol, and the length of what follows.
+    /// What a checksum of TCP, UDP or ICMPv6 covers of an IP header: addresses, protocol, and the length of what follows.
     pub fn pseudo_header(ip: &[u8], protocol: u8, length: usize) -> Self {
         let [high, low] = (length as u16).to_be_bytes();
-        Self::default().add(&ip[12..20]).add(&[0, protocol, high, low])
+        let addresses = if ip[0] >> 4 == 6 { &ip[8..40] } else { &ip[12..20] };
+        Self::default().add(addresses).add(&[0, protocol, high, low])
     }
 
     /// The folded sum, as two bytes of a packet.

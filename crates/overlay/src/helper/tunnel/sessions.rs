@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -237,7 +237,10 @@ impl Sessions {
         let opened = match session.tunn.decapsulate(None, datagram, into) {
             TunnResult::Done => Opened::Heard,
             TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
-            TunnResult::WriteToTunnelV4(packet, source) if self.ranges.owner(source) == Some(index) => {
+            TunnResult::WriteToTunnelV4(packet, source) if self.ranges.owner(source.into()) == Some(index) => {
+                Opened::Packet(packet.len())
+            }
+            TunnResult::WriteToTunnelV6(packet, source) if self.ranges.owner(source.into()) == Some(index) => {
                 Opened::Packet(packet.len())
             }
             // Authentic, but not its own to send from.
@@ -370,10 +373,12 @@ fn keys(key: &PrivateKey) -> (x25519::StaticSecret, x25519::PublicKey, RateLimit
     (secret, public, limiter, unlimited)
 }
 
-fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
-    const AT: std::ops::Range<usize> = 16..20;
-    let header = packet.get(..20).filter(|header| header[0] >> 4 == 4)?;
-    <[u8; 4]>::try_from(&header[AT]).ok().map(Ipv4Addr::from)
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => <[u8; 4]>::try_from(packet.get(16..20)?).ok().map(|octets| Ipv4Addr::from(octets).into()),
+        6 => <[u8; 16]>::try_from(packet.get(24..40)?).ok().map(|octets| Ipv6Addr::from(octets).into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ pub const HEADER: usize = 10;
 const NEEDS_CHECKSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCP4: u8 = 1;
+const GSO_TCP6: u8 = 4;
 const GSO_UDP: u8 = 5;
 /// Beside the kind: congestion was met.
 const GSO_ECN: u8 = 0x80;
 
-/// IPv4's and TCP's headers with all their options.
+/// IPv4's and TCP's headers with all their options; IPv6's without extensions.
 const HEADERS_MAX: usize = 120;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -61,7 +62,8 @@ impl Offload {
 pub fn split(offload: Offload, packet: &mut [u8], each: impl FnMut(&[u8])) -> Option<()> {
     match offload.kind & !GSO_ECN {
         GSO_NONE => whole(offload, packet, each),
-        GSO_TCP4 => Cut::tcp(offload, packet)?.all(packet, each),
+        GSO_TCP4 => Cut::tcp(offload, packet)?.of(4)?.all(packet, each),
+        GSO_TCP6 => Cut::tcp(offload, packet)?.of(6)?.all(packet, each),
         GSO_UDP => Cut::udp(offload, packet)?.all(packet, each),
         _ => None,
     }
@@ -84,7 +86,7 @@ fn nonzero(checksum: [u8; 2]) -> [u8; 2] {
     if checksum == [0, 0] { [0xff, 0xff] } else { checksum }
 }
 
-/// How one IPv4 packet is made many.
+/// How one packet is made many.
 struct Cut {
     headers: [u8; HEADERS_MAX],
     /// Where the transport's header begins, and where the payload does.
@@ -92,6 +94,7 @@ struct Cut {
     payload: usize,
     size: usize,
     protocol: u8,
+    is_v6: bool,
 }
 
 impl Cut {
@@ -110,7 +113,13 @@ impl Cut {
         let mut headers = [0; HEADERS_MAX];
         headers.get_mut(..payload)?.copy_from_slice(packet.get(..payload)?);
         let size = usize::from(offload.size);
-        (size > 0).then_some(Self { headers, transport, payload, size, protocol })
+        let is_v6 = headers[0] >> 4 == 6;
+        (size > 0).then_some(Self { headers, transport, payload, size, protocol, is_v6 })
+    }
+
+    /// Itself, if it is of that version of IP.
+    fn of(self, version: u8) -> Option<Self> {
+        (self.headers[0] >> 4 == version).then_some(self)
     }
 
     /// Each packet is put together in place: its headers go where the payload of the one before was, which is gone.
@@ -139,9 +148,11 @@ impl Cut {
         const FIN: u8 = 1;
         const PUSH: u8 = 8;
         const CONGESTION_REDUCED: u8 = 0x80;
-        let Self { headers, transport, size, protocol, .. } = self;
-        let id = u16::from_be_bytes([headers[4], headers[5]]).wrapping_add(number);
-        headers[4..6].copy_from_slice(&id.to_be_bytes());
+        let Self { headers, transport, size, protocol, is_v6, .. } = self;
+        if !*is_v6 {
+            let id = u16::from_be_bytes([headers[4], headers[5]]).wrapping_add(number);
+            headers[4..6].copy_from_slice(&id.to_be_bytes());
+        }
         if *protocol == TCP {
             let at = *transport + 4;
             let sequence = u32::from_be_bytes([headers[at], headers[at + 1], headers[at + 2], headers[at + 3]]);
@@ -159,12 +170,16 @@ impl Cut {
 
     /// Writes the headers with their lengths and sums.
     fn sum(&mut self, one: &mut [u8]) -> Option<()> {
-        let Self { headers, transport, payload, protocol, .. } = self;
+        let Self { headers, transport, payload, protocol, is_v6, .. } = self;
         let length = one.len() - *transport;
-        headers[2..4].copy_from_slice(&u16::try_from(one.len()).ok()?.to_be_bytes());
-        headers[10..12].fill(0);
-        let checksum = Sum::default().add(&headers[..*transport]).checksum();
-        headers[10..12].copy_from_slice(&checksum);
+        if *is_v6 {
+            headers[4..6].copy_from_slice(&u16::try_from(length).ok()?.to_be_bytes());
+        } else {
+            headers[2..4].copy_from_slice(&u16::try_from(one.len()).ok()?.to_be_bytes());
+            headers[10..12].fill(0);
+            let checksum = Sum::default().add(&headers[..*transport]).checksum();
+            headers[10..12].copy_from_slice(&checksum);
+        }
         let at = *transport + if *protocol == TCP { 16 } else { 6 };
         headers[at..at + 2].fill(0);
         if *protocol == UDP {
@@ -178,11 +193,15 @@ impl Cut {
     }
 }
 
-/// Where the IPv4 header ends, if the transport is the one that is said.
+/// Where the IP header ends, if the transport is the one that is said. IPv6's extensions are none of ours: what carries
+/// them is not left to a card.
 fn ip_header(packet: &[u8], protocol: u8) -> Option<usize> {
-    let (first, said) = (*packet.first()?, *packet.get(9)?);
+    let first = *packet.first()?;
+    if first >> 4 == 6 {
+        return (*packet.get(6)? == protocol && packet.len() >= 40).then_some(40);
+    }
     let length = usize::from(first & 15) * 4;
-    (first >> 4 == 4 && said == protocol && length >= 20).then_some(length)
+    (first >> 4 == 4 && *packet.get(9)? == protocol && length >= 20).then_some(length)
 }
 
 #[cfg(test)]

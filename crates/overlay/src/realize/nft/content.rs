@@ -3,10 +3,11 @@
 //! Two contents can be compared, and the difference is what is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use super::super::family::{Family, octets};
 use super::expression::Verdict;
 use super::picker::{Pick, Picker};
 use super::ruleset::{TCP, UDP};
@@ -38,7 +39,8 @@ pub enum Set {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part(pub u32, pub u32);
 
-const ADDRESS: Part = Part(7, 4);
+const ADDRESS_V4: Part = Part(7, 4);
+const ADDRESS_V6: Part = Part(8, 16);
 const PROTOCOL: Part = Part(12, 1);
 const PORT: Part = Part(13, 2);
 const SLOT: Part = Part(19, 4);
@@ -48,18 +50,18 @@ const HARDWARE_ADDRESS: Part = Part(9, 6);
 pub const MARK: Part = Part(19, 4);
 
 /// What a map's keys lead to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Values {
     None,
     Verdict,
-    Parts(&'static [Part]),
+    Parts(Vec<Part>),
 }
 
 /// A set's shape.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Shape {
     pub name: &'static str,
-    pub key: &'static [Part],
+    pub key: Vec<Part>,
     pub values: Values,
     pub ranges: bool,
 }
@@ -85,29 +87,51 @@ impl Set {
         Self::PortBackends,
     ];
 
-    pub fn shape(self) -> Shape {
-        let set = |name, key| Shape { name, key, values: Values::None, ranges: false };
+    pub fn shape(self, family: Family) -> Shape {
+        let address = match family {
+            Family::V4 => ADDRESS_V4,
+            Family::V6 => ADDRESS_V6,
+        };
+        let set = |key: &[Part]| Shape { name: self.name(), key: key.to_vec(), values: Values::None, ranges: false };
+        let ranges = |key| Shape { ranges: true, ..set(key) };
+        let map = |key, values: &[Part]| Shape { values: Values::Parts(values.to_vec()), ..set(key) };
         match self {
-            Self::Inside => Shape { ranges: true, ..set("inside", &[GROUP, ADDRESS]) },
-            Self::Sources => set("sources", &[INTERFACE, ADDRESS]),
-            Self::Internal => set("internal", &[GROUP]),
-            Self::Containers => Shape { ranges: true, ..set("containers", &[ADDRESS]) },
-            Self::Given => Shape { ranges: true, ..set("given", &[ADDRESS]) },
-            Self::Hairpin => set("hairpin", &[ADDRESS, ADDRESS]),
-            Self::Nodes => Shape { ranges: true, ..set("nodes", &[ADDRESS]) },
-            Self::Elsewhere => Shape { ranges: true, ..set("elsewhere", &[ADDRESS]) },
-            Self::Entrances => set("entrances", &[PROTOCOL, PORT]),
-            Self::Senders => Shape { values: Values::Parts(&[MARK]), ..set("senders", &[HARDWARE_ADDRESS]) },
-            Self::Returning => Shape { ranges: true, ..set("returning", &[ADDRESS, ADDRESS]) },
-            Self::IdleVips => set("idle_vips", &[ADDRESS]),
-            Self::IdlePorts => set("idle_ports", &[ADDRESS, PROTOCOL, PORT]),
-            Self::Vips => Shape { values: Values::Verdict, ..set("vips", &[ADDRESS]) },
-            Self::VipBackends => Shape { values: Values::Parts(&[ADDRESS]), ..set("vip_backends", &[ADDRESS, SLOT]) },
-            Self::Ports => Shape { values: Values::Verdict, ..set("ports", &[ADDRESS, PROTOCOL, PORT]) },
-            Self::PortBackends => Shape {
-                values: Values::Parts(&[ADDRESS, PORT]),
-                ..set("port_backends", &[ADDRESS, PROTOCOL, PORT, SLOT])
-            },
+            Self::Inside => ranges(&[GROUP, address]),
+            Self::Sources => set(&[INTERFACE, address]),
+            Self::Internal => set(&[GROUP]),
+            Self::Containers | Self::Given | Self::Nodes | Self::Elsewhere => ranges(&[address]),
+            Self::Hairpin => set(&[address, address]),
+            Self::Entrances => set(&[PROTOCOL, PORT]),
+            Self::Senders => map(&[HARDWARE_ADDRESS], &[MARK]),
+            Self::Returning => ranges(&[address, address]),
+            Self::IdleVips => set(&[address]),
+            Self::IdlePorts => set(&[address, PROTOCOL, PORT]),
+            Self::Vips => Shape { values: Values::Verdict, ..set(&[address]) },
+            Self::VipBackends => map(&[address, SLOT], &[address]),
+            Self::Ports => Shape { values: Values::Verdict, ..set(&[address, PROTOCOL, PORT]) },
+            Self::PortBackends => map(&[address, PROTOCOL, PORT, SLOT], &[address, PORT]),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inside => "inside",
+            Self::Sources => "sources",
+            Self::Internal => "internal",
+            Self::Containers => "containers",
+            Self::Given => "given",
+            Self::Hairpin => "hairpin",
+            Self::Nodes => "nodes",
+            Self::Elsewhere => "elsewhere",
+            Self::Entrances => "entrances",
+            Self::Senders => "senders",
+            Self::Returning => "returning",
+            Self::IdleVips => "idle_vips",
+            Self::IdlePorts => "idle_ports",
+            Self::Vips => "vips",
+            Self::VipBackends => "vip_backends",
+            Self::Ports => "ports",
+            Self::PortBackends => "port_backends",
         }
     }
 }
@@ -139,12 +163,12 @@ impl Content {
     pub fn new(rules: &Rules) -> Self {
         let mut content = Self::default();
         for (group, range) in &rules.inside {
-            let key = |address: Ipv4Addr| [group.to_ne_bytes(), address.octets()].concat();
+            let key = |address| [group.to_ne_bytes().to_vec(), octets(address)].concat();
             let element = Element { last: Some(key(range.broadcast())), ..Element::default() };
             content.elements.insert((Set::Inside, key(range.network())), element);
         }
         for (link, address) in &rules.sources {
-            content.add(Set::Sources, [interface_key(link), address.octets().to_vec()].concat(), None);
+            content.add(Set::Sources, [interface_key(link), octets(*address)].concat(), None);
         }
         for group in &rules.internal {
             content.add(Set::Internal, group.to_ne_bytes().to_vec(), None);
@@ -152,7 +176,7 @@ impl Content {
         content.add_ranges(Set::Containers, &rules.containers);
         content.add_ranges(Set::Given, &rules.given);
         for address in &rules.hairpin {
-            content.add(Set::Hairpin, [address.octets(), address.octets()].concat(), None);
+            content.add(Set::Hairpin, [octets(*address), octets(*address)].concat(), None);
         }
         content.add_ranges(Set::Nodes, &rules.nodes);
         content.add_ranges(Set::Elsewhere, &rules.elsewhere);
@@ -164,7 +188,7 @@ impl Content {
             content.add(Set::Senders, sender.to_vec(), Some(mark));
         }
         for (node, block) in &rules.returning {
-            let key = |address: Ipv4Addr| [node.octets(), address.octets()].concat();
+            let key = |address| [octets(*node), octets(address)].concat();
             let element = Element { last: Some(key(block.broadcast())), ..Element::default() };
             content.elements.insert((Set::Returning, key(block.network())), element);
         }
@@ -183,25 +207,25 @@ impl Content {
 
     /// Neighbouring ranges become one: the kernel keeps a plain range as its first address and the first after it,
     /// and one address cannot both end a range and begin another.
-    fn add_ranges(&mut self, set: Set, ranges: &BTreeSet<Ipv4Net>) {
-        let mut merged: Vec<(u64, u64)> = Vec::new();
+    fn add_ranges(&mut self, set: Set, ranges: &BTreeSet<IpNet>) {
+        let mut merged: Vec<(IpAddr, IpAddr)> = Vec::new();
         for range in ranges {
-            let (first, next) = (u64::from(u32::from(range.network())), u64::from(u32::from(range.broadcast())) + 1);
             match merged.last_mut() {
-                Some((_, end)) if *end >= first => *end = next.max(*end),
-                _ => merged.push((first, next)),
+                // The end of the address space has no next, and nothing begins behind it.
+                Some((_, last)) if next(*last).is_none_or(|next| next >= range.network()) => {
+                    *last = range.broadcast().max(*last);
+                }
+                _ => merged.push((range.network(), range.broadcast())),
             }
         }
-        let key = |address: u64| u32::try_from(address).ok().map(|address| address.to_be_bytes().to_vec());
-        for (first, next) in merged {
-            // The end of the address space has no next.
-            let element = Element { next: key(next), ..Element::default() };
-            self.elements.extend(key(first).map(|key| ((set, key), element)));
+        for (first, last) in merged {
+            let element = Element { next: next(last).map(octets), ..Element::default() };
+            self.elements.insert((set, octets(first)), element);
         }
     }
 
-    fn add_vip(&mut self, vip: Ipv4Addr, backends: &[Ipv4Addr]) {
-        let key = vip.octets().to_vec();
+    fn add_vip(&mut self, vip: IpAddr, backends: &[IpAddr]) {
+        let key = octets(vip);
         if backends.is_empty() {
             return self.add(Set::IdleVips, key, None);
         }
@@ -209,12 +233,12 @@ impl Content {
         self.add(Set::Vips, key.clone(), Some(picker));
         for (slot, backend) in (0u32..).zip(backends) {
             let key = [&key[..], &slot.to_ne_bytes()].concat();
-            self.add(Set::VipBackends, key, Some(Value::Bytes(backend.octets().to_vec())));
+            self.add(Set::VipBackends, key, Some(Value::Bytes(octets(*backend))));
         }
     }
 
-    fn add_port(&mut self, port: PortKey, backends: &[SocketAddrV4]) {
-        let key = [&port.address.octets()[..], &[number(port.protocol), 0, 0, 0], &padded(port.port)].concat();
+    fn add_port(&mut self, port: PortKey, backends: &[SocketAddr]) {
+        let key = [&octets(port.address)[..], &[number(port.protocol), 0, 0, 0], &padded(port.port)].concat();
         if backends.is_empty() {
             return self.add(Set::IdlePorts, key, None);
         }
@@ -223,7 +247,7 @@ impl Content {
         self.add(Set::Ports, key.clone(), Some(picker));
         for (slot, backend) in (0u32..).zip(backends) {
             let key = [&key[..], &slot.to_ne_bytes()].concat();
-            let value = [&backend.ip().octets()[..], &padded(backend.port())].concat();
+            let value = [&octets(backend.ip())[..], &padded(backend.port())].concat();
             self.add(Set::PortBackends, key, Some(Value::Bytes(value)));
         }
     }
@@ -232,6 +256,14 @@ impl Content {
         let picker = Picker { pick, backends: u32::try_from(backends).unwrap_or(u32::MAX) };
         self.pickers.insert(picker);
         Value::Verdict(Verdict::Goto(picker.name()))
+    }
+}
+
+/// The address after; none: it is the last.
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => u32::from(address).checked_add(1).map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(address) => u128::from(address).checked_add(1).map(|next| IpAddr::V6(next.into())),
     }
 }
 

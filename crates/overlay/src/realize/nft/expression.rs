@@ -3,17 +3,17 @@
 //! A rule is a program over registers: load, compare (and stop unless equal), look up, act. Registers here are the
 //! 4-byte ones, from [`R0`]; a wider value takes the following ones too, so a concatenated key is loaded side by side.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use super::super::family::{Family, octets};
 use crate::netlink::Attributes;
 
 /// The first 4-byte register (`NFT_REG32_00`); the others follow it.
 pub const R0: u32 = 8;
 pub const R1: u32 = R0 + 1;
-pub const R2: u32 = R0 + 2;
-pub const R3: u32 = R0 + 3;
 pub const R4: u32 = R0 + 4;
-pub const R5: u32 = R0 + 5;
+/// Behind the longest key that is loaded.
+pub const R8: u32 = R0 + 8;
 const VERDICT_REGISTER: u32 = 0;
 
 pub const ELEMENT: u16 = 1;
@@ -46,6 +46,44 @@ impl Verdict {
     }
 }
 
+/// The same rules are written for both families; what differs is here.
+impl Family {
+    pub fn source(self) -> Field {
+        match self {
+            Self::V4 => Field(1, 12, 4),
+            Self::V6 => Field(1, 8, 16),
+        }
+    }
+
+    pub fn destination(self) -> Field {
+        match self {
+            Self::V4 => Field(1, 16, 4),
+            Self::V6 => Field(1, 24, 16),
+        }
+    }
+
+    /// The register behind an address that begins at `register`.
+    pub fn after(self, register: u32) -> u32 {
+        register + u32::from(self.length()) / 4
+    }
+
+    /// The protocol of control messages, and the kind of message that advises another way.
+    pub fn redirection(self) -> (u8, u8) {
+        match self {
+            Self::V4 => (libc::IPPROTO_ICMP as u8, 5),
+            Self::V6 => (libc::IPPROTO_ICMPV6 as u8, 137),
+        }
+    }
+
+    /// The code of the control message that says that nobody listens.
+    fn unreachable_port(self) -> u8 {
+        match self {
+            Self::V4 => 3,
+            Self::V6 => 4,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub enum Meta {
     Mark = 3,
@@ -60,8 +98,8 @@ pub enum Meta {
 #[derive(Debug, Clone, Copy)]
 pub struct Field(u32, u32, u32);
 
-pub const SOURCE: Field = Field(1, 12, 4);
-pub const DESTINATION: Field = Field(1, 16, 4);
+/// The first part of an IPv6 destination.
+pub const DESTINATION_SCOPE: Field = Field(1, 24, 4);
 pub const DESTINATION_PORT: Field = Field(2, 2, 2);
 pub const ICMP_TYPE: Field = Field(2, 0, 1);
 pub const TCP_FLAGS: Field = Field(2, 13, 1);
@@ -219,10 +257,10 @@ impl Rule {
     }
 
     /// Rewrites the destination to the address, and the port if given, in these registers.
-    pub fn redirect(self, address: u32, port: Option<u32>) -> Self {
+    pub fn redirect(self, family: Family, address: u32, port: Option<u32>) -> Self {
         const DESTINATION_NAT: u32 = 1;
         self.push("nat", |data| {
-            data.u32_be(1, DESTINATION_NAT).u32_be(2, libc::NFPROTO_IPV4 as u32).u32_be(3, address);
+            data.u32_be(1, DESTINATION_NAT).u32_be(2, family.number().into()).u32_be(3, address);
             if let Some(port) = port {
                 data.u32_be(5, port);
             }
@@ -244,10 +282,9 @@ impl Rule {
         })
     }
 
-    pub fn reject_as_unreachable_port(self) -> Self {
-        const PORT_UNREACHABLE: u8 = 3;
+    pub fn reject_as_unreachable_port(self, family: Family) -> Self {
         self.push("reject", |data| {
-            data.u32_be(1, 0).u8(2, PORT_UNREACHABLE);
+            data.u32_be(1, 0).u8(2, family.unreachable_port());
         })
     }
 
@@ -278,7 +315,7 @@ impl Rule {
         self.meta(Meta::L4Proto, scratch).equals(scratch, &[protocol])
     }
 
-    pub fn address(self, address: Ipv4Addr, to: u32) -> Self {
-        self.value(&address.octets(), to)
+    pub fn address(self, address: IpAddr, to: u32) -> Self {
+        self.value(&octets(address), to)
     }
 }

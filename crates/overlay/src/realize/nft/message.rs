@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::family::Family;
 use super::TABLE;
 use super::content::{Content, Element, MARK, Set, Shape, Value, Values};
 use super::expression::{DATA_VALUE, ELEMENT, Rule};
@@ -26,26 +27,26 @@ const APPEND: u16 = 0x800;
 /// An attribute holds less than 64 KiB; the longest element takes about 100 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 
-/// A request about tables that see IPv4 packets.
-fn own(kind: u8, flags: u16) -> Message {
-    Message::new(u16::from(kind) | 10 << 8, flags, &[libc::NFPROTO_IPV4 as u8, 0, 0, 0])
+/// A request about tables that see packets of one family.
+fn own(family: Family, kind: u8, flags: u16) -> Message {
+    Message::new(u16::from(kind) | 10 << 8, flags, &[family.number(), 0, 0, 0])
 }
 
-pub fn new_table() -> Message {
-    own(NEW_TABLE, CREATE).with(|table| {
+pub fn new_table(family: Family) -> Message {
+    own(family, NEW_TABLE, CREATE).with(|table| {
         table.string(1, TABLE).u32_be(2, 0);
     })
 }
 
-pub fn delete_table() -> Message {
-    own(DELETE_TABLE, 0).with(|table| {
+pub fn delete_table(family: Family) -> Message {
+    own(family, DELETE_TABLE, 0).with(|table| {
         table.string(1, TABLE);
     })
 }
 
 /// The handle of our table, by which it is told from one that was made since; none: there is no table.
-pub fn table_handle(socket: &mut Socket) -> Result<Option<u64>, NetlinkError> {
-    let request = own(GET_TABLE, 0).with(|table| {
+pub fn table_handle(family: Family, socket: &mut Socket) -> Result<Option<u64>, NetlinkError> {
+    let request = own(family, GET_TABLE, 0).with(|table| {
         table.string(1, TABLE);
     });
     let mut handle = None;
@@ -59,8 +60,8 @@ pub fn table_handle(socket: &mut Socket) -> Result<Option<u64>, NetlinkError> {
     }
 }
 
-pub fn new_chain(chain: &Chain) -> Message {
-    own(NEW_CHAIN, CREATE).with(|list| {
+pub fn new_chain(family: Family, chain: &Chain) -> Message {
+    own(family, NEW_CHAIN, CREATE).with(|list| {
         list.string(1, TABLE).string(3, &chain.name);
         if let Some(hook) = chain.hook {
             list.nested(4, |place| {
@@ -71,9 +72,9 @@ pub fn new_chain(chain: &Chain) -> Message {
     })
 }
 
-pub fn new_rules(chain: &Chain) -> Vec<Message> {
+pub fn new_rules(family: Family, chain: &Chain) -> Vec<Message> {
     let rule = |rule: &Rule| {
-        own(NEW_RULE, CREATE | APPEND).with(|list| {
+        own(family, NEW_RULE, CREATE | APPEND).with(|list| {
             list.string(1, TABLE).string(2, &chain.name).nested(4, |expressions| {
                 expressions.raw(rule.as_bytes());
             });
@@ -83,14 +84,14 @@ pub fn new_rules(chain: &Chain) -> Vec<Message> {
 }
 
 /// `id` must differ among the sets of one transaction.
-pub fn new_set(set: Set, id: u32) -> Message {
+pub fn new_set(family: Family, set: Set, id: u32) -> Message {
     const RANGES: u32 = 0x4;
     const MAP: u32 = 0x8;
     const CONCATENATED: u32 = 0x80;
     const VERDICT: u32 = 0xffff_ff00;
     // For `nft list`: the values (1), a length, and the machine's order (1) in it.
     let host_order = [&[1, 4][..], &1u32.to_ne_bytes()].concat();
-    let Shape { name, key, values, ranges } = set.shape();
+    let Shape { name, key, values, ranges } = set.shape(family);
     let kind = |parts: &[super::content::Part]| parts.iter().fold(0, |kind, part| kind << 6 | part.0);
     let length = |parts: &[super::content::Part]| match parts {
         [one] => one.1,
@@ -99,10 +100,10 @@ pub fn new_set(set: Set, id: u32) -> Message {
     let mut flags = if ranges { RANGES } else { 0 };
     flags |= if key.len() > 1 { CONCATENATED } else { 0 };
     flags |= if matches!(values, Values::None) { 0 } else { MAP };
-    own(NEW_SET, CREATE).with(|list| {
+    own(family, NEW_SET, CREATE).with(|list| {
         list.string(1, TABLE).string(2, name).u32_be(3, flags);
-        list.u32_be(4, kind(key)).u32_be(5, length(key));
-        match values {
+        list.u32_be(4, kind(&key)).u32_be(5, length(&key));
+        match &values {
             Values::None => {}
             Values::Verdict => {
                 list.u32_be(6, VERDICT).u32_be(7, 0);
@@ -114,7 +115,7 @@ pub fn new_set(set: Set, id: u32) -> Message {
         if key.len() > 1 {
             list.nested(9, |description| {
                 description.nested(2, |fields| {
-                    for part in key {
+                    for part in &key {
                         fields.nested(ELEMENT, |field| {
                             field.u32_be(1, part.1);
                         });
@@ -123,7 +124,7 @@ pub fn new_set(set: Set, id: u32) -> Message {
             });
         }
         list.u32_be(10, id);
-        if matches!(values, Values::Parts([MARK])) {
+        if values == Values::Parts(vec![MARK]) {
             list.bytes(13, &host_order);
         }
     })
@@ -131,22 +132,23 @@ pub fn new_set(set: Set, id: u32) -> Message {
 
 /// The requests that turn a table holding `from` into one holding `to`. Picking chains are never removed: an unused
 /// one costs nothing, and the next whole replacement drops it.
-pub fn difference(from: &Content, to: &Content) -> Vec<Message> {
+pub fn difference(family: Family, from: &Content, to: &Content) -> Vec<Message> {
     let mut messages = Vec::new();
     for picker in to.pickers.difference(&from.pickers) {
-        let chain = picker.chain();
-        messages.push(new_chain(&chain));
-        messages.extend(new_rules(&chain));
+        let chain = picker.chain(family);
+        messages.push(new_chain(family, &chain));
+        messages.extend(new_rules(family, &chain));
     }
     let differs = |other: &Content, key: &(Set, Vec<u8>), element: &Element| other.elements.get(key) != Some(element);
     let gone = from.elements.iter().filter(|(key, element)| differs(to, key, element));
     let come = to.elements.iter().filter(|(key, element)| differs(from, key, element));
-    messages.extend(elements(DELETE_ELEMENT, 0, gone));
-    messages.extend(elements(NEW_ELEMENT, CREATE, come));
+    messages.extend(elements(family, DELETE_ELEMENT, 0, gone));
+    messages.extend(elements(family, NEW_ELEMENT, CREATE, come));
     messages
 }
 
 fn elements<'a>(
+    family: Family,
     kind: u8,
     flags: u16,
     changed: impl Iterator<Item = (&'a (Set, Vec<u8>), &'a Element)>,
@@ -158,8 +160,8 @@ fn elements<'a>(
     let mut messages = Vec::new();
     for (set, members) in by_set {
         for chunk in members.chunks(ELEMENTS_PER_MESSAGE) {
-            messages.push(own(kind, flags).with(|list| {
-                list.string(1, TABLE).string(2, set.shape().name).nested(3, |members| {
+            messages.push(own(family, kind, flags).with(|list| {
+                list.string(1, TABLE).string(2, set.name()).nested(3, |members| {
                     for (key, element) in chunk {
                         members.nested(ELEMENT, |member| write_element(member, key, element));
                         if let Some(next) = &element.next {
@@ -203,17 +205,18 @@ fn write_element(member: &mut Attributes, key: &[u8], element: &Element) {
 /// A chain of any table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
+    pub family: Family,
     pub table: String,
     pub chain: String,
     /// The base chain's policy is to drop.
     pub drops: bool,
 }
 
-/// All chains of all tables that see IPv4 packets only, others' included.
-pub fn list_chains(socket: &mut Socket) -> Result<Vec<Location>, NetlinkError> {
+/// All chains of all tables that see packets of one family only, others' included.
+pub fn list_chains(family: Family, socket: &mut Socket) -> Result<Vec<Location>, NetlinkError> {
     let mut chains = Vec::new();
-    socket.dump(&own(GET_CHAIN, 0), |_, body| {
-        let mut chain = Location { table: String::new(), chain: String::new(), drops: false };
+    socket.dump(&own(family, GET_CHAIN, 0), |_, body| {
+        let mut chain = Location { family, table: String::new(), chain: String::new(), drops: false };
         for (kind, value) in attributes(body.get(4..).unwrap_or_default()) {
             match kind {
                 1 => chain.table = read_string(value),
@@ -246,7 +249,7 @@ pub fn list_rules(socket: &mut Socket, at: &Location) -> Result<Vec<(u64, Vec<u8
 }
 
 fn in_chain(kind: u8, flags: u16, at: &Location) -> Message {
-    own(kind, flags).with(|list| {
+    own(at.family, kind, flags).with(|list| {
         list.string(1, &at.table).string(2, &at.chain);
     })
 }

@@ -1,8 +1,7 @@
 //! The chains that pick one of so many backends, made as numbers of backends come into use.
 
-use std::net::Ipv4Addr;
-
-use super::expression::{Ct, DESTINATION, DESTINATION_PORT, Meta, R0, R1, R2, R3, R4, R5, Rule};
+use super::super::family::Family;
+use super::expression::{Ct, DESTINATION_PORT, Meta, R0, R8, Rule};
 use super::ruleset::Chain;
 use crate::plan::PUBLISHED_MARK;
 
@@ -34,29 +33,30 @@ impl Picker {
         format!("{prefix}-{}", self.backends)
     }
 
-    pub fn chain(self) -> Chain {
+    pub fn chain(self, family: Family) -> Chain {
+        let destination = || Rule::new().field(family.destination(), R0);
         let rule = match self.pick {
-            Pick::Vip => Rule::new()
-                .field(DESTINATION, R0)
-                .random(self.backends, R1)
-                .map("vip_backends", R0, R4)
-                .redirect(R4, None),
-            Pick::AnyAddress => self.port(Rule::new().address(Ipv4Addr::UNSPECIFIED, R0)),
-            Pick::OneAddress => self.port(Rule::new().field(DESTINATION, R0)),
+            Pick::Vip => destination()
+                .random(self.backends, family.after(R0))
+                .map("vip_backends", R0, R8)
+                .redirect(family, R8, None),
+            Pick::AnyAddress => self.port(family, Rule::new().address(family.unspecified(), R0)),
+            Pick::OneAddress => self.port(family, destination()),
         };
         Chain { name: self.name(), hook: None, rules: vec![rule] }
     }
 
-    fn port(self, address: Rule) -> Rule {
+    fn port(self, family: Family, address: Rule) -> Rule {
+        let next = family.after(R0);
         address
-            .meta(Meta::L4Proto, R1)
-            .field(DESTINATION_PORT, R2)
-            .random(self.backends, R3)
-            .map("port_backends", R0, R4)
+            .meta(Meta::L4Proto, next)
+            .field(DESTINATION_PORT, next + 1)
+            .random(self.backends, next + 2)
+            .map("port_backends", R0, R8)
             // Only now is it sure that there is a backend, and R0 is free.
             .ct(Ct::Mark, R0)
             .bits(R0, &(!PUBLISHED_MARK).to_ne_bytes(), &PUBLISHED_MARK.to_ne_bytes())
             .set_ct(Ct::Mark, R0)
-            .redirect(R4, Some(R5))
+            .redirect(family, R8, Some(family.after(R8)))
     }
 }

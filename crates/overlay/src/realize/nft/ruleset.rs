@@ -1,5 +1,6 @@
-//! The static part of the table `ip skep`: its chains, rules and the shapes of its sets. Containers, services and
-//! ports are data (`content`), so a change of an endpoint never changes a rule.
+//! The static part of the tables `ip skep` and `ip6 skep`: their chains, rules and the shapes of their sets. Containers,
+//! services and ports are data (`content`), so a change of an endpoint never changes a rule. The rules are written once,
+//! for either family.
 //!
 //! ```text
 //! prerouting  raw     spoof         a container's packet carries the container's own address, or is dropped
@@ -18,11 +19,12 @@
 //! Backends are picked in chains `vip-N`, `any-N`, `addr-N`, one of each per number of backends in use: a random slot
 //! below N is part of the key into the map of backends.
 
-use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 
+use super::super::family::Family;
 use super::expression::{
-    Ct, DESTINATION, DESTINATION_PORT, Field, HARDWARE_SOURCE, ICMP_TYPE, Membership, Membership::*, Meta, R0, R1, R2,
-    R4, Rule, SOURCE, TCP_FLAGS, Verdict,
+    Ct, DESTINATION_PORT, DESTINATION_SCOPE, Field, HARDWARE_SOURCE, ICMP_TYPE, Membership, Membership::*, Meta, R0,
+    R1, R4, Rule, TCP_FLAGS, Verdict,
 };
 use crate::plan::{BACK_MARK, BACK_MASK, BRIDGE_PREFIX, INGRESS, INGRESS_PORT, LINK_PREFIX, PUBLISHED_MARK};
 use crate::snapshot::{RESOLVER, RESOLVER_PORT};
@@ -30,8 +32,6 @@ use crate::tunnel;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ICMP_REDIRECT: u8 = 5;
 const ESTABLISHED_OR_RELATED: u32 = 0b110;
 const NEW: u32 = 0b1000;
 const DESTINATION_WAS_REWRITTEN: u32 = 1 << 5;
@@ -66,23 +66,24 @@ fn base(name: &str, kind: &'static str, number: u32, priority: i32, rules: Vec<R
 }
 
 /// The table's chains that are always there, in an order in which each is known before it is named.
-pub fn chains() -> Vec<Chain> {
-    let refuse = vec![Rule::new().protocol(TCP, R0).reject_with_reset(), Rule::new().reject_as_unreachable_port()];
+pub fn chains(family: Family) -> Vec<Chain> {
+    let datagram = Rule::new().reject_as_unreachable_port(family);
+    let refuse = vec![Rule::new().protocol(TCP, R0).reject_with_reset(), datagram];
     vec![
         Chain { name: "refuse".to_owned(), hook: None, rules: refuse },
-        Chain { name: "from_tunnel".to_owned(), hook: None, rules: from_tunnel() },
+        Chain { name: "from_tunnel".to_owned(), hook: None, rules: from_tunnel(family) },
         Chain { name: "from_ingress".to_owned(), hook: None, rules: from_ingress() },
         Chain { name: "clamp".to_owned(), hook: None, rules: clamp() },
-        base("spoof", "filter", PREROUTING, -300, spoof()),
-        base("redirect", "nat", PREROUTING, -100, redirect(Rule::new)),
+        base("spoof", "filter", PREROUTING, -300, spoof(family)),
+        base("redirect", "nat", PREROUTING, -100, redirect(family, Rule::new)),
         base("steer", "filter", PREROUTING, -90, steer()),
-        base("redirect_own", "nat", OUTPUT, -100, redirect(not_to_loopback)),
+        base("redirect_own", "nat", OUTPUT, -100, redirect(family, || not_to_loopback(family))),
         base("steer_own", "route", OUTPUT, -90, steer()),
         base("segments", "filter", FORWARD, -11, segments()),
-        base("transit", "filter", FORWARD, -10, transit()),
-        base("inward", "filter", INPUT, -10, inward()),
-        base("outward", "filter", OUTPUT, -10, outward()),
-        base("leave", "nat", POSTROUTING, 100, leave()),
+        base("transit", "filter", FORWARD, -10, transit(family)),
+        base("inward", "filter", INPUT, -10, inward(family)),
+        base("outward", "filter", OUTPUT, -10, outward(family)),
+        base("leave", "nat", POSTROUTING, 100, leave(family)),
     ]
 }
 
@@ -90,14 +91,14 @@ pub fn chains() -> Vec<Chain> {
 pub fn sandbox_chains() -> Vec<Chain> {
     let to_helper = |protocol| {
         Rule::new()
-            .field(DESTINATION, R0)
+            .field(Family::V4.destination(), R0)
             .equals(R0, &RESOLVER.octets())
             .protocol(protocol, R0)
             .field(DESTINATION_PORT, R0)
             .equals(R0, &53u16.to_be_bytes())
-            .address(RESOLVER, R0)
+            .address(RESOLVER.into(), R0)
             .value(&RESOLVER_PORT.to_be_bytes(), R1)
-            .redirect(R0, Some(R1))
+            .redirect(Family::V4, R0, Some(R1))
     };
     vec![base("resolver", "nat", OUTPUT, -100, vec![to_helper(UDP), to_helper(TCP)])]
 }
@@ -136,9 +137,9 @@ fn to_nobody(rule: Rule) -> Rule {
 }
 
 /// What is behind the tunnel, but behind no node: a service that is gone, a container that never was.
-fn to_no_node(rule: Rule) -> Rule {
+fn to_no_node(family: Family, rule: Rule) -> Rule {
     let through = rule.meta(Meta::OifName, R0).equals(R0, &exactly(tunnel::INTERFACE));
-    through.field(DESTINATION, R0).member("elsewhere", R0, NotIn)
+    through.field(family.destination(), R0).member("elsewhere", R0, NotIn)
 }
 
 fn only_established(rule: Rule) -> Rule {
@@ -149,12 +150,12 @@ fn established() -> Rule {
     only_established(Rule::new()).verdict(Verdict::Accept)
 }
 
-fn spoof() -> Vec<Rule> {
-    let foreign = from_container().meta(Meta::IifName, R0).field(SOURCE, R4).member("sources", R0, NotIn);
+fn spoof(family: Family) -> Vec<Rule> {
+    let foreign = from_container().meta(Meta::IifName, R0).field(family.source(), R4).member("sources", R0, NotIn);
     let elsewhere = [LINK_PREFIX.as_bytes(), BETWEEN_NODES, b"lo\0"];
     let elsewhere =
         elsewhere.into_iter().fold(Rule::new().meta(Meta::IifName, R0), |rule, ours| rule.differs(R0, ours));
-    let pretender = elsewhere.field(SOURCE, R0).member("given", R0, In);
+    let pretender = elsewhere.field(family.source(), R0).member("given", R0, In);
     [foreign, pretender].map(|rule| rule.counter().verdict(Verdict::Drop)).into()
 }
 
@@ -194,55 +195,76 @@ fn clamp() -> Vec<Rule> {
     [Meta::OifName, Meta::IifName].map(|meta| between(meta).clamp_segments(R0)).into()
 }
 
-fn redirect(start: impl Fn() -> Rule) -> Vec<Rule> {
-    let local = || start().destination_is_local(R0);
+fn redirect(family: Family, start: impl Fn() -> Rule) -> Vec<Rule> {
+    let local = || not_to_link(family, start()).destination_is_local(R0);
     vec![
-        Rule::new().field(DESTINATION, R0).verdict_map("vips", R0),
-        local().field(DESTINATION, R0).meta(Meta::L4Proto, R1).field(DESTINATION_PORT, R2).verdict_map("ports", R0),
-        any_address(local()).verdict_map("ports", R0),
+        Rule::new().field(family.destination(), R0).verdict_map("vips", R0),
+        port(family, local().field(family.destination(), R0)).verdict_map("ports", R0),
+        any_address(family, local()).verdict_map("ports", R0),
     ]
 }
 
 /// The key of a port published on every address: the unspecified one stands for all.
-fn any_address(rule: Rule) -> Rule {
-    rule.address(Ipv4Addr::UNSPECIFIED, R0).meta(Meta::L4Proto, R1).field(DESTINATION_PORT, R2)
+fn any_address(family: Family, rule: Rule) -> Rule {
+    port(family, rule.address(family.unspecified(), R0))
+}
+
+/// The key of a published port whose address is in R0.
+fn port(family: Family, address: Rule) -> Rule {
+    let next = family.after(R0);
+    address.meta(Meta::L4Proto, next).field(DESTINATION_PORT, next + 1)
 }
 
 /// Connections to loopback addresses are the net helper's: the kernel would not route a rewritten one off `lo`.
-fn not_to_loopback() -> Rule {
-    Rule::new().field(DESTINATION, R0).bits(R0, &[255, 0, 0, 0], &[0; 4]).differs(R0, &[127, 0, 0, 0])
+fn not_to_loopback(family: Family) -> Rule {
+    let to = Rule::new().field(family.destination(), R0);
+    match family {
+        Family::V4 => to.bits(R0, &[255, 0, 0, 0], &[0; 4]).differs(R0, &[127, 0, 0, 0]),
+        Family::V6 => to.differs(R0, &Ipv6Addr::LOCALHOST.octets()),
+    }
 }
 
-fn transit() -> Vec<Rule> {
+/// Connections to a link's own addresses are the net helper's too: they come from such, which no router passes on.
+fn not_to_link(family: Family, rule: Rule) -> Rule {
+    match family {
+        Family::V4 => rule,
+        Family::V6 => {
+            let scope = rule.field(DESTINATION_SCOPE, R0).bits(R0, &[0xff, 0xc0, 0, 0], &[0; 4]);
+            scope.differs(R0, &[0xfe, 0x80, 0, 0])
+        }
+    }
+}
+
+fn transit(family: Family) -> Vec<Rule> {
     let internal = |group| Rule::new().meta(group, R0).member("internal", R0, In);
-    let idle = from_container().field(DESTINATION, R0).member("idle_vips", R0, In);
-    let abroad = from_container().field(DESTINATION, R0).member("containers", R0, In);
+    let idle = from_container().field(family.destination(), R0).member("idle_vips", R0, In);
+    let abroad = from_container().field(family.destination(), R0).member("containers", R0, In);
     let established_to_nobody = only_established(to_nobody(Rule::new()));
     let to_nodes = Rule::new().meta(Meta::OifName, R0).equals(R0, BETWEEN_NODES);
     vec![
         established_to_nobody.verdict(refuse()),
         established(),
-        inside(internal(Meta::IifGroup), Meta::IifGroup, DESTINATION, NotIn).verdict(Verdict::Drop),
-        inside(internal(Meta::OifGroup), Meta::OifGroup, SOURCE, NotIn).verdict(Verdict::Drop),
-        inside(idle, Meta::IifGroup, DESTINATION, In).verdict(refuse()),
+        inside(internal(Meta::IifGroup), Meta::IifGroup, family.destination(), NotIn).verdict(Verdict::Drop),
+        inside(internal(Meta::OifGroup), Meta::OifGroup, family.source(), NotIn).verdict(Verdict::Drop),
+        inside(idle, Meta::IifGroup, family.destination(), In).verdict(refuse()),
         from(tunnel::INTERFACE).verdict(Verdict::Goto("from_tunnel".to_owned())),
         from(INGRESS).verdict(Verdict::Goto("from_ingress".to_owned())),
         marked(Rule::new(), PUBLISHED_MARK).verdict(Verdict::Accept),
-        inside(abroad, Meta::IifGroup, DESTINATION, NotIn).counter().verdict(Verdict::Drop),
-        inside(to_container(), Meta::OifGroup, SOURCE, NotIn).counter().verdict(Verdict::Drop),
+        inside(abroad, Meta::IifGroup, family.destination(), NotIn).counter().verdict(Verdict::Drop),
+        inside(to_container(), Meta::OifGroup, family.source(), NotIn).counter().verdict(Verdict::Drop),
         // Nor is this node anybody else's way to other nodes.
-        inside(to_nodes, Meta::IifGroup, DESTINATION, NotIn).counter().verdict(Verdict::Drop),
+        inside(to_nodes, Meta::IifGroup, family.destination(), NotIn).counter().verdict(Verdict::Drop),
         to_nobody(from_container()).verdict(refuse()),
         to_nobody(Rule::new()).verdict(Verdict::Drop),
         // Of its own network, for all else was dropped.
-        to_no_node(Rule::new()).verdict(refuse()),
+        to_no_node(family, Rule::new()).verdict(refuse()),
     ]
 }
 
 /// From another node's containers to those of the same network here, and from the node itself; no further.
-fn from_tunnel() -> Vec<Rule> {
-    let from_node = || Rule::new().field(SOURCE, R0).member("nodes", R0, In);
-    let neighbour = |rule| inside(rule, Meta::OifGroup, SOURCE, In);
+fn from_tunnel(family: Family) -> Vec<Rule> {
+    let from_node = || Rule::new().field(family.source(), R0).member("nodes", R0, In);
+    let neighbour = |rule| inside(rule, Meta::OifGroup, family.source(), In);
     vec![
         neighbour(to_container()).verdict(Verdict::Accept),
         neighbour(to_nobody(Rule::new())).verdict(refuse()),
@@ -267,36 +289,37 @@ fn from_ingress() -> Vec<Rule> {
     ]
 }
 
-fn inward() -> Vec<Rule> {
+fn inward(family: Family) -> Vec<Rule> {
     let frame = Rule::new().protocol(UDP, R0).field(DESTINATION_PORT, R0).equals(R0, &INGRESS_PORT.to_be_bytes());
-    let port = Rule::new().field(DESTINATION, R0).meta(Meta::L4Proto, R1).field(DESTINATION_PORT, R2);
+    let port = port(family, Rule::new().field(family.destination(), R0));
     vec![
         // Even of an established flow: what is in such a packet counts as another node's.
         frame.meta(Meta::IifName, R0).differs(R0, &exactly(tunnel::INTERFACE)).counter().verdict(Verdict::Drop),
         established(),
         Rule::new().meta(Meta::IifGroup, R0).member("internal", R0, In).verdict(Verdict::Drop),
         // Other nodes' own processes may ask this node's, their containers may not.
-        from(tunnel::INTERFACE).field(SOURCE, R0).member("nodes", R0, NotIn).counter().verdict(Verdict::Drop),
+        from(tunnel::INTERFACE).field(family.source(), R0).member("nodes", R0, NotIn).counter().verdict(Verdict::Drop),
         from(INGRESS).counter().verdict(Verdict::Drop),
         port.member("idle_ports", R0, In).verdict(refuse()),
-        any_address(Rule::new()).member("idle_ports", R0, In).verdict(refuse()),
+        any_address(family, Rule::new()).member("idle_ports", R0, In).verdict(refuse()),
     ]
 }
 
-fn outward() -> Vec<Rule> {
+fn outward(family: Family) -> Vec<Rule> {
     let rewritten = DESTINATION_WAS_REWRITTEN.to_ne_bytes();
     // Here a packet still has the interface that it had before it was rewritten.
     let as_it_was = || Rule::new().ct(Ct::Status, R0).bits(R0, &rewritten, &[0; 4]).equals(R0, &[0; 4]);
+    let (control, redirection) = family.redirection();
     vec![
         // Containers reach their neighbours through the node on purpose; the kernel might advise them not to.
-        to_container().protocol(ICMP, R0).field(ICMP_TYPE, R0).equals(R0, &[ICMP_REDIRECT]).verdict(Verdict::Drop),
-        Rule::new().field(DESTINATION, R0).member("idle_vips", R0, In).verdict(refuse()),
+        to_container().protocol(control, R0).field(ICMP_TYPE, R0).equals(R0, &[redirection]).verdict(Verdict::Drop),
+        Rule::new().field(family.destination(), R0).member("idle_vips", R0, In).verdict(refuse()),
         to_nobody(as_it_was()).verdict(refuse()),
-        to_no_node(as_it_was()).field(DESTINATION, R0).member("nodes", R0, NotIn).verdict(refuse()),
+        to_no_node(family, as_it_was()).field(family.destination(), R0).member("nodes", R0, NotIn).verdict(refuse()),
     ]
 }
 
-fn leave() -> Vec<Rule> {
+fn leave(family: Family) -> Vec<Rule> {
     let rewritten = DESTINATION_WAS_REWRITTEN.to_ne_bytes();
     let by = |interface| Rule::new().meta(Meta::OifName, R0).equals(R0, &exactly(interface));
     vec![
@@ -304,28 +327,32 @@ fn leave() -> Vec<Rule> {
             .ct(Ct::Status, R0)
             .bits(R0, &rewritten, &[0; 4])
             .differs(R0, &[0; 4])
-            .field(SOURCE, R0)
-            .field(DESTINATION, R1)
+            .field(family.source(), R0)
+            .field(family.destination(), family.after(R0))
             .member("hairpin", R0, In)
             .masquerade(),
         // A client there would take the container's answer for its own node's and not send it back here.
-        by(INGRESS).field(SOURCE, R0).field(DESTINATION, R1).member("returning", R0, In).masquerade(),
+        by(INGRESS)
+            .field(family.source(), R0)
+            .field(family.destination(), family.after(R0))
+            .member("returning", R0, In)
+            .masquerade(),
         // The tunnel takes no other source; without `sk-ingress` a published port is better served so than not.
-        by(tunnel::INTERFACE).field(SOURCE, R0).member("containers", R0, NotIn).masquerade(),
+        by(tunnel::INTERFACE).field(family.source(), R0).member("containers", R0, NotIn).masquerade(),
         // A container on internal networks has no way to the node's address but its gateway's.
         Rule::new()
             .meta(Meta::OifGroup, R0)
             .member("internal", R0, In)
-            .field(SOURCE, R0)
+            .field(family.source(), R0)
             .member("nodes", R0, In)
             .masquerade(),
         Rule::new()
             .meta(Meta::OifName, R0)
             .differs(R0, LINK_PREFIX.as_bytes())
             .differs(R0, BETWEEN_NODES)
-            .field(SOURCE, R0)
+            .field(family.source(), R0)
             .member("containers", R0, In)
-            .field(DESTINATION, R0)
+            .field(family.destination(), R0)
             .member("containers", R0, NotIn)
             .masquerade(),
     ]

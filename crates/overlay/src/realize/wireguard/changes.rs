@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::message::{Device, KernelPeer};
 use crate::tunnel::{Peer, PrivateKey, PublicKey, Tunnel};
@@ -34,7 +34,7 @@ pub enum PeerChange {
         /// 0 is none.
         keepalive_s: Option<u16>,
         /// Those to add, or all if it replaces.
-        allowed: Vec<Ipv4Net>,
+        allowed: Vec<IpNet>,
         replaces: bool,
     },
 }
@@ -54,7 +54,7 @@ impl Changes {
 
 /// `before` is what was wanted the last time, if that is known; `now` is the wall clock, since 1970.
 pub fn changes(wanted: &Tunnel, found: &Device, before: Option<&Tunnel>, now: Duration) -> Changes {
-    let Tunnel { key, port, address: _, mtu: _, peers } = wanted;
+    let Tunnel { key, port, address: _, address_v6: _, mtu: _, peers } = wanted;
     let gone = found.peers.keys().filter(|key| !peers.contains_key(key)).map(|key| PeerChange::Remove(*key));
     let none = KernelPeer::default();
     let changed = peers.iter().filter_map(|(key, peer)| {
@@ -123,6 +123,7 @@ mod tests {
             key: PrivateKey::from_bytes([9; 32]),
             port: 7377,
             address: [10, 127, 0, 1].into(),
+            address_v6: None,
             mtu: 1420,
             peers: peers.iter().map(|(number, peer)| (key(*number), peer.clone())).collect(),
         }
@@ -160,7 +161,7 @@ mod tests {
             (2, peer(2, &["10.64.3.0/26", "10.64.2.0/26"])),
             (4, peer(4, &[])),
         ]);
-        let ranges = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Ipv4Net>>();
+        let ranges = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
         let set = |number, allowed: &[&str], replaces| PeerChange::Set {
             key: key(number),
             endpoint: Endpoint::Keep,

@@ -1,11 +1,12 @@
 //! The kernel's WireGuard over generic netlink, as bytes (linux/wireguard.h): what a device is told, and what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use super::super::family::{self, Family, octets};
 use super::changes::{Changes, Endpoint, PeerChange};
 use crate::netlink::{Attributes, Message, attributes, read_u16, read_u64};
 use crate::tunnel::{INTERFACE, PublicKey};
@@ -49,7 +50,7 @@ pub struct Device {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelPeer {
     pub endpoint: Option<SocketAddr>,
-    pub allowed: BTreeSet<Ipv4Net>,
+    pub allowed: BTreeSet<IpNet>,
     pub keepalive_s: u16,
     /// Since 1970; none if there was none.
     pub handshake_at: Option<Duration>,
@@ -99,12 +100,12 @@ pub fn set_device(family: u16, changes: &Changes) -> Vec<Message> {
 
 /// As much of a peer's ranges as one attribute is given.
 struct Part<'a> {
-    ranges: &'a [Ipv4Net],
+    ranges: &'a [IpNet],
     is_first: bool,
 }
 
 fn parts(change: &PeerChange) -> Vec<(&PeerChange, Part<'_>)> {
-    let ranges: &[Ipv4Net] = match change {
+    let ranges: &[IpNet] = match change {
         PeerChange::Remove(_) => &[],
         PeerChange::Set { allowed, .. } => allowed,
     };
@@ -144,9 +145,9 @@ fn write_peer(list: &mut Attributes, change: &PeerChange, part: &Part<'_>) {
     }
 }
 
-fn write_range(list: &mut Attributes, range: Ipv4Net) {
-    list.u16(ALLOWED_FAMILY, libc::AF_INET as u16);
-    list.bytes(ALLOWED_ADDRESS, &range.network().octets()).u8(ALLOWED_LENGTH, range.prefix_len());
+fn write_range(list: &mut Attributes, range: IpNet) {
+    list.u16(ALLOWED_FAMILY, Family::of(range.addr()).number().into());
+    list.bytes(ALLOWED_ADDRESS, &octets(range.network())).u8(ALLOWED_LENGTH, range.prefix_len());
 }
 
 /// `struct sockaddr_in` or `sockaddr_in6`.
@@ -217,11 +218,9 @@ fn read_time(bytes: &[u8]) -> Option<Duration> {
     Some(Duration::new(read_u64(bytes)?, nanoseconds))
 }
 
-/// None for IPv6, which nothing here sets.
-fn read_range(range: &[u8]) -> Option<Ipv4Net> {
+fn read_range(range: &[u8]) -> Option<IpNet> {
     let value = |wanted| attributes(range).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let address = <[u8; 4]>::try_from(value(ALLOWED_ADDRESS)?).ok()?;
-    Ipv4Net::new(Ipv4Addr::from(address), *value(ALLOWED_LENGTH)?.first()?).ok()
+    IpNet::new(family::address(value(ALLOWED_ADDRESS)?)?, *value(ALLOWED_LENGTH)?.first()?).ok()
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ fn a_message_of_another_format_is_refused_and_changes_nothing() {
         };
         let reply = tell(r#"{"request":"apply","version":7,"snapshot":{"format":99,"zones":"of another shape"}}"#);
         let Reply::Refused { version: 7, message } = reply else { panic!("{reply:?}") };
-        assert_eq!(message, "its format is 99; this build of the net helper reads formats 1 and 2");
+        assert_eq!(message, "its format is 99; this build of the net helper reads formats 1 to 3");
         for nonsense in ["", "{}", "[1]", r#"{"request":"fly","version":1}"#] {
             assert!(matches!(tell(nonsense), Reply::Refused { .. }));
         }

@@ -22,6 +22,7 @@ fn containers_find_each_other_by_name() {
         let mut node = lab::empty();
         let client = start(&overlay, &mut node, "client", &[(1, 2)]);
         let stranger = start(&overlay, &mut node, "stranger", &[(2, 2)]);
+        let old = start(&overlay, &mut node, "old", &[(7, 2)]);
         start(&overlay, &mut node, "one", &[(1, 3)]);
         start(&overlay, &mut node, "two", &[(1, 4)]);
         node.services.push(service(1, vip(1, 1), &[host(1, 3), host(1, 4)]));
@@ -32,7 +33,13 @@ fn containers_find_each_other_by_name() {
         assert_eq!(say("service", A), "No Error, 30 10.64.30.1");
         assert_eq!(say("SerVice", A), "No Error, 30 10.64.30.1");
         assert_eq!(say("service.n1", A), "No Error, 30 10.64.30.1");
-        assert_eq!(say("service", AAAA), "No Error");
+        assert_eq!(say("service", AAAA), "No Error, 30 fd64::a40:1e01");
+        assert_eq!(say("one", AAAA), "No Error, 5 fd64::a40:1003");
+        let nibbles = format!("fd64{}0a401003", "0".repeat(20));
+        let reverse: String = nibbles.chars().rev().map(|nibble| format!("{nibble}.")).collect();
+        assert_eq!(words(&ask(&client, SERVER, &query(&format!("{reverse}ip6.arpa"), PTR))), "No Error, 5 one.n1.");
+        assert_eq!(words(&ask(&old, SERVER, &query("old", AAAA))), "No Error", "its network has IPv4 only");
+        assert_eq!(words(&ask(&old, SERVER, &query("old", A))), "No Error, 5 10.64.112.2");
         assert_eq!(say("one", A), "No Error, 5 10.64.16.3");
         assert_eq!(say("3.16.64.10.in-addr.arpa", PTR), "No Error, 5 one.n1.");
         assert_eq!(say("nobody", A), "Non-Existent Domain");

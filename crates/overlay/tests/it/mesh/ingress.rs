@@ -88,6 +88,7 @@ fn networks_with_subnets_of_their_own_are_reached_by_nodes_without_a_part_in_the
             id: "user".to_owned(),
             name: "user".to_owned(),
             subnet: "172.30.0.0/16".parse().unwrap(),
+            subnet_v6: None,
             gateway: Ipv4Addr::new(172, 30, 0, 1),
             blocks: vec![block_of_a_user()],
             internal: false,

@@ -5,11 +5,12 @@
 //! ```
 //! Nodes reach each other, but only the first one's default route leads outside.
 
+mod dual;
 mod ingress;
 mod lifecycle;
 mod reach;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use ipnet::Ipv4Net;
@@ -49,6 +50,15 @@ pub fn client(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, number, 1)
 }
 
+/// The same of IPv6.
+pub fn uplink_v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 51, number.into(), 0, 0, 0, 2)
+}
+
+pub fn client_v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 51, number.into(), 0, 0, 0, 1)
+}
+
 /// A node's address in the tunnel.
 pub fn tunneled(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 64, 0, number)
@@ -81,6 +91,7 @@ pub fn nodes<const COUNT: usize>(lab: &Lab) -> ([Peer; COUNT], Outside) {
     for number in numbers.clone() {
         within(&outside, || {
             ip(&format!("addr add {}/24 dev out{number}", client(number)));
+            ip(&format!("addr add {}/64 dev out{number} nodad", client_v6(number)));
             ip(&format!("link set out{number} up"));
         });
     }
@@ -104,9 +115,13 @@ fn peer(lab: &Lab, number: u8, outside: std::num::NonZeroI32) -> Peer {
         ip("link set lo up");
         ip(&format!("link add up0 type veth peer name out{number} netns {outside}"));
         ip(&format!("addr add {}/24 dev up0", uplink(number)));
+        ip(&format!("addr add {}/64 dev up0 nodad", uplink_v6(number)));
         ip("link set up0 up");
         match number {
-            1 => ip(&format!("route add default via {}", client(1))),
+            1 => {
+                ip(&format!("route add default via {}", client_v6(1)));
+                ip(&format!("route add default via {}", client(1)))
+            }
             // Nobody has it.
             _ => ip(&format!("route add default via 198.51.{number}.99")),
         };

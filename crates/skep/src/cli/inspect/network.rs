@@ -1,7 +1,9 @@
 //! A network in the Engine's shape; with `--verbose`, who is on it and where.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use skep_api::{ControlClient, Filter};
 use skep_model::{Network, Node, NodeId, PortSpec, Service, Task, TaskState};
@@ -54,10 +56,10 @@ fn plain(network: &Network) -> Map<String, Value> {
         "Scope": "swarm",
         "Driver": network.spec.driver,
         "EnableIPv4": true,
-        "EnableIPv6": false,
+        "EnableIPv6": network.subnet_v6.is_some(),
         "IPAM": {
             "Driver": "default",
-            "Config": [{ "Subnet": network.subnet.to_string(), "Gateway": network.gateway.to_string() }],
+            "Config": ranges(network),
         },
         "Internal": network.spec.internal,
         "Attachable": network.spec.attachable,
@@ -72,6 +74,13 @@ fn plain(network: &Network) -> Map<String, Value> {
         Value::Object(object) => object,
         _ => unreachable!("a JSON object literal is an object"),
     }
+}
+
+fn ranges(network: &Network) -> Vec<Value> {
+    let range =
+        |subnet: IpNet, gateway: IpAddr| json!({ "Subnet": subnet.to_string(), "Gateway": gateway.to_string() });
+    let v6 = network.twins().and_then(|twins| Some(range(twins.v6.into(), twins.of(network.gateway)?.into())));
+    [Some(range(network.subnet.into(), network.gateway.into())), v6].into_iter().flatten().collect()
 }
 
 /// The nodes that hand out addresses of the network.
@@ -94,6 +103,7 @@ fn services(network: &Network, picture: &Picture) -> Value {
         let vip = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network.id);
         let object = json!({
             "VIP": vip.map(|vip| vip.address.to_string()).unwrap_or_default(),
+            "VIPv6": vip.and_then(|vip| network.twins()?.of(vip.address)).map(|twin| twin.to_string()),
             "Ports": service.endpoint.ports.iter().map(port).collect::<Vec<_>>(),
             "Tasks": tasks(network, service, picture),
         });
@@ -117,6 +127,7 @@ fn tasks(network: &Network, service: &Service, picture: &Picture) -> Vec<Value> 
             "Name": task.container_name(),
             "EndpointID": task.id.to_string(),
             "EndpointIP": place.address.to_string(),
+            "EndpointIPv6": place.address_v6.map(|twin| twin.to_string()),
             "Info": {
                 "Host IP": node.map(|node| node.status.address.clone()).unwrap_or_default(),
                 "Node": node.map(|node| node.hostname().to_owned()).unwrap_or_default(),

@@ -166,7 +166,7 @@ fn files(sheet: &mut Sheet, container: &ContainerSpec) {
 }
 
 fn resources(sheet: &mut Sheet, resources: &Resources) {
-    let Resources { limits, reservations } = resources;
+    let Resources { limits, reservations, generic } = resources;
     sheet.line("Resources:");
     let mut part =
         |heading: &str, cpus: Option<NanoCpus>, memory: Option<skep_model::MemoryBytes>, pids: Option<u64>| {
@@ -186,6 +186,9 @@ fn resources(sheet: &mut Sheet, resources: &Resources) {
         };
     part("Reservations", reservations.nano_cpus, reservations.memory, None);
     part("Limits", limits.nano_cpus, limits.memory, limits.pids);
+    for asked in generic {
+        sheet.field(1, &asked.kind, asked.amount);
+    }
 }
 
 fn endpoint(sheet: &mut Sheet, service: &Service) {

@@ -193,6 +193,7 @@ pub fn blank(name: String, image: String) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        scheduling: Default::default(),
     }
 }
 

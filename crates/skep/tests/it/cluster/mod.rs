@@ -4,6 +4,7 @@
 
 mod addresses;
 mod copies;
+mod dual;
 mod lab_command;
 mod leader_loss;
 mod locks;
@@ -12,6 +13,7 @@ mod membership;
 mod network;
 mod network_losses;
 mod partitions;
+mod places;
 mod recovery;
 mod walks;
 mod wire;

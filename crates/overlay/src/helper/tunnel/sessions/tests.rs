@@ -20,7 +20,7 @@ fn tunnel(own: u8, peers: &[(u8, &str)]) -> Tunnel {
         (key(*number).public(), Peer { endpoint: Some(place(*number)), allowed, keepalive_s: None })
     };
     let peers = peers.iter().map(peer).collect();
-    Tunnel { key: key(own), port: 7377, address: [10, 127, 0, own].into(), mtu: 1420, peers }
+    Tunnel { key: key(own), port: 7377, address: [10, 127, 0, own].into(), address_v6: None, mtu: 1420, peers }
 }
 
 fn sessions(tunnel: &Tunnel) -> Sessions {

@@ -19,6 +19,19 @@ pub fn packet(protocol: u8, payload: usize, flags: u8) -> Vec<u8> {
     packet
 }
 
+/// The same packet of IPv6, between twins of its addresses.
+fn packet_v6(protocol: u8, payload: usize, flags: u8) -> Vec<u8> {
+    let packet = packet(protocol, payload, flags);
+    let mut v6 = vec![0x60, 0, 0, 0, 0, 0, protocol, 64];
+    v6[4..6].copy_from_slice(&((packet.len() - 20) as u16).to_be_bytes());
+    for address in [&packet[12..16], &packet[16..20]] {
+        v6.extend([0xfd, 0x64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        v6.extend(address);
+    }
+    v6.extend(&packet[20..]);
+    v6
+}
+
 /// Word by word, as RFC 1071 has it.
 fn plain_sum(parts: &[&[u8]]) -> u16 {
     let bytes: Vec<u8> = parts.concat();
@@ -32,6 +45,11 @@ fn plain_sum(parts: &[&[u8]]) -> u16 {
 
 /// Lengths and sums of a packet that stands for itself.
 fn is_right(packet: &[u8]) -> bool {
+    if packet[0] >> 4 == 6 {
+        let length = [packet[4], packet[5]];
+        return usize::from(u16::from_be_bytes(length)) == packet.len() - 40
+            && plain_sum(&[&packet[8..40], &[0, packet[6]], &length, &packet[40..]]) == 0xffff;
+    }
     let length = ((packet.len() - 20) as u16).to_be_bytes();
     usize::from(u16::from_be_bytes([packet[2], packet[3]])) == packet.len()
         && plain_sum(&[&packet[..20]]) == 0xffff
@@ -72,6 +90,22 @@ fn datagrams_are_cut_at_their_size() {
 }
 
 #[test]
+fn packets_of_ipv6_are_cut_likewise() {
+    let whole = packet_v6(TCP, 2500, 0x10 | 8 | 1);
+    let packets = cut(GSO_TCP6, 1000, &whole);
+    assert_eq!(packets.iter().map(Vec::len).collect::<Vec<_>>(), [1072, 1072, 572]);
+    assert_eq!(packets.iter().map(|packet| packet[53]).collect::<Vec<_>>(), [0x10, 0x10, 0x19]);
+    assert_eq!(packets.iter().flat_map(|packet| packet[72..].to_vec()).collect::<Vec<_>>(), whole[72..]);
+    let packets = cut(GSO_UDP, 1200, &packet_v6(UDP, 2401, 0));
+    assert_eq!(packets.iter().map(Vec::len).collect::<Vec<_>>(), [1248, 1248, 49]);
+    let refused = |kind| {
+        let offload = Offload { flags: NEEDS_CHECKSUM, kind, size: 100, sum_start: 40, sum_offset: 16 };
+        split(offload, &mut whole.clone(), |_| ()).is_none()
+    };
+    assert!(refused(GSO_TCP4) && refused(GSO_UDP) && !refused(GSO_TCP6));
+}
+
+#[test]
 fn a_missing_checksum_is_filled_in() {
     let mut packet = packet(TCP, 99, 0x10);
     let checksum = Sum::default().add(&packet[..20]).checksum();
@@ -88,7 +122,7 @@ fn nonsense_is_refused() {
     let packet = packet(TCP, 300, 0);
     assert!(!refused(tcp, &packet));
     assert!(refused(Offload { size: 0, ..tcp }, &packet));
-    assert!(refused(Offload { kind: 4, ..tcp }, &packet));
+    assert!(refused(Offload { kind: GSO_TCP6, ..tcp }, &packet));
     assert!(refused(Offload { kind: GSO_UDP, ..tcp }, &packet));
     assert!(refused(Offload { kind: GSO_NONE, sum_start: 60000, ..tcp }, &packet));
     assert!((0..52).all(|length| refused(tcp, &packet[..length])));

@@ -1,5 +1,9 @@
 //! What is written is held against bytes put down by hand from linux/wireguard.h and linux/netlink.h.
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
 use super::*;
 use crate::tunnel::PrivateKey;
 
@@ -62,7 +66,7 @@ fn a_device_and_its_peers_are_written_as_the_kernel_reads_them() {
 
 #[test]
 fn many_peers_and_ranges_are_told_in_several_messages() {
-    let range = |number: u32| Ipv4Net::new(Ipv4Addr::from(0x0a40_0000 + number * 64), 26).unwrap();
+    let range = |number: u32| IpNet::from(Ipv4Net::new(Ipv4Addr::from(0x0a40_0000 + number * 64), 26).unwrap());
     let set = |number: u8, ranges: u32| PeerChange::Set {
         key: PublicKey::from_bytes([number; 32]),
         endpoint: Endpoint::Set("[2001:db8::1]:7377".parse().unwrap()),

@@ -160,13 +160,20 @@ fn health_checks_are_put_together() {
 }
 
 #[test]
+fn generic_resources_are_asked_for_by_kind() {
+    let made = spec("--generic-resource gpu=2 --generic-resource apple=1 --generic-resource gpu=3 nginx").unwrap();
+    let asked = made.task.resources.generic.iter().map(|asked| (asked.kind.as_str(), asked.amount)).collect::<Vec<_>>();
+    assert_eq!(asked, [("apple", 1), ("gpu", 3)]);
+}
+
+#[test]
 fn what_cannot_be_is_refused_in_words() {
     for (line, word) in [
         ("--mode replicated-job nginx", "jobs are not supported"),
         ("--mode global --replicas 2 nginx", "global service"),
         ("--isolation hyperv nginx", "Windows"),
         ("--credential-spec file://x nginx", "Windows"),
-        ("--generic-resource gpu=1 nginx", "generic resources are not supported"),
+        ("--generic-resource gpu nginx", "is not KIND=NUMBER"),
         ("--log-driver syslog nginx", "log driver `syslog` is not supported"),
         ("--log-opt tag=x nginx", "log option `tag`"),
         ("--no-healthcheck --health-cmd x nginx", "conflicts"),

@@ -201,7 +201,7 @@ impl Lists {
 
 pub fn default_network() -> Option<skep_model::NetworkAttachment> {
     let network = DEFAULT_NETWORK.to_owned();
-    Some(skep_model::NetworkAttachment { network, aliases: Vec::new(), address: None })
+    Some(skep_model::NetworkAttachment { network, aliases: Vec::new(), address: None, address_v6: None })
 }
 
 fn label(edit: &Edit<KeyValue>, labels: &mut Labels) {

@@ -55,8 +55,6 @@ struct Unsupported {
     credential_spec: Option<String>,
     #[arg(long, hide = true)]
     max_concurrent: Option<u64>,
-    #[arg(long, hide = true, alias = "generic-resource-add", alias = "generic-resource-rm")]
-    generic_resource: Vec<String>,
     #[arg(long, hide = true)]
     memory_swap: Option<String>,
     #[arg(long, hide = true)]
@@ -95,8 +93,7 @@ impl Settings {
 
 impl Unsupported {
     fn refuse(&self) -> Result {
-        let Self { isolation, credential_spec, max_concurrent, generic_resource, memory_swap, memory_swappiness } =
-            self;
+        let Self { isolation, credential_spec, max_concurrent, memory_swap, memory_swappiness } = self;
         if isolation.as_deref().is_some_and(|isolation| !matches!(isolation, "" | "default")) {
             anyhow::bail!("--isolation is for Windows nodes, which skep does not have");
         }
@@ -105,11 +102,6 @@ impl Unsupported {
         }
         if max_concurrent.is_some() {
             anyhow::bail!("--max-concurrent belongs to jobs; give --mode replicated-job with `service create`");
-        }
-        if !generic_resource.is_empty() {
-            anyhow::bail!(
-                "generic resources are not supported by this version of skep; label the nodes that have them, and place by the label: --constraint node.labels.gpu==true"
-            );
         }
         if memory_swap.is_some() || memory_swappiness.is_some() {
             anyhow::bail!(

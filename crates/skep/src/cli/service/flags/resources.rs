@@ -3,7 +3,7 @@
 use clap::Args;
 use skep_model::Resources;
 
-use crate::cli::service::syntax::{BytesFlag, CpusFlag};
+use crate::cli::service::syntax::{BytesFlag, CpusFlag, GenericFlag};
 
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct ResourceFlags {
@@ -22,11 +22,23 @@ pub struct ResourceFlags {
     /// Memory that a node must have free
     #[arg(long, value_name = "BYTES")]
     reserve_memory: Option<BytesFlag>,
+    /// So many of a kind that nodes are configured to have: gpu=2
+    #[arg(long, value_name = "KIND=NUMBER", alias = "generic-resource-add")]
+    generic_resource: Vec<GenericFlag>,
+    /// A kind that is not asked for any more
+    #[arg(long, value_name = "KIND", hide = true)]
+    generic_resource_rm: Vec<String>,
 }
 
 impl ResourceFlags {
     pub fn apply(&self, resources: &mut Resources) {
-        let Resources { limits, reservations } = resources;
+        let Resources { limits, reservations, generic } = resources;
+        generic.retain(|asked| !self.generic_resource_rm.contains(&asked.kind));
+        for GenericFlag(added) in &self.generic_resource {
+            generic.retain(|asked| asked.kind != added.kind);
+            generic.push(added.clone());
+        }
+        generic.sort();
         if let Some(CpusFlag(cpus)) = self.limit_cpu {
             limits.nano_cpus = cpus;
         }

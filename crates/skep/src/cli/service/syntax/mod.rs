@@ -12,6 +12,6 @@ pub use mount::MountFlag;
 pub use publish::PublishFlag;
 pub use reference::{ConfigFlag, NetworkFlag, SecretFlag};
 pub use small::{
-    BytesFlag, CapabilityFlag, ConstraintFlag, CpusFlag, HostFlag, KeyValue, PreferenceFlag, UlimitFlag, environment,
-    environment_file, words,
+    BytesFlag, CapabilityFlag, ConstraintFlag, CpusFlag, GenericFlag, HostFlag, KeyValue, PreferenceFlag, UlimitFlag,
+    environment, environment_file, words,
 };

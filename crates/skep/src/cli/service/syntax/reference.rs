@@ -102,7 +102,7 @@ impl FromStr for NetworkFlag {
             )),
             Some(_) => {
                 let network = network.unwrap_or_default();
-                Ok(Self(Some(NetworkAttachment { network, aliases, address: None })))
+                Ok(Self(Some(NetworkAttachment { network, aliases, address: None, address_v6: None })))
             }
         }
     }

@@ -5,9 +5,26 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use skep_compose_spec::{SplitError, bytes, nano_cpus, split};
-use skep_model::{Constraint, MemoryBytes, NanoCpus, Preference, Ulimit};
+use skep_model::{Constraint, GenericRequest, MemoryBytes, NanoCpus, Preference, Ulimit};
 use skep_runtime::caps;
 use skep_runtime::plan::Resource;
+
+/// `gpu=2`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenericFlag(pub GenericRequest);
+
+impl FromStr for GenericFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.split_once('=').filter(|(kind, _)| !kind.is_empty());
+        let parsed = split.and_then(|(kind, number)| Some((kind, number.parse().ok().filter(|amount| *amount > 0)?)));
+        match parsed {
+            Some((kind, amount)) => Ok(Self(GenericRequest { kind: kind.to_owned(), amount })),
+            None => Err(format!("`{text}` is not KIND=NUMBER, such as gpu=2")),
+        }
+    }
+}
 
 /// `name=value`, or `name` alone for an empty value, as Docker reads labels and options.
 #[derive(Debug, Clone, PartialEq, Eq)]
