@@ -255,6 +255,29 @@ fn a_service_that_cannot_come_up_says_why_and_a_global_one_is_not_scaled() {
 }
 
 #[test]
+fn small_mistakes_are_told_and_change_nothing() {
+    let world = World::new();
+    world.create("web", &[]);
+    let content = world.file("content", "one");
+    let content = content.to_str().unwrap();
+    for (line, word) in [
+        (&["service", "scale", "web=two"][..], "`two` is not a number of replicas"),
+        (&["service", "scale", "web"], "does not say how many"),
+        (&["service", "scale", "web=2", "nobody=3"], "nobody"),
+        (&["service", "ps", "web", "--filter", "desired-state=up"], "invalid desired-state filter: `up`"),
+        (&["secret", "create", "--template-driver", "golang", "sec", content], "templates are not supported"),
+        (&["config", "create", "--driver", "vault", "conf", content], "not supported"),
+        (&["unlock"], "this node is not locked"),
+        (&["network", "create", "default"], "already exists"),
+    ] {
+        let refused = world.refused(line);
+        assert!(refused.contains(word), "{line:?}: {refused}");
+    }
+    assert_eq!(world.running("web").len(), 1);
+    assert_eq!(world.ok(&["secret", "ls", "-q"]), "");
+}
+
+#[test]
 fn an_image_is_taken_as_it_is_written_when_that_is_asked_for() {
     let world = World::new();
     world.create("web", &["--no-resolve-image"]);
