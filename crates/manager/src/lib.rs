@@ -15,6 +15,7 @@ mod ca;
 mod clock;
 mod control;
 pub mod deploy;
+mod description;
 mod dispatcher;
 mod fanout;
 mod fellows;
