@@ -1,22 +1,18 @@
 //! What a node says of its machine.
 
 use skep_image::Platform;
-use skep_model::{MemoryBytes, NanoCpus, NodeDescription, NodeResources};
+use skep_model::{GenericResource, MemoryBytes, NanoCpus, NodeDescription, NodeResources};
 
-/// The machine as the scheduler and listings know it. `warnings` are limits that its kernel cannot hold.
-pub fn describe(warnings: &[String]) -> NodeDescription {
+/// The machine as the scheduler and listings know it. `warnings` are limits that its kernel cannot hold, `generic` what
+/// its operator says that it has besides.
+pub fn describe(warnings: &[String], generic: &[GenericResource]) -> NodeDescription {
     let uname = rustix::system::uname();
     let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = rustix::system::sysinfo();
-    let platforms = Platform::host().into_iter().map(|platform| skep_model::Platform {
-        os: platform.os,
-        architecture: platform.architecture,
-        variant: platform.variant.unwrap_or_default(),
-    });
     NodeDescription {
         hostname: text(uname.nodename()),
-        platforms: platforms.collect(),
+        platforms: Platform::native().into_iter().map(told).collect(),
         resources: NodeResources {
             nano_cpus: NanoCpus(cpus as u64 * 1_000_000_000),
             memory: MemoryBytes(memory.totalram as u64 * u64::from(memory.mem_unit.max(1))),
@@ -26,7 +22,14 @@ pub fn describe(warnings: &[String]) -> NodeDescription {
         kernel: text(uname.release()),
         missing_features: warnings.to_vec(),
         level: own_level(),
+        emulated: Platform::emulated().into_iter().map(told).collect(),
+        generic: generic.to_vec(),
     }
+}
+
+fn told(platform: Platform) -> skep_model::Platform {
+    let Platform { os, architecture, variant } = platform;
+    skep_model::Platform { os, architecture, variant: variant.unwrap_or_default() }
 }
 
 /// The feature level of this build. `SKEP_LEVEL` lets a debug build stand for a neighbouring version in tests.

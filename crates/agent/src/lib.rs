@@ -33,6 +33,7 @@ use ipnet::Ipv4Net;
 use skep_api::Standing;
 use skep_identity::{SealingKey, Tls};
 use skep_image::ImageStore;
+use skep_model::GenericResource;
 use skep_overlay::helper::{Helper, HelperConfig, HelperError};
 use skep_overlay::tunnel::DataPlane;
 use skep_overlay::{Overlay, RealizeError};
@@ -97,6 +98,8 @@ pub struct AgentConfig {
     pub volumes: VolumeStore,
     /// Limits that this kernel cannot hold, in words.
     pub warnings: Vec<String>,
+    /// Generic resources that its operator configured it to have.
+    pub generic: Vec<GenericResource>,
     /// Of this machine's boot and this run folder, and of no other: a copy of the node on another machine has another.
     pub instance: String,
     /// Where what managers say of trust and time goes.
@@ -148,7 +151,8 @@ impl Agent {
     /// Opens what the node keeps and starts the session; a manager need not answer yet.
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, address, pool, .. } = config;
-        let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, .. } = config;
+        let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, generic, .. } =
+            config;
         let AgentConfig { instance, word, seed, data_plane, tunnel_port, .. } = config;
         let identity = tls.identity();
         let containers = data_dir.join("containers");
@@ -161,7 +165,7 @@ impl Agent {
             tracing::warn!(error = chain(&error), "the last assignments are lost: this node waits for a manager");
             None
         });
-        let description = describe(&[]);
+        let description = describe(&[], &[]);
         let platform = description.platforms.first().cloned().unwrap_or_default();
         let facts = NodeFacts {
             id: identity.node_id.to_string(),
@@ -195,6 +199,7 @@ impl Agent {
             drains: drains.clone(),
             network: network.clone(),
             warnings,
+            generic,
             instance,
             word,
             connected: connected_sender,

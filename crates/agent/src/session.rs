@@ -11,7 +11,7 @@ use skep_api::{
     Standing, TrustUpdate,
 };
 use skep_identity::Tls;
-use skep_model::{IdSource, Timestamp, lease};
+use skep_model::{GenericResource, IdSource, Timestamp, lease};
 use skep_runtime::boottime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -73,6 +73,7 @@ pub struct SessionSetup {
     /// Asked when what was assigned is in force.
     pub network: NetworkHandle,
     pub warnings: Vec<String>,
+    pub generic: Vec<GenericResource>,
     /// The machine's boot, for telling copies of a node apart.
     pub instance: String,
     pub word: watch::Sender<ManagersWord>,
@@ -197,7 +198,7 @@ async fn open(
 ) -> Result<(mpsc::Sender<AgentMessage>, Incoming), Refusal> {
     let client = DispatcherClient::new(connection);
     let (to_manager, outgoing) = mpsc::channel(QUEUE);
-    let description = describe(&setup.warnings);
+    let description = describe(&setup.warnings, &setup.generic);
     let hello = Hello {
         protocol: DISPATCH_PROTOCOL,
         description,

@@ -19,8 +19,8 @@ use crate::network_view::ClusterView;
 use crate::node::{Node, chain};
 use crate::remembered::Picture;
 use crate::reporter::Reporter;
+use crate::task::contents::{Contents, Refreshed};
 use crate::task::driver::{self, DriverSetup, Wish};
-use crate::task::prepare::Contents;
 
 pub struct Worker {
     node: Arc<Node>,
@@ -45,6 +45,7 @@ pub struct Worker {
 struct Driven {
     task: Arc<Task>,
     wish: watch::Sender<Wish>,
+    refreshed: watch::Sender<Option<Arc<Refreshed>>>,
 }
 
 /// A delta that does not continue what the agent has: the session must begin again.
@@ -201,31 +202,47 @@ impl Worker {
         let ended = task.status.state.is_terminal();
         let wish = Wish::Be(if ended { task.desired.max(DesiredState::Shutdown) } else { task.desired });
         if let Some(driven) = self.tasks.get_mut(&task.id) {
-            driven.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
-            driven.task = task;
+            let changed = !Arc::ptr_eq(&driven.task.spec, &task.spec) && driven.task.spec != task.spec;
+            let (known, id) = (std::mem::replace(&mut driven.task, Arc::clone(&task)), task.id);
+            if changed && known.spec.differs_in_contents_only(&task.spec) {
+                let refreshed = Refreshed { contents: self.contents_of(&task), task };
+                if let Some(driven) = self.tasks.get(&id) {
+                    driven.refreshed.send_replace(Some(Arc::new(refreshed)));
+                }
+            }
+            if let Some(driven) = self.tasks.get(&id) {
+                driven.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+            }
             return;
         }
         let (sender, receiver) = watch::channel(wish);
-        self.tasks.insert(task.id, Driven { task: Arc::clone(&task), wish: sender });
+        let (refreshed, refreshes) = watch::channel(None);
+        self.tasks.insert(task.id, Driven { task: Arc::clone(&task), wish: sender, refreshed });
         let setup = DriverSetup {
             node: Arc::clone(&self.node),
             network: self.network.clone(),
             reporter: self.reporter.clone(),
             drains: self.drains.clone(),
             lease: task.spec.at_most_one.then(|| self.leases.of(task.id)),
-            secrets: Arc::new(self.contents_of(&task, &self.secrets)),
-            configs: Arc::new(self.contents_of(&task, &self.configs)),
+            contents: Arc::new(self.contents_of(&task)),
+            refreshed: refreshes,
             task,
         };
         self.drivers.spawn(driver::run(setup, receiver));
     }
 
     /// Only what the task refers to: a driver keeps its own copy for as long as it may need it.
-    fn contents_of(&self, task: &Task, known: &BTreeMap<ContentDigest, AssignedContent>) -> Contents {
+    fn contents_of(&self, task: &Task) -> Contents {
         let container = &task.spec.container;
         let secrets = container.secrets.iter().filter_map(|reference| reference.digest.as_ref());
         let configs = container.configs.iter().filter_map(|reference| reference.digest.as_ref());
-        secrets.chain(configs).filter_map(|digest| Some((digest.clone(), known.get(digest)?.data.clone()))).collect()
+        let of = |known: &BTreeMap<ContentDigest, AssignedContent>, digest: &ContentDigest| {
+            Some((digest.clone(), known.get(digest)?.data.clone()))
+        };
+        Contents {
+            secrets: secrets.filter_map(|digest| of(&self.secrets, digest)).collect(),
+            configs: configs.filter_map(|digest| of(&self.configs, digest)).collect(),
+        }
     }
 
     fn remove(&mut self, key: AssignmentKey) {

@@ -65,6 +65,9 @@ pub fn run(nodes: usize, services: usize, replicas: usize) -> Result<()> {
                 status: TaskStatus::new(TaskState::Pending, NOW, ""),
                 not_before: None,
                 failures_before: 0,
+                generic: Vec::new(),
+                stop_reason: None,
+                home: None,
             };
             apply(Change::CreateTask { task: Box::new(task) })?;
         }
@@ -154,6 +157,7 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         preferences: spreads.then(|| Preference { spread: "node.labels.zone".to_owned() }).into_iter().collect(),
         max_replicas_per_node: 0,
         platforms: spreads.then_some(arm).into_iter().collect(),
+        ..Placement::default()
     };
     let size = 1 + (number / 7 % 3) as u64;
     let reservations =
@@ -169,5 +173,6 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         revisions: Vec::new(),
         endpoint: skep_model::Endpoint::default(),
         update_status: None,
+        rebalancing_since: None,
     }
 }

@@ -29,5 +29,6 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        scheduling: Default::default(),
     }
 }

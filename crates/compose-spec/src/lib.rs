@@ -44,3 +44,5 @@ pub use diagnostic::{Diagnostic, Report, Severity};
 pub use load::{FileContent, Loaded, Outcome, Request, Wanted, load, load_with};
 pub use project::Project;
 pub use source::{Location, Sources, Span};
+pub use units::{bytes, nano_cpus};
+pub use words::{SplitError, Words, split};

@@ -88,7 +88,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
 }
 
 /// `512m`, `1.5g`, `1048576`: bytes, units of 1024.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     const HELP: &str = "write a number with b, k, m, g or t: 512m, 1.5g";
     let trimmed = text.trim();
     let split = trimmed.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
@@ -112,7 +112,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// `0.5`, `2`: cores, in billionths.
-pub(crate) fn nano_cpus(text: &str) -> Result<u64, String> {
+pub fn nano_cpus(text: &str) -> Result<u64, String> {
     const HELP: &str = "write a number of cores: 0.5, 2";
     let (number, exponent) = match text.split_once(['e', 'E']) {
         Some((number, exponent)) => {

@@ -4,19 +4,20 @@
 //! all that follows without a word, so the caller warns about them.
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Words {
+pub struct Words {
     pub words: Vec<String>,
     /// The first unquoted shell operator: no shell will see it.
     pub operator: Option<char>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SplitError {
+pub enum SplitError {
     OpenQuote(char),
     TrailingBackslash,
 }
 
-pub(crate) fn split(text: &str) -> Result<Words, SplitError> {
+/// Splits at blanks outside of quotes.
+pub fn split(text: &str) -> Result<Words, SplitError> {
     let mut words = Vec::new();
     let mut operator = None;
     let mut word: Option<String> = None;

@@ -33,15 +33,23 @@ impl Platform {
 
     /// What this machine runs, best first: its own kernel and CPU, then what binfmt handlers emulate.
     pub fn host() -> Vec<Platform> {
+        let mut accepted = Platform::native();
+        accepted.extend(Platform::emulated());
+        accepted
+    }
+
+    /// What this machine's own kernel and CPU run, best first.
+    pub fn native() -> Vec<Platform> {
         let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let mut accepted = accepted_by(&machine, &cpuinfo);
-        for platform in emulated() {
-            if !accepted.iter().any(|native| native.architecture == platform.architecture) {
-                accepted.push(platform);
-            }
-        }
-        accepted
+        accepted_by(&machine, &cpuinfo)
+    }
+
+    /// What its binfmt handlers run besides.
+    pub fn emulated() -> Vec<Platform> {
+        let native = Platform::native();
+        let foreign = |platform: &Platform| native.iter().all(|own| own.architecture != platform.architecture);
+        emulated().into_iter().filter(foreign).collect()
     }
 
     /// Spells architecture and variant as OCI does (`aarch64` → `arm64`) and drops variants that are the default.
@@ -192,9 +200,11 @@ fn runs_aarch32(cpuinfo: &str) -> bool {
 /// Architectures with an enabled binfmt handler that keeps working inside a container (flag F: the interpreter
 /// is opened at registration, kernel Documentation/admin-guide/binfmt-misc.rst).
 fn emulated() -> Vec<Platform> {
-    const HANDLERS: [(&str, &str, Option<&str>); 8] = [
+    const HANDLERS: [(&str, &str, Option<&str>); 10] = [
         ("qemu-aarch64", "arm64", None),
         ("qemu-arm", "arm", Some("v7")),
+        ("qemu-arm", "arm", Some("v6")),
+        ("qemu-arm", "arm", Some("v5")),
         ("qemu-x86_64", "amd64", None),
         ("qemu-i386", "386", None),
         ("qemu-riscv64", "riscv64", None),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use skep_model::{
-    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Endpoint, IdSource, Kind, Labels, Meta, Network,
-    NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
+    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Endpoint, Feature, IdSource, Kind, Labels, Meta,
+    Network, NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
 };
 use skep_orchestrator::allocator;
 
@@ -147,6 +147,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        rebalancing_since: None,
     };
     check_ports(cluster, &service)?;
     Ok(service)
@@ -186,6 +187,14 @@ fn check_ports(cluster: &Cluster, service: &Service) -> Result<(), Refusal> {
 fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
     let name = spec.name.clone();
+    let new = spec.needs_services_level();
+    if !new.is_empty() && !cluster.has(Feature::Services) {
+        return Err(Refusal::Conflict(format!(
+            "service {name}: {} is known to newer managers only: update skep on every manager first (`skep node ls` shows \
+             their versions)",
+            new.join(", ")
+        )));
+    }
     let missing = |kind: &str, wanted: &str| {
         Refusal::NotFound(format!(
             "service {name}: {kind} {wanted} not found; create it first with `skep {kind} create {wanted}`"

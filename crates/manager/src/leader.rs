@@ -7,11 +7,12 @@
 //! The loop is level-triggered: it looks at the newest state whenever something may have changed, so a
 //! missed wake-up costs time and never correctness.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skep_model::{Change, Cluster, IdSource, NodeId, TaskId, TaskState, Timestamp};
-use skep_orchestrator::{allocator, next_wakeup, reconcile_some};
-use skep_scheduler::{Placement, schedule};
+use skep_model::{Change, Cluster, IdSource, NodeId, Service, TaskId, TaskState, Timestamp};
+use skep_orchestrator::{allocator, moves, next_wakeup, reconcile_some};
+use skep_scheduler::{Move, Placement, next_move, schedule};
 use skep_store::{Leadership, ProposeError, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -151,6 +152,49 @@ pub fn decide(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Chan
         }
     }
     changes.extend(place(&picture, now));
+    if changes.is_empty() {
+        changes = rebalance(cluster, now, ids);
+    }
+    changes
+}
+
+/// The next moves of services whose tasks are to be spread anew: one of each service.
+///
+/// A move is written whole, with the node that the scheduler found for it: had the replacement to look for one itself,
+/// it might find itself where it came from.
+fn rebalance(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut picture = cluster.clone();
+    for service in cluster.services.values().filter(|service| moves::is_asked(service)) {
+        let step = moves::movable(cluster, service, now).map(|tasks| next_move(&picture, service, &tasks, now));
+        let decided = match step {
+            Some(Some(step)) => relocate(&picture, service, step, now, ids),
+            Some(None) if service.rebalancing_since.is_some() && moves::is_settled(cluster, service) => {
+                vec![Change::SetRebalancing { service: service.id, since: None }]
+            }
+            Some(None) | None => Vec::new(),
+        };
+        let mut next = picture.clone();
+        if decided.iter().all(|change| next.apply(change, cluster.version.0 + 1).is_ok()) {
+            picture = next;
+            changes.extend(decided);
+        }
+    }
+    changes
+}
+
+fn relocate(cluster: &Cluster, service: &Arc<Service>, step: Move, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
+    let Some(task) = cluster.tasks.get(&step.task) else { return Vec::new() };
+    let name = moves::name_of(cluster, step.to);
+    let Some((mut changes, made)) = moves::replace(cluster, service, task, &name, now, ids) else { return Vec::new() };
+    let mut picture = cluster.clone();
+    for change in &changes {
+        if picture.apply(change, cluster.version.0 + 1).is_err() {
+            return Vec::new();
+        }
+    }
+    changes.extend(allocator::blocks_for(&picture, &[(made, step.to)]));
+    changes.push(Change::AssignTask { task: made, node: step.to, at: now });
     changes
 }
 

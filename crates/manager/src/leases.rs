@@ -223,6 +223,7 @@ mod tests {
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             endpoint: EndpointSpec::default(),
+            scheduling: Default::default(),
         };
         Service {
             id,
@@ -232,6 +233,7 @@ mod tests {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            rebalancing_since: None,
         }
     }
 
@@ -251,6 +253,9 @@ mod tests {
             status: TaskStatus::new(TaskState::Pending, AT, ""),
             not_before: None,
             failures_before: 0,
+            generic: Vec::new(),
+            stop_reason: None,
+            home: None,
         }
     }
 
@@ -285,7 +290,7 @@ mod tests {
         assert_eq!((granted.sent, granted.granted_for), (77, lease::DURATION));
         assert_eq!(granted.tasks.iter().collect::<std::collections::BTreeSet<_>>(), [&kept, &stopped].into());
 
-        let unwanted = Change::SetTaskDesired { task: stopped, desired: DesiredState::Shutdown, at: AT };
+        let unwanted = Change::SetTaskDesired { task: stopped, desired: DesiredState::Shutdown, at: AT, reason: None };
         store.propose(vec![unwanted]).await.unwrap();
         grants.note_heartbeat(78);
         grants.note_heartbeat(79);

@@ -16,6 +16,7 @@ mod clock;
 mod control;
 pub mod deploy;
 mod dispatcher;
+pub mod events;
 mod fanout;
 mod fellows;
 pub mod judgement;
@@ -31,6 +32,7 @@ mod refusal;
 mod reports;
 mod resolve;
 mod role_news;
+pub mod rollback;
 pub mod roster;
 mod roster_service;
 mod rotation;
@@ -58,6 +60,7 @@ pub use resolve::{ImageResolver, ResolvedImage};
 pub use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
+use events::EventLog;
 use fanout::Fanout;
 use fellows::Fellows;
 use leases::LeaseAuthority;
@@ -92,6 +95,7 @@ impl<R: ImageResolver> Manager<R> {
         let (tunnels, said) = mpsc::unbounded_channel();
         let authority = LeaseAuthority::new(store.clone());
         let fanout = Arc::new(Fanout::new(&store));
+        let events = Arc::new(EventLog::new());
         let loops = vec![
             tokio::spawn(Arc::clone(&authority).run(stop.clone())),
             tokio::spawn(leases::fence(store.clone(), stop.clone())),
@@ -102,6 +106,7 @@ impl<R: ImageResolver> Manager<R> {
             tokio::spawn(liveness::watch(store.clone(), Arc::clone(&sessions), stop.clone())),
             tokio::spawn(rotation::watch(store.clone(), Arc::clone(&clock), stop.clone())),
             tokio::spawn(reports::write(store.clone(), Arc::clone(&sessions), queue, stop.clone())),
+            tokio::spawn(events::watch(store.clone(), Arc::clone(&events), stop.clone())),
             tokio::spawn(tunnels::write(store.clone(), said, stop.clone())),
         ];
         let control = ControlService {
@@ -110,6 +115,7 @@ impl<R: ImageResolver> Manager<R> {
             resolver,
             ids: Mutex::new(ids()),
             clock: Arc::clone(&clock),
+            events,
         };
         let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
         let settling = Arc::new(Settling::new(store.clone(), Arc::clone(&fanout), fellows));

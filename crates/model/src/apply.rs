@@ -3,6 +3,7 @@
 //! `apply` is deterministic: every manager applies the same changes in the same order and must end with
 //! the same value, so it knows no clock and no chance.
 
+mod contents;
 mod tasks;
 mod tunnel;
 
@@ -10,8 +11,8 @@ use std::sync::Arc;
 
 use crate::change::Kind;
 use crate::{
-    Change, Cluster, ConfigId, ContentDigest, Labels, ManagerStatus, NetworkId, Node, NodeId, Rejection, SecretId,
-    Service, ServiceId, ServiceRevision, ServiceSpec, Task, TaskId, Timestamp, Version,
+    Change, Cluster, ManagerStatus, NetworkId, Node, NodeId, Rejection, Service, ServiceId, ServiceRevision,
+    ServiceSpec, Task, TaskId, Timestamp, Version,
 };
 
 impl Cluster {
@@ -80,6 +81,11 @@ impl Cluster {
                 service.update_status = status.clone();
                 service.meta.version = version;
             }
+            Change::SetRebalancing { service, since } => {
+                let service = self.service_mut(*service)?;
+                service.rebalancing_since = *since;
+                service.meta.version = version;
+            }
             Change::RemoveService { service } => {
                 let service = self.services.remove(service).ok_or_else(|| not_found(Kind::Service, service))?;
                 self.index.services.remove(&service.name().to_lowercase());
@@ -87,8 +93,13 @@ impl Cluster {
             Change::CreateTask { task } => self.create_task(task, version)?,
             Change::SetTaskPending { task, reason, at } => self.set_task_pending(*task, reason, *at, version)?,
             Change::AssignTask { task, node, at } => self.assign_task(*task, *node, *at, version)?,
-            Change::SetTaskDesired { task, desired, at } => self.set_task_desired(*task, *desired, *at, version)?,
+            Change::SetTaskDesired { task, desired, at, reason } => {
+                self.set_task_desired(*task, *desired, reason, *at, version)?;
+            }
             Change::ReportTask { task, node, status } => self.report_task(*task, *node, status, version)?,
+            Change::RefreshTask { task, spec, spec_version } => {
+                self.refresh_task(*task, spec, *spec_version, version)?
+            }
             Change::RemoveTask { task } => {
                 let task = self.tasks.remove(task).ok_or_else(|| not_found(Kind::Task, task))?;
                 self.index.tasks_of_service.remove(&(task.service, task.id));
@@ -302,70 +313,6 @@ impl Cluster {
         }
         self.networks.remove(&id);
         self.index.networks.remove(&name.to_lowercase());
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one change")]
-    fn update_secret(
-        &mut self,
-        id: SecretId,
-        expected: Version,
-        labels: &Labels,
-        digest: &ContentDigest,
-        data: &Arc<[u8]>,
-        at: Timestamp,
-        version: Version,
-    ) -> Result<(), Rejection> {
-        let secret = self.secrets.get_mut(&id).ok_or_else(|| not_found(Kind::Secret, &id))?;
-        check_version(Kind::Secret, &id, expected, secret.meta.version)?;
-        let secret = Arc::make_mut(secret);
-        secret.labels = labels.clone();
-        secret.contents.set_current(digest.clone(), Arc::clone(data), at);
-        (secret.meta.version, secret.meta.updated_at) = (version, at);
-        Ok(())
-    }
-
-    fn remove_secret(&mut self, id: SecretId) -> Result<(), Rejection> {
-        let name = self.secrets.get(&id).ok_or_else(|| not_found(Kind::Secret, &id))?.name.clone();
-        let uses =
-            |s: &&Arc<Service>| s.spec.task.container.secrets.iter().any(|r| r.secret.eq_ignore_ascii_case(&name));
-        if let Some(service) = self.services.values().find(uses) {
-            return Err(in_use(Kind::Secret, &name, format!("service {}", service.name())));
-        }
-        self.secrets.remove(&id);
-        self.index.secrets.remove(&name.to_lowercase());
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one change")]
-    fn update_config(
-        &mut self,
-        id: ConfigId,
-        expected: Version,
-        labels: &Labels,
-        digest: &ContentDigest,
-        data: &Arc<[u8]>,
-        at: Timestamp,
-        version: Version,
-    ) -> Result<(), Rejection> {
-        let config = self.configs.get_mut(&id).ok_or_else(|| not_found(Kind::Config, &id))?;
-        check_version(Kind::Config, &id, expected, config.meta.version)?;
-        let config = Arc::make_mut(config);
-        config.labels = labels.clone();
-        config.contents.set_current(digest.clone(), Arc::clone(data), at);
-        (config.meta.version, config.meta.updated_at) = (version, at);
-        Ok(())
-    }
-
-    fn remove_config(&mut self, id: ConfigId) -> Result<(), Rejection> {
-        let name = self.configs.get(&id).ok_or_else(|| not_found(Kind::Config, &id))?.name.clone();
-        let uses =
-            |s: &&Arc<Service>| s.spec.task.container.configs.iter().any(|r| r.config.eq_ignore_ascii_case(&name));
-        if let Some(service) = self.services.values().find(uses) {
-            return Err(in_use(Kind::Config, &name, format!("service {}", service.name())));
-        }
-        self.configs.remove(&id);
-        self.index.configs.remove(&name.to_lowercase());
         Ok(())
     }
 

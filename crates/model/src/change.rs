@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CertificateRecord, ClusterConfig, Config, ConfigId, ContentDigest, DesiredState, Endpoint, Labels, ManagerStatus,
     Network, NetworkId, Node, NodeDescription, NodeId, NodeSpec, NodeStatus, Secret, SecretId, Service, ServiceId,
-    ServiceSpec, Stack, Task, TaskId, TaskStatus, Timestamp, TunnelKey, UpdateStatus, Version,
+    ServiceSpec, Stack, Task, TaskId, TaskSpec, TaskStatus, Timestamp, TunnelKey, UpdateStatus, Version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,11 @@ pub enum Change {
         service: ServiceId,
         status: Option<UpdateStatus>,
     },
+    /// Tasks are to be spread anew since then, or, with `None`, no longer.
+    SetRebalancing {
+        service: ServiceId,
+        since: Option<Timestamp>,
+    },
     RemoveService {
         service: ServiceId,
     },
@@ -106,12 +111,20 @@ pub enum Change {
         task: TaskId,
         desired: DesiredState,
         at: Timestamp,
+        /// Why it is to stop, for who looks at it later.
+        reason: Option<String>,
     },
     /// From the agent of `node`, or from a manager that gave the node up; refused when it would go back.
     ReportTask {
         task: TaskId,
         node: NodeId,
         status: TaskStatus,
+    },
+    /// The task lives on with other contents of its secrets and configs; refused for anything else.
+    RefreshTask {
+        task: TaskId,
+        spec: Arc<TaskSpec>,
+        spec_version: Version,
     },
     RemoveTask {
         task: TaskId,

@@ -8,8 +8,8 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::change::Kind;
 use crate::{
-    ClusterConfig, Config, ConfigId, Id, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceId, Stack,
-    Task, TaskId, Version,
+    ClusterConfig, Config, ConfigId, GenericResource, Id, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
+    ServiceId, Stack, Task, TaskId, Version,
 };
 
 use std::collections::BTreeSet;
@@ -64,6 +64,23 @@ impl Cluster {
         let first = (node, Id::from_u128(0));
         let last = (node, Id::from_u128(u128::MAX));
         self.index.tasks_of_node.range(first..=last).map(|(_, task)| self.indexed_task(*task))
+    }
+
+    /// What no task has of a node's generic resources.
+    pub fn free_generic(&self, node: NodeId) -> Vec<GenericResource> {
+        let description = self.nodes.get(&node).and_then(|node| node.description.as_ref());
+        let mut free = description.map(|description| description.generic.clone()).unwrap_or_default();
+        if free.is_empty() {
+            return free;
+        }
+        let taken = self.tasks_of_node(node).filter(|task| task.occupies_node());
+        for taken in taken.flat_map(|task| &task.generic) {
+            for free in free.iter_mut().filter(|free| free.kind == taken.kind) {
+                free.amount = free.amount.saturating_sub(taken.amount);
+                free.ids.retain(|id| !taken.ids.contains(id));
+            }
+        }
+        free
     }
 
     fn indexed_task(&self, task: TaskId) -> &Arc<Task> {

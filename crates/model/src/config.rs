@@ -73,6 +73,8 @@ pub struct ClusterSpec {
     pub subnet_prefix: u8,
     /// Whether a manager that starts waits for the unlock key.
     pub autolock: bool,
+    /// Services that do not say fill one node before the next, instead of spreading.
+    pub bin_pack: bool,
 }
 
 impl Default for ClusterSpec {
@@ -84,6 +86,7 @@ impl Default for ClusterSpec {
             address_pool: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 64, 0, 0), 10),
             subnet_prefix: 18,
             autolock: false,
+            bin_pack: false,
         }
     }
 }

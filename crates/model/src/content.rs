@@ -3,7 +3,7 @@
 //! A service's spec pins the digest, so that changing the bytes changes the spec, and a rollback finds
 //! the bytes that it ran with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -57,6 +57,12 @@ impl Contents {
         let next = self.revisions.values().map(|revision| revision.number).max().unwrap_or(0) + 1;
         self.revisions.entry(digest.clone()).or_insert(ContentRevision { number: next, created_at: at, data });
         self.current = digest;
+    }
+
+    /// Forgets what is neither current nor among `used`.
+    pub fn keep(&mut self, used: &BTreeSet<ContentDigest>) {
+        let current = self.current.clone();
+        self.revisions.retain(|digest, _| *digest == current || used.contains(digest));
     }
 
     pub fn get(&self, digest: &ContentDigest) -> Option<&ContentRevision> {

@@ -4,7 +4,7 @@
 //! leader, never lowered. A kind of change or a setting that came with a level is written only once the cluster has
 //! that level: then every manager can read it, and a manager of a lower level is refused.
 
-use crate::Cluster;
+use crate::{Cluster, Placement, Scheduling, ServiceSpec};
 
 /// This build's level.
 ///
@@ -45,5 +45,26 @@ impl Cluster {
     /// Whether `feature` may be used.
     pub fn has(&self, feature: Feature) -> bool {
         self.level() >= feature.level()
+    }
+}
+
+impl ServiceSpec {
+    /// What it asks for that came with [`Feature::Services`], by the names in a compose file: an older manager would not
+    /// keep it.
+    pub fn needs_services_level(&self) -> Vec<&'static str> {
+        let Placement { strategy, affinity, anti_affinity, volumes, .. } = &self.task.placement;
+        let Scheduling { priority, min_available, rebalance_on_join } = self.scheduling;
+        let asked = [
+            ("deploy.resources.reservations.generic_resources", !self.task.resources.generic.is_empty()),
+            ("x-skep.on-change", self.task.container.on_change.is_some()),
+            ("x-skep.placement", strategy.is_some()),
+            ("x-skep.affinity", !affinity.is_empty()),
+            ("x-skep.anti-affinity", !anti_affinity.is_empty()),
+            ("x-skep.volume", volumes.is_some()),
+            ("x-skep.priority", priority != 0),
+            ("x-skep.min-available", min_available != 0),
+            ("x-skep.rebalance", rebalance_on_join),
+        ];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
     }
 }

@@ -36,16 +36,17 @@ pub use id::{Id, IdSource, ParseIdError};
 pub use level::{FEATURE_LEVEL, Feature};
 pub use network::{Network, Twins};
 pub use node::{
-    Availability, CertificateRecord, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec,
-    NodeState, NodeStatus, Platform, Role,
+    Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
+    NodeSpec, NodeState, NodeStatus, Platform, Role,
 };
 pub use service::{Endpoint, Service, ServiceRevision, UpdateState, UpdateStatus, VirtualIp};
 pub use spec::ParseConstraintError;
 pub use spec::{
     Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, EndpointMode, EndpointSpec, FailureAction,
-    FileTarget, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment, NetworkSpec,
-    Placement, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations,
-    Resources, RestartPolicy, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment,
+    NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation,
+    PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec,
+    Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};

@@ -66,7 +66,7 @@ pub enum Availability {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeDescription {
     pub hostname: String,
-    /// Platforms that it can run, best first (its own, then those of its binfmt handlers).
+    /// Platforms that its processor runs, best first.
     pub platforms: Vec<Platform>,
     pub resources: NodeResources,
     /// Version of the skep binary.
@@ -77,6 +77,19 @@ pub struct NodeDescription {
     pub missing_features: Vec<String>,
     /// The feature level of its skep; 0 of builds that knew none.
     pub level: u32,
+    /// Platforms that its binfmt handlers run besides: slowly.
+    pub emulated: Vec<Platform>,
+    /// What its operator configured it to have, by kind.
+    pub generic: Vec<GenericResource>,
+}
+
+/// Things of one kind that a node has, or that a task was given of it: named ones, or so many alike.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct GenericResource {
+    pub kind: String,
+    pub amount: u64,
+    /// As many as `amount`, or none.
+    pub ids: Vec<String>,
 }
 
 /// An operating system and processor in Go's names (`linux`, `amd64`, `arm64`, `arm` with `v7`).

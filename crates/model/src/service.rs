@@ -18,6 +18,8 @@ pub struct Service {
     pub revisions: Vec<ServiceRevision>,
     pub endpoint: Endpoint,
     pub update_status: Option<UpdateStatus>,
+    /// Since when its tasks are being spread anew, because somebody asked for it.
+    pub rebalancing_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,17 @@ pub enum UpdateState {
     RollbackStarted,
     RollbackPaused,
     RollbackCompleted,
+}
+
+impl UpdateStatus {
+    /// What the message of a rollback that somebody asked for begins with, in Swarm's words; one that a failure began
+    /// says which task failed.
+    pub const ASKED_FOR: &'static str = "manually requested rollback";
+
+    /// Whether somebody asked for the rollback that this tells of.
+    pub fn asked_for(&self) -> bool {
+        self.message.starts_with(Self::ASKED_FOR)
+    }
 }
 
 impl Service {

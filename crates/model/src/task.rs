@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
+use crate::{GenericResource, Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -38,6 +38,12 @@ pub struct Task {
     pub not_before: Option<Timestamp>,
     /// How many tasks of this slot and spec failed in a row before this one: the exponent of the back-off.
     pub failures_before: u32,
+    /// What it was given of its node's generic resources, with its node.
+    pub generic: Vec<GenericResource>,
+    /// Why it is to stop, where its service's spec does not tell.
+    pub stop_reason: Option<String>,
+    /// Where the data of its slot's named volumes is.
+    pub home: Option<NodeId>,
 }
 
 /// Which of a service's places a task fills.

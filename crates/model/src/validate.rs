@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use crate::{
-    ContainerSpec, EndpointMode, MemoryBytes, NanoCpus, NetworkSpec, PublishMode, ServiceSpec, UpdateConfig,
-    UpdateOrder,
+    ContainerSpec, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec, Placement, PublishMode,
+    ServiceSpec, UpdateConfig, UpdateOrder,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -65,6 +65,7 @@ impl ServiceSpec {
         self.task.container.validate().map_err(&wrong)?;
         validate_update("update", &self.update).map_err(&wrong)?;
         validate_update("rollback", &self.rollback).map_err(&wrong)?;
+        self.validate_placement().map_err(&wrong)?;
         self.validate_at_most_one().map_err(&wrong)
     }
 
@@ -105,6 +106,54 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    fn validate_placement(&self) -> Result<(), String> {
+        let mut kinds = BTreeSet::new();
+        for GenericRequest { kind, amount } in &self.task.resources.generic {
+            if kind.is_empty() || kind.contains([' ', '=', ',']) {
+                return Err(format!("invalid generic resource kind `{kind}`: write a word such as gpu"));
+            }
+            if *amount == 0 {
+                return Err(format!("invalid generic resource {kind}: must be at least 1"));
+            }
+            if !kinds.insert(kind) {
+                return Err(format!("generic resource {kind} is asked for twice"));
+            }
+        }
+        let Placement { affinity, anti_affinity, .. } = &self.task.placement;
+        if affinity.iter().chain(anti_affinity).any(|name| *name == self.name) {
+            return Err(
+                "affinity and anti-affinity are to other services; to keep a service's own tasks on different \
+                        nodes use max_replicas_per_node: 1"
+                    .to_owned(),
+            );
+        }
+        if let Some(both) = affinity.iter().find(|name| anti_affinity.contains(name)) {
+            return Err(format!("{both} cannot be in both affinity and anti-affinity"));
+        }
+        self.validate_min_available()
+    }
+
+    /// A drain that could never end is refused before it begins.
+    fn validate_min_available(&self) -> Result<(), String> {
+        let least = self.scheduling.min_available;
+        let replicas = match self.mode {
+            _ if least == 0 => return Ok(()),
+            Mode::Replicated { replicas } => replicas,
+            Mode::Global => {
+                return Err(
+                    "min-available is for replicated services: a global service's tasks stay on their nodes".to_owned()
+                );
+            }
+        };
+        if self.update.order == UpdateOrder::StopFirst && replicas > 0 && least >= replicas {
+            return Err(format!(
+                "min-available {least} of {replicas} replicas leaves none that may stop: use fewer, more replicas, or \
+                 update order start-first"
+            ));
+        }
+        Ok(())
+    }
+
     fn validate_at_most_one(&self) -> Result<(), String> {
         let both = [("update", &self.update), ("rollback", &self.rollback)];
         let doubling = both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst);
@@ -137,6 +186,11 @@ impl ContainerSpec {
         for (kind, file) in names {
             if !files.insert((kind, &file.path)) {
                 return Err(format!("two {kind} references have the conflicting target `{}`", file.path));
+            }
+        }
+        for (what, signal) in [("stop_signal", &self.stop_signal), ("on-change", &self.on_change)] {
+            if let Some(signal) = signal.as_ref().filter(|signal| !is_signal(signal)) {
+                return Err(format!("{what} `{signal}` is no signal; use a name such as SIGHUP, or 1 to 64"));
             }
         }
         if self.stop_grace_period.is_some_and(|period| period > Duration::from_secs(24 * 3600)) {
@@ -178,6 +232,23 @@ impl NetworkSpec {
         }
         Ok(())
     }
+}
+
+/// `SIGHUP`, `hup`, `1`, `SIGRTMIN+3`, `RTMAX-1`: what Linux has, see signal(7).
+fn is_signal(text: &str) -> bool {
+    const NAMES: [&str; 32] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM",
+        "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |rest: &str, sign: char| {
+        rest.is_empty() || rest.strip_prefix(sign).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 30))
+    };
+    let real_time = name.strip_prefix("RTMIN").is_some_and(|rest| offset(rest, '+'))
+        || name.strip_prefix("RTMAX").is_some_and(|rest| offset(rest, '-'));
+    NAMES.contains(&name) || real_time || text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number))
 }
 
 /// Local to a site or global: what routers pass on, to one.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::{
-    Change, Cluster, DesiredState, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskId, TaskSpec, TaskState,
-    TaskStatus, Timestamp, lease,
+    Change, Cluster, DesiredState, Feature, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskId, TaskSpec,
+    TaskState, TaskStatus, Timestamp, VolumePlacement, lease,
 };
 
 use crate::slot::SlotTasks;
@@ -49,14 +49,14 @@ impl<'a> Fleet<'a> {
         // Tasks of a slot are ordered by their creation, also where two are made at one time.
         let newest = self.slots.get(&slot).and_then(|slot| slot.newest()).map(|task| task.meta.created_at);
         let created_at = newest.map_or(self.now, |newest| self.now.max(Timestamp(newest.0 + 1)));
-        let task_spec = self.task_spec.get_or_insert_with(|| Arc::new(spec.task.clone()));
+        let home = self.home_of(slot);
         let task = Task {
             id: self.ids.next_id(),
             meta: Meta::new(created_at),
             service: self.service.id,
             service_name: spec.name.clone(),
             slot,
-            spec: Arc::clone(task_spec),
+            spec: self.task_spec(),
             spec_version: self.service.spec_version,
             networks,
             host_ports: allocator::host_ports(self.service),
@@ -65,9 +65,33 @@ impl<'a> Fleet<'a> {
             status: TaskStatus::new(TaskState::Pending, self.now, "pending task scheduling"),
             not_before,
             failures_before,
+            generic: Vec::new(),
+            stop_reason: None,
+            home,
         };
         self.slots.entry(slot).or_default().tasks.insert(0, Arc::new(task.clone()));
         self.changes.push(Change::CreateTask { task: Box::new(task) });
+    }
+
+    /// What tasks of the service's present spec run.
+    pub fn task_spec(&mut self) -> Arc<TaskSpec> {
+        Arc::clone(self.task_spec.get_or_insert_with(|| Arc::new(self.service.spec.task.clone())))
+    }
+
+    /// The node that has the data of the slot's named volumes: the one where it was last, if that used one of them.
+    fn home_of(&self, slot: Slot) -> Option<NodeId> {
+        let spec = &self.service.spec.task;
+        let wanted = spec.local_volumes();
+        let ignores = wanted.is_empty() || spec.placement.volumes == Some(VolumePlacement::Free);
+        if ignores || matches!(slot, Slot::Node(_)) || !self.cluster.has(Feature::Services) {
+            return None;
+        }
+        let used = |task: &Task| {
+            // One that was rejected never had its volumes made; where it was to find them it knew itself.
+            let node = task.node.filter(|_| task.status.state != TaskState::Rejected);
+            node.filter(|_| !task.spec.local_volumes().is_disjoint(&wanted))
+        };
+        self.slots.get(&slot)?.tasks.iter().find_map(|task| used(task).or(task.home))
     }
 
     /// Whether a task of the slot, `beside` aside, may still run: what [`lease::held_up_by`] says, on this picture.
@@ -82,6 +106,11 @@ impl<'a> Fleet<'a> {
 
     /// Wants `desired` of a task; nothing when it is wanted already or the task would go back.
     pub fn want(&mut self, task: &Task, desired: DesiredState) {
+        self.want_because(task, desired, None);
+    }
+
+    /// As [`Self::want`], with what is to be said of it to who looks at the task later.
+    pub fn want_because(&mut self, task: &Task, desired: DesiredState, reason: Option<String>) {
         if task.desired >= desired {
             return;
         }
@@ -89,7 +118,8 @@ impl<'a> Fleet<'a> {
         for known in slot.tasks.iter_mut().filter(|known| known.id == task.id) {
             Arc::make_mut(known).desired = desired;
         }
-        self.changes.push(Change::SetTaskDesired { task: task.id, desired, at: self.now });
+        let reason = reason.filter(|_| self.cluster.has(Feature::Services));
+        self.changes.push(Change::SetTaskDesired { task: task.id, desired, at: self.now, reason });
     }
 
     /// Wants a slot gone: all of its tasks are to stop and be forgotten.

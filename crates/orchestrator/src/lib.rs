@@ -7,10 +7,14 @@
 //! none; every loop is bounded by the size of the cluster.
 
 pub mod allocator;
+mod enforcer;
 mod fence;
 mod fleet;
 mod global;
+mod leaving;
+pub mod moves;
 mod reaper;
+mod refresh;
 mod replicated;
 mod restart;
 mod slot;
@@ -32,11 +36,12 @@ pub fn reconcile_some(cluster: &Cluster, now: Timestamp, ids: &mut IdSource, eno
     let mut changes = Vec::new();
     // What one service is given is taken for the next.
     let mut picture = cluster.clone();
+    let evicted = enforcer::evicted(cluster);
     for service in cluster.services.keys() {
         if changes.len() >= enough {
             return changes;
         }
-        let decided = reconcile_service(&picture, *service, now, ids);
+        let decided = reconcile_one(&picture, *service, &evicted, now, ids);
         for change in decided.iter().filter(|change| matches!(change, Change::SetServiceEndpoint { .. })) {
             picture.apply(change, cluster.version.0).expect("a service of the cluster takes an endpoint");
         }
@@ -48,6 +53,16 @@ pub fn reconcile_some(cluster: &Cluster, now: Timestamp, ids: &mut IdSource, eno
 
 /// All that is to be done now for one service; nothing when it is not there.
 pub fn reconcile_service(cluster: &Cluster, id: ServiceId, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
+    reconcile_one(cluster, id, &enforcer::evicted(cluster), now, ids)
+}
+
+fn reconcile_one(
+    cluster: &Cluster,
+    id: ServiceId,
+    evicted: &enforcer::Evicted,
+    now: Timestamp,
+    ids: &mut IdSource,
+) -> Vec<Change> {
     let Some(service) = cluster.services.get(&id) else { return Vec::new() };
     if let Some(endpoint) = allocator::missing_endpoint(cluster, service) {
         // Tasks are made from an allocated service; the next round goes on.
@@ -61,6 +76,8 @@ pub fn reconcile_service(cluster: &Cluster, id: ServiceId, now: Timestamp, ids: 
         Mode::Replicated { replicas } => replicated::reconcile(&mut fleet, replicas),
         Mode::Global => global::reconcile(&mut fleet),
     }
+    refresh::reconcile(&mut fleet);
+    leaving::reconcile(&mut fleet, evicted);
     restart::reconcile(&mut fleet);
     update::reconcile(&mut fleet);
     reaper::trim_history(&mut fleet);
@@ -77,7 +94,8 @@ pub fn next_wakeup(cluster: &Cluster, now: Timestamp) -> Option<Timestamp> {
         waiting.filter_map(|task| task.not_before.map(|due| [due, restart::waits_until(task, due)])).flatten();
     let updates = cluster.services.values().flat_map(|service| update::next_steps_at(cluster, service));
     let rejected = cluster.tasks.values().filter_map(|task| restart::rests_until(task));
-    restarts.chain(updates).chain(rejected).filter(|at| *at > now).min()
+    let moves = cluster.services.values().flat_map(|service| moves::next_steps_at(cluster, service));
+    restarts.chain(updates).chain(rejected).chain(moves).filter(|at| *at > now).min()
 }
 
 fn is_waiting(task: &Task) -> bool {

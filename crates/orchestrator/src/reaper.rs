@@ -35,7 +35,9 @@ pub fn orphans(cluster: &Cluster, now: Timestamp) -> Vec<Change> {
                 let unassigned_or_ended = task.node.is_none() || task.status.state.is_terminal();
                 return Some(match unassigned_or_ended {
                     true => Change::RemoveTask { task: task.id },
-                    false => Change::SetTaskDesired { task: task.id, desired: DesiredState::Remove, at: now },
+                    false => {
+                        Change::SetTaskDesired { task: task.id, desired: DesiredState::Remove, at: now, reason: None }
+                    }
                 });
             }
             is_forgotten(cluster, task).then_some(Change::RemoveTask { task: task.id })

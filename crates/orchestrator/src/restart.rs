@@ -1,4 +1,4 @@
-//! The restart supervisor: replaces tasks that ended or lost their node, with back-off.
+//! The restart supervisor: replaces tasks that ended, with back-off.
 //!
 //! A replacement is made at once in desired state Ready, so that its image is there when its time comes;
 //! it runs after the delay and once the old task has stopped. That of an at-most-one service waits for that however
@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use skep_model::{Condition, DesiredState, Mode, RestartPolicy, Slot, Task, TaskState, Timestamp};
+use skep_model::{Condition, DesiredState, RestartPolicy, Slot, Task, TaskState, Timestamp};
 
 use crate::fleet::Fleet;
 use crate::slot::SlotTasks;
@@ -26,31 +26,8 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 pub fn reconcile(fleet: &mut Fleet) {
     let slots: Vec<Slot> = fleet.slots.keys().copied().collect();
     for slot in slots {
-        leave_lost_nodes(fleet, slot);
         replace_ended(fleet, slot);
         start_delayed(fleet, slot);
-    }
-}
-
-/// Tasks on nodes that are down, gone or drained are to stop; their slot is filled elsewhere at once.
-fn leave_lost_nodes(fleet: &mut Fleet, slot: Slot) {
-    let lost = |task: &Task| {
-        task.node.is_some_and(|node| {
-            let drained = fleet
-                .cluster
-                .nodes
-                .get(&node)
-                .is_some_and(|node| node.spec.availability == skep_model::Availability::Drain);
-            drained || !fleet.node_is_up(node)
-        })
-    };
-    let leaving: Vec<_> = fleet.slots[&slot].live().filter(|task| lost(task)).cloned().collect();
-    for task in leaving {
-        fleet.want(&task, DesiredState::Shutdown);
-        let replicated = matches!(fleet.service.spec.mode, Mode::Replicated { .. });
-        if replicated && fleet.slots[&slot].newest_live().is_none() {
-            fleet.create(slot, DesiredState::Running, None, 0);
-        }
     }
 }
 

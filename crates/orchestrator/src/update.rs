@@ -198,10 +198,14 @@ fn complete(fleet: &mut Fleet) {
         return;
     }
     let (state, message) = match status.state {
-        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed"),
-        _ => (UpdateState::Completed, "update completed"),
+        // Who reads it later must still be able to tell whether a failure began it.
+        UpdateState::RollbackStarted if status.asked_for() => {
+            (UpdateState::RollbackCompleted, format!("{} completed", UpdateStatus::ASKED_FOR))
+        }
+        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed".to_owned()),
+        _ => (UpdateState::Completed, "update completed".to_owned()),
     };
-    set_status(fleet, state, status.started_at, Some(fleet.now), message.to_owned());
+    set_status(fleet, state, status.started_at, Some(fleet.now), message);
 }
 
 fn waited(since: Timestamp, how_long: Duration, now: Timestamp) -> bool {

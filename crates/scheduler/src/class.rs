@@ -20,6 +20,8 @@ pub struct Classes<'a> {
     columns: Columns<'a>,
     eligible: BTreeMap<Asked<'a>, Vec<Branch>>,
     classes: BTreeMap<Demand<'a>, Class>,
+    /// That of a group whose company matters: it is nobody else's.
+    own: Option<Class>,
 }
 
 /// What a node can satisfy or not, whatever runs on it, and what makes branches of the nodes that do.
@@ -35,6 +37,7 @@ struct Demand<'a> {
     asked: Asked<'a>,
     cpus: u64,
     memory: u64,
+    generic: Vec<(&'a str, u64)>,
     ports: Vec<(PortProtocol, u16)>,
 }
 
@@ -56,12 +59,22 @@ pub struct Branch {
 
 impl<'a> Classes<'a> {
     pub fn of(&mut self, filter: &Filter<'a>, views: &[NodeView<'a>]) -> &mut Class {
+        let Some(company) = &filter.company else { return self.shared(filter, views) };
+        let mut branches = self.shared(filter, views).branches.clone();
+        for branch in &mut branches {
+            let refused = (0..views.len()).filter(|at| !company.contains(&views[*at].node.id));
+            refused.for_each(|at| branch.nodes.remove(at));
+        }
+        self.own.insert(Class { branches, explained: None })
+    }
+
+    fn shared(&mut self, filter: &Filter<'a>, views: &[NodeView<'a>]) -> &mut Class {
         let demand = Demand::new(filter);
         if self.classes.len() >= CLASSES_KEPT && !self.classes.contains_key(&demand) {
             self.classes.clear();
             self.eligible.clear();
         }
-        let Self { columns, eligible, classes } = self;
+        let Self { columns, eligible, classes, own: _ } = self;
         classes.entry(demand).or_insert_with_key(|demand| {
             let branches = eligible.entry(demand.asked.clone()).or_insert_with(|| {
                 let nodes = columns.eligible(filter, views);
@@ -83,7 +96,13 @@ impl<'a> Demand<'a> {
             platforms: platforms_key(&placement.platforms),
             preferences: placement.preferences.iter().map(|preference| preference.spread.as_str()).collect(),
         };
-        Self { asked, cpus: filter.cpus.0, memory: filter.memory.0, ports: filter.ports.clone() }
+        Self {
+            asked,
+            cpus: filter.cpus.0,
+            memory: filter.memory.0,
+            generic: filter.generic.iter().map(|wanted| (wanted.kind.as_str(), wanted.amount)).collect(),
+            ports: filter.ports.clone(),
+        }
     }
 }
 

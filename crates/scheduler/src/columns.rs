@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use skep_model::{Constraint, ConstraintOp, PlatformSpec};
 
-use crate::filter::{Filter, platform_fits};
+use crate::filter::Filter;
 use crate::fleet::NodeView;
+use crate::platform;
 
 /// Columns by key, and platform lists by the nodes that can run one of them.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ impl<'a> Columns<'a> {
         if !placement.platforms.is_empty() {
             let runs = self.by_platforms.entry(platforms_key(&placement.platforms));
             let runs = runs
-                .or_insert_with(|| views.iter().map(|view| platform_fits(view.node, &placement.platforms)).collect());
+                .or_insert_with(|| views.iter().map(|view| platform::runs(view.node, &placement.platforms)).collect());
             eligible.retain(|at| runs[*at]);
         }
         eligible

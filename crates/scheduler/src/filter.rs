@@ -3,11 +3,12 @@
 //! A node counts for the first filter that refuses it, and `explain` tells the user how many nodes each
 //! filter refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use skep_model::{MemoryBytes, NanoCpus, Node, Placement, Platform, PlatformSpec, PortProtocol, Task};
+use skep_model::{GenericRequest, MemoryBytes, NanoCpus, NodeId, Placement, PortProtocol, PortSpec, Task, TaskSpec};
 
 use crate::fleet::{NodeView, claimed_port};
+use crate::platform;
 
 /// What one group of equal tasks asks of a node.
 #[derive(Debug)]
@@ -15,7 +16,10 @@ pub struct Filter<'a> {
     pub placement: &'a Placement,
     pub cpus: NanoCpus,
     pub memory: MemoryBytes,
+    pub generic: &'a [GenericRequest],
     pub ports: Vec<(PortProtocol, u16)>,
+    /// The nodes that other services' tasks allow; absent for nearly all services, which mind none.
+    pub company: Option<BTreeSet<NodeId>>,
 }
 
 /// Why a node cannot take a task; the order is that of the filters.
@@ -28,16 +32,39 @@ pub enum Verdict {
     Platform,
     HostPort,
     MaxReplicas,
+    Company,
+}
+
+impl Verdict {
+    /// The filter's name; none of a node that fits.
+    pub fn word(self) -> Option<&'static str> {
+        Some(match self {
+            Verdict::Fits => return None,
+            Verdict::NotReady => "ready",
+            Verdict::Resources => "resources",
+            Verdict::Constraints => "constraints",
+            Verdict::Platform => "platform",
+            Verdict::HostPort => "host-port",
+            Verdict::MaxReplicas => "max-replicas",
+            Verdict::Company => "affinity",
+        })
+    }
 }
 
 impl<'a> Filter<'a> {
     pub fn new(task: &'a Task) -> Self {
-        let reserved = task.spec.resources.reservations;
+        Self::of(&task.spec, &task.host_ports)
+    }
+
+    pub fn of(spec: &'a TaskSpec, host_ports: &[PortSpec]) -> Self {
+        let reserved = spec.resources.reservations;
         Self {
-            placement: &task.spec.placement,
+            placement: &spec.placement,
             cpus: reserved.nano_cpus.unwrap_or_default(),
             memory: reserved.memory.unwrap_or_default(),
-            ports: task.host_ports.iter().filter_map(claimed_port).collect(),
+            generic: &spec.resources.generic,
+            ports: host_ports.iter().filter_map(claimed_port).collect(),
+            company: None,
         }
     }
 
@@ -45,16 +72,18 @@ impl<'a> Filter<'a> {
         let placement = self.placement;
         if !view.takes_tasks() {
             Verdict::NotReady
-        } else if view.free_cpus < self.cpus || view.free_memory < self.memory {
+        } else if !self.has_resources(view) {
             Verdict::Resources
         } else if !view.node.satisfies(&placement.constraints) {
             Verdict::Constraints
-        } else if !platform_fits(view.node, &placement.platforms) {
+        } else if !platform::runs(view.node, &placement.platforms) {
             Verdict::Platform
         } else if self.ports.iter().any(|port| view.host_ports.contains(port)) {
             Verdict::HostPort
         } else if self.has_enough(view) {
             Verdict::MaxReplicas
+        } else if self.company.as_ref().is_some_and(|company| !company.contains(&view.node.id)) {
+            Verdict::Company
         } else {
             Verdict::Fits
         }
@@ -62,9 +91,13 @@ impl<'a> Filter<'a> {
 
     /// Whether the node has what one more task takes; once it has not, it never has again while tasks are placed.
     pub fn has_room(&self, view: &NodeView) -> bool {
+        self.has_resources(view) && !self.ports.iter().any(|port| view.host_ports.contains(port))
+    }
+
+    fn has_resources(&self, view: &NodeView) -> bool {
         view.free_cpus >= self.cpus
             && view.free_memory >= self.memory
-            && !self.ports.iter().any(|port| view.host_ports.contains(port))
+            && self.generic.iter().all(|wanted| view.free_generic(&wanted.kind) >= wanted.amount)
     }
 
     /// Whether the node has as many tasks of the service as it may.
@@ -99,28 +132,7 @@ impl<'a> Filter<'a> {
             Verdict::Platform => format!("unsupported platform on {nodes}"),
             Verdict::HostPort => format!("host-mode port already in use on {nodes}"),
             Verdict::MaxReplicas => format!("max replicas per node limit exceeded on {nodes}"),
+            Verdict::Company => format!("service affinity not satisfied on {nodes}"),
         }
-    }
-}
-
-pub fn platform_fits(node: &Node, wanted: &[PlatformSpec]) -> bool {
-    let Some(description) = &node.description else { return wanted.is_empty() };
-    wanted.is_empty() || wanted.iter().any(|spec| description.platforms.iter().any(|platform| matches(platform, spec)))
-}
-
-fn matches(platform: &Platform, spec: &PlatformSpec) -> bool {
-    let equal = |have: &str, want: &str| want.is_empty() || normal(have) == normal(want);
-    equal(&platform.os, &spec.os)
-        && equal(&platform.architecture, &spec.architecture)
-        && (spec.variant.is_empty() || platform.variant.is_empty() || platform.variant == spec.variant)
-}
-
-/// `uname`'s words and Go's are the same processor.
-fn normal(architecture: &str) -> &str {
-    match architecture {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "armv7l" | "armv6l" => "arm",
-        other => other,
     }
 }

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skep_model::{
-    Availability, Cluster, MemoryBytes, NanoCpus, Node, NodeId, NodeState, PortProtocol, PortSpec, ServiceId, Task,
-    TaskState, Timestamp, Version,
+    Availability, Cluster, GenericRequest, MemoryBytes, NanoCpus, Node, NodeId, NodeState, PlacementStrategy,
+    PortProtocol, PortSpec, ServiceId, Task, TaskState, Timestamp, Version,
 };
 
+use crate::company::{Company, companies};
 use crate::filter::Filter;
 use crate::loads::Loads;
+use crate::platform;
 
 /// A service that failed this often on a node within [`FAILURE_MEMORY`] is placed there last.
 const FAILURES_TO_AVOID: u32 = 5;
@@ -31,6 +33,11 @@ pub struct Fleet<'a> {
     standing: Vec<usize>,
     /// Nodes that took a task of the service at hand.
     taken: Vec<usize>,
+    /// Nodes that run other processors' images too.
+    emulators: Vec<usize>,
+    companies: BTreeMap<ServiceId, Company>,
+    /// Whether services that do not say are packed.
+    packs: bool,
 }
 
 #[derive(Debug)]
@@ -40,12 +47,16 @@ pub struct NodeView<'a> {
     pub free_memory: MemoryBytes,
     pub tasks: u32,
     pub host_ports: BTreeSet<(PortProtocol, u16)>,
+    /// What is free of the node's generic resources, where it has any.
+    generic: Vec<(&'a str, u64)>,
     pub standing: Standing,
 }
 
 /// What a node is to the service at hand; most nodes have none of its tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Standing {
+    /// It would run the image by an emulator.
+    pub emulates: bool,
     /// Recent failures that count against the node; 0 below the threshold.
     pub failures: u32,
     pub tasks: u32,
@@ -54,15 +65,24 @@ pub struct Standing {
 impl<'a> Fleet<'a> {
     /// The nodes as they are, with the history of `services`.
     pub fn new(cluster: &'a Cluster, services: impl Iterator<Item = ServiceId>, now: Timestamp) -> Self {
+        let services: BTreeSet<ServiceId> = services.collect();
+        let companies = companies(cluster, &services);
+        let minded = companies.values().flat_map(Company::services);
+        let known: BTreeSet<ServiceId> = services.iter().copied().chain(minded).collect();
+        let emulates =
+            |(at, node): (usize, &std::sync::Arc<Node>)| (!platform::emulated(node).is_empty()).then_some(at);
         let mut fleet = Self {
+            emulators: cluster.nodes.values().enumerate().filter_map(emulates).collect(),
+            packs: cluster.config.as_ref().is_some_and(|config| config.spec.bin_pack),
             views: cluster.nodes.values().map(|node| NodeView::new(node)).collect(),
             loads: Loads::default(),
             placed: 0,
             ids: cluster.nodes.keys().copied().collect(),
-            occupied: services.map(|service| (service, Vec::new())).collect(),
+            occupied: known.into_iter().map(|service| (service, Vec::new())).collect(),
             failed: Vec::new(),
             standing: Vec::new(),
             taken: Vec::new(),
+            companies,
         };
         for task in cluster.tasks.values() {
             if let Some(at) = task.node.and_then(|node| fleet.position(node)) {
@@ -91,10 +111,57 @@ impl<'a> Fleet<'a> {
         self.ids.binary_search(&node).ok()
     }
 
+    /// What `task` and its equals ask of a node, other services' tasks there included.
+    pub fn filter_for<'t>(&self, task: &'t Task) -> Filter<'t> {
+        Filter { company: self.company(task.service), ..Filter::new(task) }
+    }
+
+    /// The nodes that the tasks of other services allow to a service; `None` where it minds none.
+    pub fn company(&self, service: ServiceId) -> Option<BTreeSet<NodeId>> {
+        let company = self.companies.get(&service)?;
+        let nodes_of = |service: &ServiceId| -> BTreeSet<NodeId> {
+            self.occupied.get(service).into_iter().flatten().map(|at| self.ids[*at]).collect()
+        };
+        let mut allowed: BTreeSet<NodeId> = self.ids.iter().copied().collect();
+        for followed in &company.with {
+            let nodes = followed.service.as_ref().map(nodes_of).unwrap_or_default();
+            if !(followed.mutual && nodes.is_empty()) {
+                allowed.retain(|node| nodes.contains(node));
+            }
+        }
+        for avoided in company.without.keys().map(nodes_of) {
+            allowed.retain(|node| !avoided.contains(node));
+        }
+        Some(allowed)
+    }
+
+    /// Which tasks keep a service away from a node, or are missing there.
+    pub fn company_words(&self, service: ServiceId, at: usize) -> String {
+        let Some(company) = self.companies.get(&service) else { return String::new() };
+        let is_there = |service: &ServiceId| self.occupied.get(service).is_some_and(|nodes| nodes.contains(&at));
+        let missing = company.with.iter().filter(|followed| !followed.service.as_ref().is_some_and(is_there));
+        let missing = missing.map(|followed| match followed.service {
+            Some(_) => format!("no task of {} is there", followed.name),
+            None => format!("there is no service {}", followed.name),
+        });
+        let avoided = company.without.iter().filter(|(service, _)| is_there(service));
+        let avoided = avoided.map(|(_, name)| format!("a task of {name} is there"));
+        missing.chain(avoided).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether tasks of this placement fill one node before the next.
+    pub fn packs(&self, placement: &skep_model::Placement) -> bool {
+        match placement.strategy {
+            Some(PlacementStrategy::BinPack) => true,
+            Some(PlacementStrategy::Spread) => false,
+            None => self.packs,
+        }
+    }
+
     /// Turns to the service and version of `task`: every node's standing becomes its own.
-    pub fn begin(&mut self, task: &Task) {
+    pub fn begin(&mut self, service: ServiceId, version: Version, filter: &Filter) {
         let of_version = |(service, version, _): &(ServiceId, Version, usize)| (*service, *version);
-        let key = (task.service, task.spec_version);
+        let key = (service, version);
         let first = self.failed.partition_point(|failure| of_version(failure) < key);
         let failed = self.failed[first..].iter().take_while(|failure| of_version(failure) == key);
         for at in failed.map(|(.., at)| *at) {
@@ -106,7 +173,15 @@ impl<'a> Fleet<'a> {
             // Repeated positions see the whole count, or what it was cut to.
             *failures = if *failures >= FAILURES_TO_AVOID { *failures } else { 0 };
         }
-        for at in self.occupied.get(&task.service).into_iter().flatten() {
+        let platforms = &filter.placement.platforms;
+        if !platforms.is_empty() {
+            for at in &self.emulators {
+                let view = &mut self.views[*at];
+                view.standing.emulates = platform::emulates(view.node, platforms);
+                self.standing.extend(view.standing.emulates.then_some(*at));
+            }
+        }
+        for at in self.occupied.get(&service).into_iter().flatten() {
             self.views[*at].standing.tasks += 1;
             self.standing.push(*at);
         }
@@ -126,6 +201,12 @@ impl<'a> Fleet<'a> {
         view.standing.tasks += 1;
         self.taken.push(at);
         self.placed += 1;
+    }
+
+    /// As [`Self::take`], before the nodes are ranked for the service at hand.
+    pub fn take_first(&mut self, at: usize, filter: &Filter) {
+        self.take(at, filter);
+        self.standing.push(at);
     }
 
     /// Whether no node has a task or a failure of the service at hand, those just placed included.
@@ -151,6 +232,12 @@ impl<'a> NodeView<'a> {
             free_memory: total.memory,
             tasks: 0,
             host_ports: BTreeSet::new(),
+            generic: node
+                .description
+                .iter()
+                .flat_map(|it| &it.generic)
+                .map(|it| (it.kind.as_str(), it.amount))
+                .collect(),
             standing: Standing::default(),
         }
     }
@@ -160,6 +247,25 @@ impl<'a> NodeView<'a> {
         self.free_memory.0 = self.free_memory.0.saturating_sub(filter.memory.0);
         self.host_ports.extend(filter.ports.iter().copied());
         self.tasks += 1;
+        for GenericRequest { kind, amount } in filter.generic {
+            for (_, free) in self.generic.iter_mut().filter(|(own, _)| own == kind) {
+                *free = free.saturating_sub(*amount);
+            }
+        }
+    }
+
+    pub fn free_generic(&self, kind: &str) -> u64 {
+        self.generic.iter().find(|(own, _)| *own == kind).map_or(0, |(_, free)| *free)
+    }
+
+    /// How much of the node is set aside, of a thousand parts: of its processors or memory, what is scarcer.
+    pub fn fullness(&self) -> u64 {
+        let total = self.node.description.as_ref().map(|description| description.resources).unwrap_or_default();
+        let share = |total: u64, free: u64| match total {
+            0 => 0,
+            total => (u128::from(total - free.min(total)) * 1000 / u128::from(total)) as u64,
+        };
+        share(total.nano_cpus.0, self.free_cpus.0).max(share(total.memory.0, self.free_memory.0))
     }
 
     pub fn takes_tasks(&self) -> bool {

@@ -11,9 +11,15 @@
 
 mod class;
 mod columns;
+mod company;
+mod explain;
 mod filter;
 mod fleet;
+mod hints;
+mod home;
 mod loads;
+mod platform;
+mod rebalance;
 mod spread;
 
 use class::Classes;
@@ -21,6 +27,9 @@ use filter::{Filter, Verdict};
 use fleet::Fleet;
 use skep_model::{Cluster, NodeId, ServiceId, Slot, Task, TaskId, TaskState, Timestamp, Version};
 use spread::Spread;
+
+pub use explain::{Explanation, NodeVerdict, explain_service, explain_task, grounds};
+pub use rebalance::{Move, next_move};
 
 /// What became of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +49,15 @@ pub enum Placement {
 struct Group<'a> {
     first: &'a Task,
     tasks: Vec<(TaskId, Slot)>,
+    /// Tasks whose data is somewhere, with the place.
+    homed: Vec<(TaskId, NodeId)>,
+    priority: i32,
 }
 
 /// Decides where `pending` go, in their order; tasks that are unknown or no longer pending are left out.
 ///
-/// Tasks of one service and spec version are placed as a group, in the order of their first task.
+/// Tasks of one service and spec version are placed as a group, those of higher priority first, then in the order of
+/// their first task. Within a group those that must go to where their data is come first.
 pub fn schedule(cluster: &Cluster, pending: &[TaskId], now: Timestamp) -> Vec<Placement> {
     let groups = groups(cluster, pending);
     let mut placements = Vec::with_capacity(pending.len());
@@ -73,21 +86,35 @@ fn groups<'a>(cluster: &'a Cluster, pending: &[TaskId]) -> Vec<Group<'a>> {
         .chunk_by(|(service, version, ..), next| (*service, *version) == (next.0, next.1))
         .map(|run| {
             let (_, _, position, first) = run[0];
-            let tasks = run.iter().map(|(.., task)| (task.id, task.slot)).collect();
-            (position, Group { first, tasks })
+            (position, Group::new(cluster, first, run.iter().map(|(.., task)| *task)))
         })
         .collect();
     if !ascending {
         groups.iter_mut().for_each(|(_, group)| group.forget_repetitions());
     }
-    groups.sort_unstable_by_key(|(position, _)| *position);
+    groups.sort_unstable_by_key(|(position, group)| (std::cmp::Reverse(group.priority), *position));
     groups.into_iter().map(|(_, group)| group).collect()
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
+    fn new(cluster: &Cluster, first: &'a Task, all: impl ExactSizeIterator<Item = &'a Task>) -> Self {
+        let service = cluster.services.get(&first.service);
+        let priority = service.map_or(0, |service| service.spec.scheduling.priority);
+        let mut group = Self { first, tasks: Vec::with_capacity(all.len()), homed: Vec::new(), priority };
+        for task in all {
+            let home = task.home.and_then(|home| cluster.nodes.get(&home));
+            match home.filter(|home| home::holds(home, &task.spec.placement)) {
+                Some(home) => group.homed.push((task.id, home.id)),
+                None => group.tasks.push((task.id, task.slot)),
+            }
+        }
+        group
+    }
+
     fn forget_repetitions(&mut self) {
         let mut seen = std::collections::BTreeSet::new();
         self.tasks.retain(|(task, _)| seen.insert(*task));
+        self.homed.retain(|(task, _)| seen.insert(*task));
     }
 }
 
@@ -97,8 +124,11 @@ fn place_group<'a>(
     classes: &mut Classes<'a>,
     placements: &mut Vec<Placement>,
 ) {
-    let filter = Filter::new(group.first);
-    fleet.begin(group.first);
+    let filter = fleet.filter_for(group.first);
+    fleet.begin(group.first.service, group.first.spec_version, &filter);
+    for (task, home) in &group.homed {
+        placements.push(place_at_home(*task, *home, group.first, &filter, fleet));
+    }
     let mut spread = group.has_replicas().then(|| Spread::new(&filter, fleet, classes));
     // Replicas of one group are alike: what no node takes, no node takes the next time.
     let mut full: Option<String> = None;
@@ -131,6 +161,19 @@ fn place_group<'a>(
         }
     }
     fleet.end(group.first.service);
+}
+
+fn place_at_home(task: TaskId, home: NodeId, like: &Task, filter: &Filter, fleet: &mut Fleet) -> Placement {
+    let fits = |at: &usize| filter.check(&fleet.views[*at]) == Verdict::Fits;
+    let Some(at) = fleet.position(home).filter(fits) else {
+        let view = fleet.position(home).map(|at| &fleet.views[at]);
+        let why = view.map(|view| explain::refusal(filter, view)).unwrap_or_default();
+        let name = view.map_or("", |view| view.node.hostname());
+        let reason = format!("no suitable node (its {} is on {name}: {why})", home::words(&like.spec));
+        return Placement::Unplaced { task, reason };
+    };
+    fleet.take_first(at, filter);
+    Placement::Assigned { task, node: home }
 }
 
 impl Group<'_> {

@@ -4,6 +4,8 @@
 //! comes first that has not lately failed this service, then the one with the fewest tasks of the
 //! service, then the one with the fewest tasks at all.
 //!
+//! A service that is packed takes the fullest node that has room instead, within its branch.
+//!
 //! Nearly all nodes have no task of the service and no failure of it: they are taken in the order of their
 //! load, in one walk for the whole group. The few with a standing come after them, from a heap.
 
@@ -28,6 +30,8 @@ pub struct Spread<'c> {
     branches: Vec<Progress>,
     /// The branch that the last node came from.
     current: usize,
+    /// One node is filled before the next.
+    packs: bool,
 }
 
 /// How far the group came in one branch.
@@ -36,6 +40,8 @@ struct Progress {
     cursor: Cursor,
     /// Nodes with a standing.
     standing: BinaryHeap<Reverse<Rank>>,
+    /// All nodes, the best last; only where they are packed.
+    packed: Vec<usize>,
     exhausted: bool,
     /// Tasks of the service in all branches whose name begins with the first word of this one's, with the
     /// first two, and so on.
@@ -48,11 +54,22 @@ impl<'c> Spread<'c> {
         let preferences = &filter.placement.preferences;
         let progress = Progress { placed: vec![0; preferences.len()], ..Progress::default() };
         let branches = vec![progress; class.branches.len()];
-        let mut spread = Self { class, branches, current: 0 };
+        let packs = fleet.packs(filter.placement);
+        let mut spread = Self { class, branches, current: 0, packs };
+        if packs {
+            spread.pack(fleet);
+        }
         if !fleet.knows_nothing() {
             spread.add_standing(filter, preferences, fleet);
         }
         spread
+    }
+
+    fn pack(&mut self, fleet: &Fleet) {
+        for (branch, progress) in self.class.branches.iter().zip(&mut self.branches) {
+            progress.packed = (0..fleet.views.len()).filter(|at| branch.nodes.contains(*at)).collect();
+            progress.packed.sort_by_cached_key(|at| Reverse(pack_rank(&fleet.views[*at], *at)));
+        }
     }
 
     fn add_standing(&mut self, filter: &Filter, preferences: &[Preference], fleet: &Fleet) {
@@ -89,6 +106,17 @@ impl<'c> Spread<'c> {
     fn pop_of(&mut self, branch: usize, filter: &Filter, fleet: &Fleet) -> Option<usize> {
         let nodes = &mut self.class.branches[branch].nodes;
         let progress = &mut self.branches[branch];
+        if self.packs {
+            // What takes a task is the fuller for it, and stays the best until it is full.
+            while let Some(at) = progress.packed.last().copied() {
+                let view = &fleet.views[at];
+                if filter.has_room(view) && !filter.has_enough(view) {
+                    return Some(at);
+                }
+                progress.packed.pop();
+            }
+            return None;
+        }
         while let Some(at) = fleet.loads.next_of(nodes, &mut progress.cursor) {
             let view = &fleet.views[at];
             if !filter.has_room(view) {
@@ -108,7 +136,9 @@ impl<'c> Spread<'c> {
 
     /// Ranks the node that was popped last anew after it took a task.
     pub fn took(&mut self, at: usize, fleet: &Fleet) {
-        self.branches[self.current].standing.push(Reverse(rank(&fleet.views[at], at)));
+        if !self.packs {
+            self.branches[self.current].standing.push(Reverse(rank(&fleet.views[at], at)));
+        }
         if !self.branches[self.current].placed.is_empty() {
             let name = self.class.branches[self.current].name.clone();
             self.count(&name, 1);
@@ -133,4 +163,10 @@ impl<'c> Spread<'c> {
 
 fn rank(view: &NodeView, at: usize) -> Rank {
     (view.standing, view.tasks, at)
+}
+
+/// The lowest first: where nothing is emulated and nothing failed, the fullest, then the one with the most tasks.
+fn pack_rank(view: &NodeView, at: usize) -> (bool, u32, Reverse<u64>, Reverse<u32>, usize) {
+    let Standing { emulates, failures, tasks: _ } = view.standing;
+    (emulates, failures, Reverse(view.fullness()), Reverse(view.tasks), at)
 }

@@ -158,7 +158,12 @@ fn decided(
         Some(Sabotage::LeaderReshuffles) if first => {
             let running = cluster.tasks.values().find(|task| task.is_live() && task.node.is_some());
             if let (Some(task), true) = (running, changes.is_empty()) {
-                changes.push(Change::SetTaskDesired { task: task.id, desired: DesiredState::Shutdown, at: now });
+                changes.push(Change::SetTaskDesired {
+                    task: task.id,
+                    desired: DesiredState::Shutdown,
+                    at: now,
+                    reason: None,
+                });
             }
         }
         _ => {}

@@ -109,6 +109,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         update,
         rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
+        scheduling: Default::default(),
     }
 }
 

@@ -9,6 +9,6 @@ mod convert;
 mod diff;
 mod spec;
 
-pub use convert::{Conversion, IMAGE_LABEL, convert};
-pub use diff::{Action, Plan, PlanStep, Prune, diff};
+pub use convert::{Conversion, IMAGE_LABEL, convert, with_tag};
+pub use diff::{Action, Plan, PlanStep, Prune, diff, service_changes};
 pub use spec::{ContentSpec, External, StackSpec};

@@ -14,8 +14,9 @@ use skep_model::{ContainerStatus, DesiredState, NetworkAddress, PortSpec, Task, 
 use skep_runtime::{ClientError, Container, State};
 use tokio::sync::watch;
 
+use super::contents::{Contents, Refreshed};
 use super::health::{Check, Progress};
-use super::prepare::{self, Contents, Unprepared};
+use super::prepare::{self, Unprepared};
 use super::probe;
 use super::step::{Health, Observed, Step, next};
 use super::template::expand;
@@ -35,6 +36,8 @@ pub enum Wish {
 
 /// What a driver is started with.
 pub struct DriverSetup {
+    /// What its secrets and configs are to hold, once that is another content than it was made with.
+    pub refreshed: watch::Receiver<Option<Arc<Refreshed>>>,
     pub node: Arc<Node>,
     pub network: NetworkHandle,
     pub reporter: Reporter,
@@ -42,14 +45,13 @@ pub struct DriverSetup {
     /// Of a task that runs at most once.
     pub lease: Option<TaskLease>,
     pub task: Arc<Task>,
-    pub secrets: Arc<Contents>,
-    pub configs: Arc<Contents>,
+    pub contents: Arc<Contents>,
 }
 
 pub(super) struct Driver {
     pub(super) setup: DriverSetup,
     pub(super) wish: watch::Receiver<Wish>,
-    status: TaskStatus,
+    pub(super) status: TaskStatus,
     pub(super) observed: Observed,
     pub(super) container: Option<Running>,
     image: Option<Image>,
@@ -86,7 +88,7 @@ pub async fn run(setup: DriverSetup, wish: watch::Receiver<Wish>) {
 }
 
 impl Driver {
-    fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         self.setup.task.id.to_string()
     }
 
@@ -139,6 +141,8 @@ impl Driver {
             }
         }
         tracing::info!(task.id = self.id(), "container adopted");
+        // Contents may have changed while no daemon ran.
+        self.refresh().await;
     }
 
     fn take(&mut self, container: Container, pid: i32, started_at: Option<SystemTime>) {
@@ -164,10 +168,11 @@ impl Driver {
 
     async fn prepare(&mut self) {
         self.report(TaskState::Preparing, "preparing");
+        self.take_refreshed();
         let setup = &self.setup;
-        let (secrets, configs) = (Arc::clone(&setup.secrets), Arc::clone(&setup.configs));
+        let contents = Arc::clone(&setup.contents);
         let planned = tokio::select! {
-            planned = prepare::plan(&setup.node, &setup.network, &setup.task, &secrets, &configs) => planned,
+            planned = prepare::plan(&setup.node, &setup.network, &setup.task, &contents) => planned,
             () = stop_wished(&mut self.wish) => return,
         };
         // Not given up half-way: the keeper would make the container all the same, and nobody would know of it.
@@ -254,6 +259,10 @@ impl Driver {
         tokio::select! {
             ended = watch.ended() => self.ended(ended, false),
             changed = self.wish.changed() => if changed.is_err() { std::future::pending().await },
+            Ok(()) = self.setup.refreshed.changed() => {
+                self.take_refreshed();
+                self.refresh().await;
+            }
             () = sleep_or_forever(pause) => {
                 let Some(check) = check else { return };
                 let (container, argv, timeout) = (container.clone(), check.argv.clone(), check.timeout);
@@ -389,7 +398,7 @@ impl Driver {
         self.status.ports = ports;
     }
 
-    fn report(&mut self, state: TaskState, message: &str) {
+    pub(super) fn report(&mut self, state: TaskState, message: &str) {
         tracing::debug!(
             task.id = self.id(),
             state.from = self.status.state.word(),

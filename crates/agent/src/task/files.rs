@@ -15,6 +15,15 @@ use skep_model::{ContainerSpec, FileTarget, NetworkAddress};
 /// Where relative secret targets appear in a container.
 const SECRETS_DIR: &str = "/run/secrets";
 
+/// What a task was given.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// What is to be mounted where.
+    pub mounts: Vec<(PathBuf, String)>,
+    /// Whether a file is new or has another content than before.
+    pub changed: bool,
+}
+
 /// Bytes for one target.
 #[derive(Debug, Clone)]
 pub struct Delivery<'a> {
@@ -98,54 +107,35 @@ impl SecretStore {
         Ok(Self { root })
     }
 
-    /// Delivers a task's secrets and configs; returns what is to be mounted where.
+    /// Delivers a task's secrets and configs.
     ///
-    /// Delivering again replaces nothing that is already there byte for byte, so an adopted container
-    /// keeps its files.
-    pub fn deliver(
-        &self,
-        task: &str,
-        secrets: &[Delivery<'_>],
-        configs: &[Delivery<'_>],
-    ) -> io::Result<Vec<(PathBuf, String)>> {
+    /// Delivering again writes nothing that is already there byte for byte, and what it writes, into the files that a
+    /// container has mounted.
+    pub fn deliver(&self, task: &str, secrets: &[Delivery<'_>], configs: &[Delivery<'_>]) -> io::Result<Delivered> {
         let folder = self.root.join(task);
         let (default, single) = (folder.join("secrets"), folder.join("files"));
-        let mut mounts = Vec::new();
+        let mut delivered = Delivered::default();
         if secrets.is_empty() && configs.is_empty() {
-            return Ok(mounts);
+            return Ok(delivered);
         }
         for dir in [&folder, &default, &single] {
             fs::create_dir_all(dir)?;
         }
         fs::set_permissions(&default, fs::Permissions::from_mode(0o755))?;
         if secrets.iter().any(|secret| !secret.target.path.starts_with('/')) {
-            mounts.push((default.clone(), SECRETS_DIR.to_owned()));
+            delivered.mounts.push((default.clone(), SECRETS_DIR.to_owned()));
         }
         for secret in secrets {
             match secret.target.path.strip_prefix('/') {
-                None => write_delivery(&default, &default.join(&secret.target.path), secret)?,
-                Some(_) => {
-                    mounts.push(self.deliver_single(&single, mounts.len(), secret, secret.target.path.clone())?)
-                }
+                None => delivered.changed |= write_delivery(&default, &default.join(&secret.target.path), secret)?,
+                Some(_) => delivered.single(&single, secret, secret.target.path.clone())?,
             }
         }
         for config in configs {
             let target = format!("/{}", config.target.path.trim_start_matches('/'));
-            mounts.push(self.deliver_single(&single, mounts.len(), config, target)?);
+            delivered.single(&single, config, target)?;
         }
-        Ok(mounts)
-    }
-
-    fn deliver_single(
-        &self,
-        dir: &Path,
-        number: usize,
-        item: &Delivery<'_>,
-        target: String,
-    ) -> io::Result<(PathBuf, String)> {
-        let path = dir.join(number.to_string());
-        write_delivery(dir, &path, item)?;
-        Ok((path, target))
+        Ok(delivered)
     }
 
     /// Forgets what a task was given.
@@ -168,7 +158,18 @@ impl SecretStore {
     }
 }
 
-fn write_delivery(root: &Path, path: &Path, item: &Delivery<'_>) -> io::Result<()> {
+impl Delivered {
+    /// A file that is mounted by itself.
+    fn single(&mut self, dir: &Path, item: &Delivery<'_>, target: String) -> io::Result<()> {
+        let path = dir.join(self.mounts.len().to_string());
+        self.changed |= write_delivery(dir, &path, item)?;
+        self.mounts.push((path, target));
+        Ok(())
+    }
+}
+
+/// Whether there was something to write.
+fn write_delivery(root: &Path, path: &Path, item: &Delivery<'_>) -> io::Result<bool> {
     // A relative target may name folders; it may not leave the one that it is relative to.
     let inside = path
         .strip_prefix(root)
@@ -180,9 +181,13 @@ fn write_delivery(root: &Path, path: &Path, item: &Delivery<'_>) -> io::Result<(
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    fs::write(path, item.data)?;
+    let known = fs::read(path).is_ok_and(|known| known == item.data);
+    if !known {
+        fs::write(path, item.data)?;
+    }
     std::os::unix::fs::chown(path, Some(item.target.uid), Some(item.target.gid))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(item.target.mode & 0o7777))
+    fs::set_permissions(path, fs::Permissions::from_mode(item.target.mode & 0o7777))?;
+    Ok(!known)
 }
 
 fn is_tmpfs(path: &Path) -> io::Result<bool> {

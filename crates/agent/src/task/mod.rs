@@ -3,6 +3,7 @@
 //! `step` decides, `driver` performs and reports; `prepare` makes what the container needs, `plan` says
 //! what it is, `watch` waits for its end, `probe` runs its health check.
 
+pub mod contents;
 pub mod driver;
 pub mod files;
 pub mod health;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use skep_image::ImageConfig;
-use skep_model::{ContainerSpec, LogDriver, MountKind, Propagation, Task, Ulimit};
+use skep_model::{ContainerSpec, GenericResource, LogDriver, MountKind, Propagation, Task, Ulimit};
 use skep_runtime::cgroup::Limits;
 use skep_runtime::logs::RotationConfig;
 use skep_runtime::plan::{
@@ -116,7 +116,19 @@ fn environment(task: &Task, image: &ImageConfig, node: &NodeFacts) -> Result<Vec
             env.push(expand(entry, task, node)?);
         }
     }
+    for given in &task.generic {
+        let entry = generic_entry(given);
+        env.retain(|existing| key(existing) != key(&entry));
+        env.push(entry);
+    }
     Ok(env)
+}
+
+/// `DOCKER_RESOURCE_GPU=UUID1,UUID2`, or how many where they have no names: as Docker tells a container what it was given.
+fn generic_entry(given: &GenericResource) -> String {
+    let GenericResource { kind, amount, ids } = given;
+    let value = if ids.is_empty() { amount.to_string() } else { ids.join(",") };
+    format!("DOCKER_RESOURCE_{}={value}", kind.to_uppercase())
 }
 
 fn working_dir(spec: &ContainerSpec, image: &ImageConfig) -> String {

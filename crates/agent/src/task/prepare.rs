@@ -5,21 +5,18 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use skep_image::{Credentials, Image, Platform, Reference};
-use skep_model::{ContainerSpec, ContentDigest, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
+use skep_model::{ContainerSpec, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
 use skep_overlay::snapshot::RESOLVER;
 use skep_runtime::Plan;
 use skep_runtime::plan::Network;
 
-use super::files::{self, Delivery};
+use super::contents::Contents;
+use super::files;
 use super::plan::{Prepared, container_plan, volume_targets};
 use super::template::expand;
 use crate::network::{Attach, Attached, NetworkHandle};
 use crate::node::{Node, chain};
-
-/// Contents of the secrets and configs that this node was given.
-pub type Contents = BTreeMap<ContentDigest, Bytes>;
 
 /// Why a task cannot run here, in words for its status.
 #[derive(Debug)]
@@ -71,8 +68,7 @@ pub async fn plan(
     node: &Arc<Node>,
     network: &NetworkHandle,
     task: &Task,
-    secrets: &Contents,
-    configs: &Contents,
+    contents: &Contents,
 ) -> Result<Planned, Unprepared> {
     let spec = &task.spec.container;
     let image = pull(node, spec).await?;
@@ -84,7 +80,7 @@ pub async fn plan(
     let folder = node.container_dir(&task.id.to_string());
     fresh_folder(&folder).map_err(|error| format!("failed to prepare the folder `{}`: {error}", folder.display()))?;
     let mut files = text_files(&folder, spec, &hostname, &attached.addresses, attached.gateway)?;
-    files.extend(deliveries(node, task, secrets, configs)?);
+    files.extend(contents.deliver(node, task)?.mounts);
     let prepared = Prepared {
         image: &image.config,
         layers: image.layers.iter().rev().cloned().collect(),
@@ -160,39 +156,6 @@ fn text_files(
     ];
     files::write_plain(folder, &written)
         .map_err(|error| format!("failed to write the files of `{}`: {error}", folder.display()))
-}
-
-fn deliveries(
-    node: &Node,
-    task: &Task,
-    secrets: &Contents,
-    configs: &Contents,
-) -> Result<Vec<(PathBuf, String)>, String> {
-    let spec = &task.spec.container;
-    let of_secrets = spec.secrets.iter().map(|reference| {
-        let data = content(secrets, reference.digest.as_ref(), "secret", &reference.secret)?;
-        Ok(Delivery { target: &reference.file, data })
-    });
-    let of_configs = spec.configs.iter().map(|reference| {
-        let data = content(configs, reference.digest.as_ref(), "config", &reference.config)?;
-        Ok(Delivery { target: &reference.file, data })
-    });
-    let of_secrets: Vec<_> = of_secrets.collect::<Result<_, String>>()?;
-    let of_configs: Vec<_> = of_configs.collect::<Result<_, String>>()?;
-    let delivered = node.secrets.deliver(&task.id.to_string(), &of_secrets, &of_configs);
-    delivered.map_err(|error| format!("failed to deliver secrets and configs: {error}"))
-}
-
-fn content<'a>(
-    known: &'a Contents,
-    digest: Option<&ContentDigest>,
-    kind: &str,
-    name: &str,
-) -> Result<&'a [u8], String> {
-    let found = digest.and_then(|digest| known.get(digest)).map(|data| &data[..]);
-    found.ok_or_else(|| {
-        format!("{kind} {name} did not come with the task; it was removed, or its manager runs another version")
-    })
 }
 
 /// The host folder of each volume target.

@@ -85,6 +85,8 @@ pub enum CreateRequest {
     Network(NetworkSpec),
     Secret(NewContent),
     Config(NewContent),
+    /// A service whose image is taken as it is written: no registry is asked for its digest.
+    ServiceAsGiven(Box<ServiceSpec>),
 }
 
 /// Each update is refused when the object is no longer at the `expected` version.
@@ -114,6 +116,8 @@ pub struct ServiceUpdate {
     pub id: ServiceId,
     pub expected: Version,
     pub spec: ServiceSpec,
+    /// Take the image as it is written: no registry is asked for its digest.
+    pub as_given: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,10 +240,10 @@ message!(Confirmed = Confirmed { stale });
 message!(ObjectList = ObjectList { version, objects });
 message!(GetRequest = GetRequest { kind, wanted });
 message!(NewContent = NewContent { name, labels, data });
-choice!(CreateRequest = CreateRequest in create_request { Service, Network, Secret, Config });
+choice!(CreateRequest = CreateRequest in create_request { Service, Network, Secret, Config, ServiceAsGiven });
 choice!(UpdateRequest = UpdateRequest in update_request { Service, Node, Secret, Config, Cluster });
 message!(ClusterUpdate = ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity });
-message!(ServiceUpdate = ServiceUpdate { id, expected, spec });
+message!(ServiceUpdate = ServiceUpdate { id, expected, spec, as_given });
 message!(NodeUpdate = NodeUpdate { id, expected, spec });
 message!(SecretUpdate = SecretUpdate { id, expected, labels, data });
 message!(ConfigUpdate = ConfigUpdate { id, expected, labels, data });

@@ -18,6 +18,18 @@ pub struct ServiceSpec {
     pub rollback: ::core::option::Option<UpdatePolicy>,
     #[prost(message, optional, tag = "7")]
     pub endpoint: ::core::option::Option<EndpointSpec>,
+    #[prost(message, optional, tag = "60")]
+    pub scheduling: ::core::option::Option<Scheduling>,
+}
+/// Absent is all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Scheduling {
+    #[prost(sint32, tag = "1")]
+    pub priority: i32,
+    #[prost(uint64, tag = "2")]
+    pub min_available: u64,
+    #[prost(bool, tag = "3")]
+    pub rebalance_on_join: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Mode {
@@ -177,6 +189,8 @@ pub struct ContainerSpec {
     pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "36")]
     pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "80")]
+    pub on_change: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Words {
@@ -337,12 +351,21 @@ pub struct LogDriver {
         ::prost::alloc::string::String,
     >,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Resources {
     #[prost(message, optional, tag = "1")]
     pub limits: ::core::option::Option<Limits>,
     #[prost(message, optional, tag = "2")]
     pub reservations: ::core::option::Option<Reservations>,
+    #[prost(message, repeated, tag = "60")]
+    pub generic: ::prost::alloc::vec::Vec<GenericRequest>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GenericRequest {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub amount: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Limits {
@@ -381,6 +404,14 @@ pub struct Placement {
     pub max_replicas_per_node: u64,
     #[prost(message, repeated, tag = "4")]
     pub platforms: ::prost::alloc::vec::Vec<Platform>,
+    #[prost(enumeration = "Strategy", optional, tag = "60")]
+    pub strategy: ::core::option::Option<i32>,
+    #[prost(string, repeated, tag = "61")]
+    pub affinity: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "62")]
+    pub anti_affinity: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "VolumePlacement", optional, tag = "63")]
+    pub volumes: ::core::option::Option<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Constraint {
@@ -644,6 +675,64 @@ impl Condition {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum Strategy {
+    Unspecified = 0,
+    Spread = 1,
+    BinPack = 2,
+}
+impl Strategy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STRATEGY_UNSPECIFIED",
+            Self::Spread => "STRATEGY_SPREAD",
+            Self::BinPack => "STRATEGY_BIN_PACK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STRATEGY_UNSPECIFIED" => Some(Self::Unspecified),
+            "STRATEGY_SPREAD" => Some(Self::Spread),
+            "STRATEGY_BIN_PACK" => Some(Self::BinPack),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum VolumePlacement {
+    Unspecified = 0,
+    Free = 1,
+    Stay = 2,
+}
+impl VolumePlacement {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VOLUME_PLACEMENT_UNSPECIFIED",
+            Self::Free => "VOLUME_PLACEMENT_FREE",
+            Self::Stay => "VOLUME_PLACEMENT_STAY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VOLUME_PLACEMENT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VOLUME_PLACEMENT_FREE" => Some(Self::Free),
+            "VOLUME_PLACEMENT_STAY" => Some(Self::Stay),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum ConstraintOp {
     Unspecified = 0,
     Equal = 1,
@@ -828,6 +917,8 @@ pub struct ClusterSpec {
     pub subnet_prefix: u32,
     #[prost(bool, tag = "20")]
     pub autolock: bool,
+    #[prost(bool, tag = "60")]
+    pub bin_pack: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
@@ -904,6 +995,20 @@ pub struct NodeDescription {
     pub missing_features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint32, tag = "40")]
     pub level: u32,
+    #[prost(message, repeated, tag = "60")]
+    pub emulated: ::prost::alloc::vec::Vec<Platform>,
+    #[prost(message, repeated, tag = "61")]
+    pub generic: ::prost::alloc::vec::Vec<GenericResource>,
+}
+/// Named things have ids, and are as many as these.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GenericResource {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub amount: u64,
+    #[prost(string, repeated, tag = "3")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeResources {
@@ -944,6 +1049,8 @@ pub struct Service {
     pub endpoint: ::core::option::Option<Endpoint>,
     #[prost(message, optional, tag = "7")]
     pub update_status: ::core::option::Option<UpdateStatus>,
+    #[prost(fixed64, optional, tag = "60")]
+    pub rebalancing_since: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceRevision {
@@ -1009,6 +1116,12 @@ pub struct Task {
     pub not_before: ::core::option::Option<u64>,
     #[prost(uint32, tag = "14")]
     pub failures_before: u32,
+    #[prost(message, repeated, tag = "60")]
+    pub generic: ::prost::alloc::vec::Vec<GenericResource>,
+    #[prost(string, optional, tag = "61")]
+    pub stop_reason: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bytes = "bytes", optional, tag = "62")]
+    pub home: ::core::option::Option<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slot {
@@ -1817,7 +1930,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50, 80, 60"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -1887,6 +2000,10 @@ pub mod change {
         RecordCertificate(super::RecordCertificate),
         #[prost(message, tag = "50")]
         SetNodeTunnel(super::SetNodeTunnel),
+        #[prost(message, tag = "80")]
+        RefreshTask(super::RefreshTask),
+        #[prost(message, tag = "60")]
+        SetRebalancing(super::SetRebalancing),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1986,6 +2103,13 @@ pub struct SetUpdateStatus {
     pub status: ::core::option::Option<UpdateStatus>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRebalancing {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub service: ::prost::bytes::Bytes,
+    #[prost(fixed64, optional, tag = "2")]
+    pub since: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveService {
     #[prost(bytes = "bytes", tag = "1")]
     pub service: ::prost::bytes::Bytes,
@@ -2021,6 +2145,8 @@ pub struct SetTaskDesired {
     pub desired: i32,
     #[prost(fixed64, tag = "3")]
     pub at: u64,
+    #[prost(string, optional, tag = "60")]
+    pub reason: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportTask {
@@ -2030,6 +2156,15 @@ pub struct ReportTask {
     pub node: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub status: ::core::option::Option<TaskStatus>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefreshTask {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub spec: ::core::option::Option<TaskSpec>,
+    #[prost(uint64, tag = "3")]
+    pub spec_version: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveTask {
@@ -2310,7 +2445,7 @@ pub struct NewContent {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateRequest {
-    #[prost(oneof = "create_request::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "create_request::Kind", tags = "1, 2, 3, 4, 40")]
     pub kind: ::core::option::Option<create_request::Kind>,
 }
 /// Nested message and enum types in `CreateRequest`.
@@ -2325,6 +2460,9 @@ pub mod create_request {
         Secret(super::NewContent),
         #[prost(message, tag = "4")]
         Config(super::NewContent),
+        /// Its image as it is written, not resolved to a digest.
+        #[prost(message, tag = "40")]
+        ServiceAsGiven(super::ServiceSpec),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2366,6 +2504,9 @@ pub struct ServiceUpdate {
     pub expected: u64,
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<ServiceSpec>,
+    /// The image as it is written, not resolved to a digest.
+    #[prost(bool, tag = "40")]
+    pub as_given: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeUpdate {
@@ -2482,6 +2623,72 @@ pub struct DeployedObject {
     #[prost(enumeration = "DeployAction", tag = "4")]
     pub action: i32,
 }
+/// Without a revision: the one before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackServiceRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "2")]
+    pub to: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackStackRequest {
+    #[prost(string, tag = "1")]
+    pub stack: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "2")]
+    pub to: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebalanceRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRequest {
+    #[prost(string, tag = "1")]
+    pub wanted: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Explanation {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub tasks: ::prost::alloc::vec::Vec<TaskPlace>,
+    #[prost(message, repeated, tag = "3")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeVerdict>,
+    #[prost(string, repeated, tag = "4")]
+    pub hints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskPlace {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
+    /// Host name; empty while no node has it.
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeVerdict {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    /// The filter that refuses the node; empty when it fits.
+    #[prost(string, tag = "3")]
+    pub refused_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub service_tasks: u64,
+    #[prost(uint64, tag = "6")]
+    pub tasks: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateJoinTokenRequest {
     #[prost(enumeration = "Role", tag = "1")]
@@ -2527,6 +2734,45 @@ pub struct WatchRequest {
 pub struct WatchEvent {
     #[prost(uint64, tag = "1")]
     pub version: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsRequest {
+    #[prost(fixed64, optional, tag = "1")]
+    pub since: ::core::option::Option<u64>,
+    #[prost(fixed64, optional, tag = "2")]
+    pub until: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventMessage {
+    #[prost(oneof = "event_message::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<event_message::Kind>,
+}
+/// Nested message and enum types in `EventMessage`.
+pub mod event_message {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// What was asked for begins before this; nothing earlier is known.
+        #[prost(fixed64, tag = "1")]
+        BeginsAt(u64),
+        #[prost(message, tag = "2")]
+        Event(super::Event),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    #[prost(fixed64, tag = "1")]
+    pub at: u64,
+    #[prost(enumeration = "ObjectKind", tag = "2")]
+    pub kind: i32,
+    #[prost(enumeration = "EventAction", tag = "3")]
+    pub action: i32,
+    #[prost(string, tag = "4")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogsRequest {
@@ -2740,6 +2986,38 @@ impl AutolockChange {
             "AUTOLOCK_CHANGE_ON" => Some(Self::On),
             "AUTOLOCK_CHANGE_OFF" => Some(Self::Off),
             "AUTOLOCK_CHANGE_ROTATE" => Some(Self::Rotate),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EventAction {
+    Unspecified = 0,
+    Create = 1,
+    Update = 2,
+    Remove = 3,
+}
+impl EventAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EVENT_ACTION_UNSPECIFIED",
+            Self::Create => "EVENT_ACTION_CREATE",
+            Self::Update => "EVENT_ACTION_UPDATE",
+            Self::Remove => "EVENT_ACTION_REMOVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EVENT_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "EVENT_ACTION_CREATE" => Some(Self::Create),
+            "EVENT_ACTION_UPDATE" => Some(Self::Update),
+            "EVENT_ACTION_REMOVE" => Some(Self::Remove),
             _ => None,
         }
     }
@@ -2968,6 +3246,44 @@ pub mod control_client {
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Scale"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn rebalance(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebalanceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/skep.v1.Control/Rebalance",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Rebalance"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::Explanation>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/Explain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn deploy_stack(
             &mut self,
             request: impl tonic::IntoRequest<super::DeployRequest>,
@@ -2987,6 +3303,48 @@ pub mod control_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("skep.v1.Control", "DeployStack"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn rollback_service(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/skep.v1.Control/RollbackService",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("skep.v1.Control", "RollbackService"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn rollback_stack(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackStackRequest>,
+        ) -> std::result::Result<tonic::Response<super::Deployed>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/skep.v1.Control/RollbackStack",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("skep.v1.Control", "RollbackStack"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn rotate_join_token(
@@ -3065,6 +3423,27 @@ pub mod control_client {
             let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/Watch");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::EventMessage>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/Events");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Events"));
             self.inner.server_streaming(req, path, codec).await
         }
         pub async fn logs(
@@ -3156,9 +3535,25 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::ScaleRequest>,
         ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status>;
+        async fn rebalance(
+            &self,
+            request: tonic::Request<super::RebalanceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status>;
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::Explanation>, tonic::Status>;
         async fn deploy_stack(
             &self,
             request: tonic::Request<super::DeployRequest>,
+        ) -> std::result::Result<tonic::Response<super::Deployed>, tonic::Status>;
+        async fn rollback_service(
+            &self,
+            request: tonic::Request<super::RollbackServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Written>, tonic::Status>;
+        async fn rollback_stack(
+            &self,
+            request: tonic::Request<super::RollbackStackRequest>,
         ) -> std::result::Result<tonic::Response<super::Deployed>, tonic::Status>;
         async fn rotate_join_token(
             &self,
@@ -3182,6 +3577,16 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Server streaming response type for the Events method.
+        type EventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EventMessage, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn events(
+            &self,
+            request: tonic::Request<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
         /// Server streaming response type for the Logs method.
         type LogsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::LogEntry, tonic::Status>,
@@ -3623,6 +4028,92 @@ pub mod control_server {
                     };
                     Box::pin(fut)
                 }
+                "/skep.v1.Control/Rebalance" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebalanceSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::RebalanceRequest>
+                    for RebalanceSvc<T> {
+                        type Response = super::Written;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebalanceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rebalance(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebalanceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Control/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::Explanation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/skep.v1.Control/DeployStack" => {
                     #[allow(non_camel_case_types)]
                     struct DeployStackSvc<T: Control>(pub Arc<T>);
@@ -3651,6 +4142,96 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeployStackSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Control/RollbackService" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollbackServiceSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RollbackServiceRequest>
+                    for RollbackServiceSvc<T> {
+                        type Response = super::Written;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollbackServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rollback_service(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollbackServiceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Control/RollbackStack" => {
+                    #[allow(non_camel_case_types)]
+                    struct RollbackStackSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RollbackStackRequest>
+                    for RollbackStackSvc<T> {
+                        type Response = super::Deployed;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RollbackStackRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rollback_stack(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RollbackStackSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3828,6 +4409,52 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Control/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::ServerStreamingService<super::EventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::EventMessage;
+                        type ResponseStream = T::EventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -18,5 +18,6 @@ message!(
         address_pool,
         subnet_prefix,
         autolock,
+        bin_pack,
     }
 );

@@ -1,8 +1,8 @@
 //! Nodes.
 
 use skep_model::{
-    Availability, CertificateRecord, ManagerStatus, Membership, Node, NodeDescription, NodeResources, NodeSpec,
-    NodeState, NodeStatus, NodeTunnel, Platform, Role,
+    Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
+    NodeSpec, NodeState, NodeStatus, NodeTunnel, Platform, Role,
 };
 
 use super::{enumeration, message};
@@ -24,8 +24,11 @@ message!(
         kernel,
         missing_features,
         level,
+        emulated,
+        generic,
     }
 );
+message!(GenericResource = GenericResource { kind, amount, ids });
 message!(Platform = Platform { os, architecture, variant });
 message!(NodeResources = NodeResources { nano_cpus, memory });
 message!(NodeStatus = NodeStatus { state, message, address });

@@ -4,7 +4,7 @@ use skep_model::{Endpoint, Service, ServiceRevision, UpdateState, UpdateStatus, 
 
 use super::{enumeration, message};
 
-message!(Service = Service { id, meta, spec, spec_version, revisions, endpoint, update_status });
+message!(Service = Service { id, meta, spec, spec_version, revisions, endpoint, update_status, rebalancing_since });
 message!(ServiceRevision = ServiceRevision { spec_version, spec, replaced_at });
 message!(Endpoint = Endpoint { ports, virtual_ips });
 message!(VirtualIp = VirtualIp { network, address });

@@ -2,20 +2,37 @@
 
 use skep_model::{
     Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, EndpointMode, EndpointSpec, FailureAction,
-    FileTarget, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment, NetworkSpec,
-    Placement, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations,
-    Resources, RestartPolicy, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment,
+    NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation,
+    PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec,
+    Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 
-use super::{DecodeError, Element, choice, enumeration, message, message_field};
+use super::{DecodeError, Element, Field, choice, enumeration, message, message_field};
 use crate::pb;
 
-message!(ServiceSpec = ServiceSpec { name, labels, mode, task, update, rollback, endpoint });
+message!(ServiceSpec = ServiceSpec { name, labels, mode, task, update, rollback, endpoint, scheduling });
 choice!(Mode = Mode in mode {; Replicated(ReplicatedMode) { replicas }, Global(GlobalMode) {} });
 message!(
     TaskSpec =
         TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain }
 );
+
+/// A service that asks for nothing here is written as before there was such a thing.
+impl Field for Scheduling {
+    type Proto = Option<pb::Scheduling>;
+
+    fn to_field(&self) -> Self::Proto {
+        let Scheduling { priority, min_available, rebalance_on_join } = *self;
+        (*self != Scheduling::default()).then_some(pb::Scheduling { priority, min_available, rebalance_on_join })
+    }
+
+    fn from_field(proto: Self::Proto, _: &'static str) -> Result<Self, DecodeError> {
+        let pb::Scheduling { priority, min_available, rebalance_on_join } = proto.unwrap_or_default();
+        Ok(Scheduling { priority, min_available, rebalance_on_join })
+    }
+}
+
 message!(NetworkAttachment = NetworkAttachment { network, aliases, address, address_v6 });
 
 message!(EndpointSpec = EndpointSpec { mode, ports });
@@ -62,6 +79,7 @@ message!(
         dns_servers,
         dns_search,
         dns_options,
+        on_change,
     }
 );
 enumeration!(PullPolicy = PullPolicy { Missing, Always, Never });
@@ -105,12 +123,26 @@ choice!(MountKind = MountKind in mount_kind {;
 });
 enumeration!(Propagation = Propagation { RPrivate, Private, RShared, Shared, RSlave, Slave });
 
-message!(Resources = Resources { limits, reservations });
+message!(Resources = Resources { limits, reservations, generic });
+message!(GenericRequest = GenericRequest { kind, amount });
 message!(Limits = Limits { nano_cpus, memory, pids });
 message!(Reservations = Reservations { nano_cpus, memory });
 message!(RestartPolicy = RestartPolicy { condition, delay, max_attempts, window });
 enumeration!(Condition = Condition { None, OnFailure, Any });
-message!(Placement = Placement { constraints, preferences, max_replicas_per_node, platforms });
+message!(
+    Placement = Placement {
+        constraints,
+        preferences,
+        max_replicas_per_node,
+        platforms,
+        strategy,
+        affinity,
+        anti_affinity,
+        volumes,
+    }
+);
+enumeration!(PlacementStrategy = Strategy { Spread, BinPack });
+enumeration!(VolumePlacement = VolumePlacement { Free, Stay });
 message!(Constraint = Constraint { key, op, value });
 enumeration!(ConstraintOp = ConstraintOp { Equal, NotEqual });
 message!(Preference = Preference { spread });

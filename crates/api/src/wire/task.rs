@@ -20,6 +20,9 @@ message!(
         status,
         not_before,
         failures_before,
+        generic,
+        stop_reason,
+        home,
     }
 );
 choice!(Slot = Slot in slot { Replica, Node });

@@ -7,7 +7,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use skep_api::*;
-use skep_model::{Cluster, Kind, LookupError, Secret, Service, Task, TaskId, Version};
+use skep_model::{Cluster, Kind, Labels, LookupError, Secret, Service, Task, TaskId, Timestamp, Version};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
@@ -100,6 +100,32 @@ impl Control for Fake {
         written(&format!("{request:?}"))
     }
 
+    async fn rollback_service(&self, _: Caller, request: RollbackServiceRequest) -> Result<Written, Refusal> {
+        written(&format!("{request:?}"))
+    }
+
+    async fn rollback_stack(&self, _: Caller, request: RollbackStackRequest) -> Result<Deployed, Refusal> {
+        let warnings = vec![format!("{request:?}")];
+        Ok(Deployed { revision: 2, version: Version(8), objects: Vec::new(), warnings })
+    }
+
+    async fn rebalance(&self, _: Caller, request: RebalanceRequest) -> Result<Written, Refusal> {
+        written(&format!("{request:?}"))
+    }
+
+    async fn explain(&self, _: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
+        let verdict = NodeVerdict {
+            id: "n".to_owned(),
+            hostname: "n1".to_owned(),
+            refused_by: "resources".to_owned(),
+            why: "1GiB free".to_owned(),
+            service_tasks: 1,
+            tasks: 2,
+        };
+        let hints = vec!["add a node".to_owned()];
+        Ok(Explanation { service: request.wanted, tasks: Vec::new(), nodes: vec![verdict], hints })
+    }
+
     async fn deploy_stack(&self, _: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {
         let object = |secret: &NewContent| DeployedObject {
             kind: Kind::Secret,
@@ -130,6 +156,18 @@ impl Control for Fake {
         let refusal = Refusal::new(RefusalKind::Unavailable, "the quorum is gone");
         let events = stream::iter(after + 1..=after + 3).map(|version| Ok(WatchEvent { version: Version(version) }));
         Ok(events.chain(stream::once(async { Err(refusal) })).boxed())
+    }
+
+    async fn events(&self, _: Caller, request: EventsRequest) -> Result<Messages<EventMessage>, Refusal> {
+        let event = Event {
+            at: request.since.unwrap_or_default(),
+            kind: Kind::Service,
+            action: EventAction::Update,
+            id: "1".to_owned(),
+            attributes: Labels::from([("name".to_owned(), "web".to_owned())]),
+        };
+        let begins = EventMessage::BeginsAt(request.until.unwrap_or_default());
+        Ok(stream::iter([Ok(begins), Ok(EventMessage::Event(event))]).boxed())
     }
 
     async fn logs(&self, _: Caller, request: LogsRequest) -> Result<Messages<LogEntry>, Refusal> {
@@ -242,6 +280,18 @@ async fn a_refusal_arrives_with_its_kind_and_its_words() -> Result<()> {
 }
 
 #[tokio::test]
+async fn events_say_where_the_memory_begins_and_what_happened() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (client, _stop) = socket(folder.path()).await?;
+    let request = EventsRequest { since: Some(Timestamp(5)), until: Some(Timestamp(9)) };
+    let told: Vec<EventMessage> = client.events(request).await?.map(|message| message.expect("told")).collect().await;
+    assert_eq!(told[0], EventMessage::BeginsAt(Timestamp(9)));
+    let EventMessage::Event(event) = &told[1] else { panic!("{told:?}") };
+    assert_eq!((event.at, event.action, event.attributes["name"].as_str()), (Timestamp(5), EventAction::Update, "web"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn exec_carries_bytes_sizes_and_the_exit_code() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (client, _stop) = socket(folder.path()).await?;
@@ -293,11 +343,18 @@ async fn updates_name_what_they_change() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (client, _stop) = socket(folder.path()).await?;
     for seed in 0..20 {
-        let service = ServiceUpdate { id: draw(seed), expected: Version(seed), spec: draw(seed) };
+        let service =
+            ServiceUpdate { id: draw(seed), expected: Version(seed), spec: draw(seed), as_given: seed % 2 == 0 };
         let request = UpdateRequest::Service(Box::new(service));
         assert_eq!(client.update(request.clone()).await?.id, format!("{request:?}"));
-        let request = CreateRequest::Network(draw(seed));
-        assert_eq!(client.create(request.clone()).await?.id, format!("{request:?}"));
+        for request in [CreateRequest::Network(draw(seed)), CreateRequest::ServiceAsGiven(Box::new(draw(seed)))] {
+            assert_eq!(client.create(request.clone()).await?.id, format!("{request:?}"));
+        }
+        let to = Some(Version(seed));
+        let request = RollbackServiceRequest { service: "web".to_owned(), to };
+        assert_eq!(client.rollback_service(request.clone()).await?.id, format!("{request:?}"));
+        let request = RollbackStackRequest { stack: "demo".to_owned(), to: None };
+        assert_eq!(client.rollback_stack(request.clone()).await?.warnings, [format!("{request:?}")]);
     }
     Ok(())
 }

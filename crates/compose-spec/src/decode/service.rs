@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Decoded, EnvFile, Fields, attachments, deploy, fields, mounts, process};
 use crate::diagnostic::Report;
-use crate::project::{At, Device, Extension, Service};
+use crate::project::{At, Device, Extension, PlacementStrategy, Rebalance, Service, VolumeRule};
 use crate::value::{Entry, Map};
 
 /// Attributes of the format that nothing here acts on yet.
@@ -142,7 +142,22 @@ fn extension(f: &mut Fields<'_, '_>) -> Extension {
     let Some(mut x) = f.child("x-skep") else { return Extension::default() };
     let at_most_one = x.node("at-most-one").map(|node| node.span).zip(x.bool("at-most-one"));
     let at_most_one = at_most_one.map(|(span, value)| At { span, value });
-    let extension = Extension { at_most_one, drain: x.duration("drain") };
+    let on_change = x.node("on-change").map(|node| node.span).zip(x.string("on-change"));
+    let on_change = on_change.map(|(span, value)| At { span, value });
+    let strategies = [("spread", PlacementStrategy::Spread), ("binpack", PlacementStrategy::BinPack)];
+    let rules = [("follow", VolumeRule::Follow), ("free", VolumeRule::Free), ("stay", VolumeRule::Stay)];
+    let extension = Extension {
+        at_most_one,
+        drain: x.duration("drain"),
+        on_change,
+        placement: x.choice("placement", &strategies),
+        affinity: x.strings_at("affinity"),
+        anti_affinity: x.strings_at("anti-affinity"),
+        priority: x.whole("priority"),
+        min_available: x.whole_at("min-available"),
+        rebalance: x.choice("rebalance", &[("on-join", Rebalance::OnJoin), ("never", Rebalance::Never)]),
+        volume: x.choice("volume", &rules),
+    };
     x.finish();
     extension
 }

@@ -90,6 +90,39 @@ pub struct Extension {
     pub at_most_one: Option<At<bool>>,
     /// How long a task that is to stop may go on serving the connections that it has.
     pub drain: Option<Duration>,
+    /// The signal that tells a task of new contents of its secrets and configs.
+    pub on_change: Option<At<String>>,
+    /// `placement`: which of the nodes that fit is taken first.
+    pub placement: Option<At<PlacementStrategy>>,
+    /// Keys of services of the file, or whole names of others.
+    pub affinity: Vec<At<String>>,
+    pub anti_affinity: Vec<At<String>>,
+    pub priority: Option<i32>,
+    pub min_available: Option<At<u64>>,
+    /// `rebalance: on-join`.
+    pub rebalance: Option<At<Rebalance>>,
+    /// `volume`: how far tasks follow their data.
+    pub volume: Option<At<VolumeRule>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacementStrategy {
+    Spread,
+    BinPack,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    OnJoin,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeRule {
+    /// Where the data is, while that node can be waited for.
+    Follow,
+    Free,
+    Stay,
 }
 
 /// `networks` and `network_mode` exclude each other.

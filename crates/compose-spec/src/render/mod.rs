@@ -170,6 +170,8 @@ fn service_tree(service: &Service) -> Tree {
         skep.set("at-most-one", Tree::raw(at.value));
     }
     skep.set("drain", Tree::optional(s.skep.drain.map(units::duration_text)));
+    skep.set("on-change", Tree::optional(s.skep.on_change.as_ref().map(|at| &at.value)));
+    parts::skep_placement(&mut skep, &s.skep);
     tree.set("x-skep", skep);
     tree
 }

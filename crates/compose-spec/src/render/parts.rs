@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::emit::Tree;
 use crate::project::{
-    At, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, FailureAction, FileReference,
-    HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, Port, PortMode, Protocol, PullPolicy, Resources,
-    Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
+    At, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, Extension, FailureAction,
+    FileReference, HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, PlacementStrategy, Port, PortMode,
+    Protocol, PullPolicy, Rebalance, Resources, Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
+    VolumeRule,
 };
 use crate::units;
 
@@ -288,4 +289,33 @@ pub(super) fn tmpfs(mount: &Mount) -> String {
     let read_only = mount.read_only.then(|| "ro".to_owned());
     let all: Vec<String> = size.into_iter().chain(mode).chain(read_only).chain(options.iter().cloned()).collect();
     if all.is_empty() { mount.target.clone() } else { format!("{}:{}", mount.target, all.join(",")) }
+}
+
+/// What of `x-skep` says where tasks go.
+pub(super) fn skep_placement(skep: &mut Tree, written: &Extension) {
+    let texts = |names: &[At<String>]| Tree::strings(names.iter().map(|at| at.value.clone()));
+    skep.set("affinity", texts(&written.affinity));
+    skep.set("anti-affinity", texts(&written.anti_affinity));
+    if let Some(at) = &written.min_available {
+        skep.set("min-available", Tree::raw(at.value));
+    }
+    let placement = written.placement.as_ref().map(|at| match at.value {
+        PlacementStrategy::Spread => "spread",
+        PlacementStrategy::BinPack => "binpack",
+    });
+    skep.set("placement", Tree::optional(placement));
+    if let Some(priority) = written.priority {
+        skep.set("priority", Tree::raw(priority));
+    }
+    let rebalance = written.rebalance.as_ref().map(|at| match at.value {
+        Rebalance::OnJoin => "on-join",
+        Rebalance::Never => "never",
+    });
+    skep.set("rebalance", Tree::optional(rebalance));
+    let volume = written.volume.as_ref().map(|at| match at.value {
+        VolumeRule::Follow => "follow",
+        VolumeRule::Free => "free",
+        VolumeRule::Stay => "stay",
+    });
+    skep.set("volume", Tree::optional(volume));
 }

@@ -4,7 +4,9 @@
 
 mod autolock;
 mod ca;
+mod placing;
 mod read;
+mod rollback;
 mod streams;
 mod write;
 
@@ -12,15 +14,17 @@ use std::sync::Arc;
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
-    Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa,
-    ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
+    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
+    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
+    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, IdSource, LookupError};
 use skep_store::{Committed, Store};
 use tokio::sync::Mutex;
 
+use crate::events::EventLog;
 use crate::reach::Reach;
 use crate::refusal::not_written;
 use crate::resolve::ImageResolver;
@@ -32,6 +36,7 @@ pub struct ControlService<R> {
     pub resolver: R,
     pub ids: Mutex<IdSource>,
     pub clock: Arc<NodeClock>,
+    pub events: Arc<EventLog>,
 }
 
 impl<R: ImageResolver> Control for ControlService<R> {
@@ -75,9 +80,29 @@ impl<R: ImageResolver> Control for ControlService<R> {
         self.scale_service(request).await
     }
 
+    async fn rebalance(&self, caller: Caller, request: RebalanceRequest) -> Result<Written, Refusal> {
+        self.admit(&caller)?;
+        self.rebalance_service(request).await
+    }
+
+    async fn explain(&self, caller: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
+        self.admit(&caller)?;
+        self.explain_places(request)
+    }
+
     async fn deploy_stack(&self, caller: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {
         self.admit(&caller)?;
         self.deploy(caller, request).await
+    }
+
+    async fn rollback_service(&self, caller: Caller, request: RollbackServiceRequest) -> Result<Written, Refusal> {
+        self.admit(&caller)?;
+        self.roll_service_back(request).await
+    }
+
+    async fn rollback_stack(&self, caller: Caller, request: RollbackStackRequest) -> Result<Deployed, Refusal> {
+        self.admit(&caller)?;
+        self.roll_stack_back(caller, request).await
     }
 
     async fn rotate_join_token(
@@ -102,6 +127,11 @@ impl<R: ImageResolver> Control for ControlService<R> {
     async fn watch(&self, caller: Caller, request: WatchRequest) -> Result<Messages<WatchEvent>, Refusal> {
         self.admit(&caller)?;
         Ok(self.watch_cluster(request))
+    }
+
+    async fn events(&self, caller: Caller, request: EventsRequest) -> Result<Messages<EventMessage>, Refusal> {
+        self.admit(&caller)?;
+        Ok(self.events.read(request))
     }
 
     async fn logs(&self, caller: Caller, request: LogsRequest) -> Result<Messages<LogEntry>, Refusal> {

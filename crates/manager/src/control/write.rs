@@ -35,7 +35,7 @@ impl<R: ImageResolver> ControlService<R> {
         };
         let mut ids = self.ids.lock().await;
         let (id, change) = match request {
-            CreateRequest::Service(spec) => {
+            CreateRequest::Service(spec) | CreateRequest::ServiceAsGiven(spec) => {
                 let service = admission::service(&cluster, *spec, at, &mut ids)?;
                 (service.id.to_string(), Change::CreateService { service: Box::new(service) })
             }
@@ -61,11 +61,11 @@ impl<R: ImageResolver> ControlService<R> {
         let mut warnings = Vec::new();
         let (id, change) = match request {
             UpdateRequest::Service(update) => {
-                let ServiceUpdate { id, expected, mut spec } = *update;
+                let ServiceUpdate { id, expected, mut spec, as_given } = *update;
                 let service = cluster.services.get(&id).ok_or_else(|| missing(Kind::Service, &id))?;
                 let auth = &mut spec.task.container.registry_auth;
                 *auth = auth.take().or_else(|| service.spec.task.container.registry_auth.clone());
-                let spec = self.pinned(&cluster, spec, &mut warnings).await;
+                let spec = if as_given { spec } else { self.pinned(&cluster, spec, &mut warnings).await };
                 let change = match admission::service_update(&cluster, service, spec, at)? {
                     Change::UpdateService { service, spec, at, .. } => {
                         Change::UpdateService { service, expected, spec, at }
@@ -77,6 +77,7 @@ impl<R: ImageResolver> ControlService<R> {
             UpdateRequest::Node(NodeUpdate { id, expected, spec }) => {
                 let node = cluster.nodes.get(&id).ok_or_else(|| missing(Kind::Node, &id))?;
                 warnings.extend(admission::role_change(&cluster, node, spec.role)?);
+                warnings.extend(super::placing::left_behind(&cluster, node, &spec));
                 (id.to_string(), Change::UpdateNodeSpec { node: id, expected, spec, at })
             }
             UpdateRequest::Cluster(update) => admission::cluster_update(&cluster, update)?,
@@ -305,7 +306,7 @@ fn content(new: skep_api::NewContent) -> NewContent {
     NewContent { name: new.name, labels: new.labels, data: new.data.to_vec() }
 }
 
-fn deployed(object: deploy::Deployed) -> DeployedObject {
+pub(super) fn deployed(object: deploy::Deployed) -> DeployedObject {
     let action = match object.action {
         Action::Created => DeployAction::Created,
         Action::Updated => DeployAction::Updated,
@@ -319,7 +320,7 @@ fn missing(kind: Kind, id: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(RefusalKind::NotFound, format!("{kind} {id} not found"))
 }
 
-fn author(caller: Caller) -> String {
+pub(super) fn author(caller: Caller) -> String {
     match caller {
         Caller::Local { uid: 0, .. } => "root".to_owned(),
         Caller::Local { uid, .. } => format!("uid {uid}"),

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use super::{already_exists, backwards, in_use, not_found};
 use crate::change::Kind;
-use crate::{Cluster, DesiredState, NodeId, Rejection, Task, TaskId, TaskState, TaskStatus, Timestamp, Version, lease};
+use crate::{
+    Cluster, DesiredState, GenericResource, NodeId, Rejection, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    Timestamp, Version, lease,
+};
 
 impl Cluster {
     pub(super) fn create_task(&mut self, task: &Task, version: Version) -> Result<(), Rejection> {
@@ -69,12 +72,14 @@ impl Cluster {
         if !self.nodes.contains_key(&node) {
             return Err(not_found(Kind::Node, &node));
         }
+        let generic = self.generic_for(id, node)?;
         let task = self.task_mut(id)?;
         // One that is to stop has nothing to do anywhere, and whoever waits for its slot counts on that.
         if task.status.state != TaskState::Pending || task.desired > DesiredState::Running {
             return Err(backwards(task, TaskState::Assigned.word()));
         }
         let before = task.node.replace(node);
+        task.generic = generic;
         task.status = TaskStatus::new(TaskState::Assigned, at, "scheduler assigned task to node");
         task.meta.version = version;
         if let Some(before) = before {
@@ -84,10 +89,35 @@ impl Cluster {
         Ok(())
     }
 
+    /// What a task is given of a node's generic resources: the first that no other task there has.
+    ///
+    /// Chosen here, as every manager applies the same assignments in the same order.
+    fn generic_for(&self, id: TaskId, node: NodeId) -> Result<Vec<GenericResource>, Rejection> {
+        let Some(task) = self.tasks.get(&id).filter(|task| !task.spec.resources.generic.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let free = self.free_generic(node);
+        let wanted = task.spec.resources.generic.iter();
+        wanted
+            .map(|wanted| {
+                let taken = || Rejection::Taken {
+                    what: format!("{} {} of node {node}", wanted.amount, wanted.kind),
+                    by: "its other tasks".to_owned(),
+                };
+                let have = free.iter().find(|have| have.kind == wanted.kind && have.amount >= wanted.amount);
+                let have = have.ok_or_else(taken)?;
+                let count = usize::try_from(wanted.amount).unwrap_or(usize::MAX);
+                let ids = have.ids.iter().take(count).cloned().collect();
+                Ok(GenericResource { kind: wanted.kind.clone(), amount: wanted.amount, ids })
+            })
+            .collect()
+    }
+
     pub(super) fn set_task_desired(
         &mut self,
         id: TaskId,
         desired: DesiredState,
+        reason: &Option<String>,
         at: Timestamp,
         version: Version,
     ) -> Result<(), Rejection> {
@@ -102,6 +132,9 @@ impl Cluster {
         }
         if desired != task.desired {
             task.desired = desired;
+            if reason.is_some() {
+                task.stop_reason.clone_from(reason);
+            }
             (task.meta.version, task.meta.updated_at) = (version, at);
         }
         Ok(())
@@ -123,6 +156,22 @@ impl Cluster {
         }
         task.status = status.clone();
         task.meta.version = version;
+        Ok(())
+    }
+
+    pub(super) fn refresh_task(
+        &mut self,
+        id: TaskId,
+        spec: &Arc<TaskSpec>,
+        spec_version: Version,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        // Its container is what its old spec says: only files of it can be other ones.
+        if task.status.state.is_terminal() || !task.spec.differs_in_contents_only(spec) {
+            return Err(backwards(task, "refreshed"));
+        }
+        (task.spec, task.spec_version, task.meta.version) = (Arc::clone(spec), spec_version, version);
         Ok(())
     }
 }

@@ -52,6 +52,9 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub secrets: Vec<SecretRef>,
     pub configs: Vec<ConfigRef>,
+    /// The signal for the container when nothing but the contents of its secrets and configs has changed: its files are
+    /// replaced in place, and it lives on. Without it such a change is an update like any other.
+    pub on_change: Option<String>,
     /// `(name, address)` lines of /etc/hosts, in order; the address may be `host-gateway`.
     pub extra_hosts: Vec<(String, String)>,
     pub dns_servers: Vec<String>,

@@ -14,8 +14,9 @@ pub use container::{
 };
 pub use network::NetworkSpec;
 pub use policy::{
-    Condition, Constraint, ConstraintOp, FailureAction, Limits, ParseConstraintError, Placement, PlatformSpec,
-    Preference, Reservations, Resources, RestartPolicy, UpdateConfig, UpdateOrder,
+    Condition, Constraint, ConstraintOp, FailureAction, GenericRequest, Limits, ParseConstraintError, Placement,
+    PlacementStrategy, PlatformSpec, Preference, Reservations, Resources, RestartPolicy, Scheduling, UpdateConfig,
+    UpdateOrder, VolumePlacement,
 };
 pub use service::{
     EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode, ServiceSpec, TaskSpec,

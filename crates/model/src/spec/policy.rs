@@ -12,6 +12,15 @@ use crate::{MemoryBytes, NanoCpus};
 pub struct Resources {
     pub limits: Limits,
     pub reservations: Reservations,
+    /// What the scheduler sets aside of things that the kernel does not count: each kind once.
+    pub generic: Vec<GenericRequest>,
+}
+
+/// So many of a kind of thing that nodes are configured to have: `gpu`, `licence`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GenericRequest {
+    pub kind: String,
+    pub amount: u64,
 }
 
 /// What a container may use at most; zero processes or bytes are never meant, so absent is unlimited.
@@ -62,6 +71,46 @@ pub struct Placement {
     pub max_replicas_per_node: u64,
     /// Platforms that the image exists for; empty means any.
     pub platforms: Vec<PlatformSpec>,
+    /// What the cluster does when absent.
+    pub strategy: Option<PlacementStrategy>,
+    /// Names of services: only nodes that have a task of each.
+    pub affinity: Vec<String>,
+    /// Names of services: no node that has a task of one, and none of theirs where this one's are.
+    pub anti_affinity: Vec<String>,
+    /// What a task's named volumes mean for its place; `None` holds it while its node can be waited for.
+    pub volumes: Option<VolumePlacement>,
+}
+
+/// Which of the nodes that fit is taken first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PlacementStrategy {
+    /// The one with the fewest tasks of the service.
+    Spread,
+    /// The fullest: one node is filled before the next.
+    BinPack,
+}
+
+/// How far a slot follows the data in its named volumes, which lie on the node where it ran last.
+///
+/// Without a word, a slot stays on that node for as long as the node is up, not drained, and satisfies the
+/// constraints: it waits there for room rather than start empty elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum VolumePlacement {
+    /// As Swarm: volumes have no say.
+    Free,
+    /// The slot waits for that node also while it is down or drained, until it is removed.
+    Stay,
+}
+
+/// What a service asks of those who place and move its tasks; changing it replaces none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Scheduling {
+    /// Of tasks that wait, those of higher priority are placed first.
+    pub priority: i32,
+    /// Draining and rebalancing leave at least as many tasks serving.
+    pub min_available: u64,
+    /// Spread its tasks anew when a node begins to take tasks.
+    pub rebalance_on_join: bool,
 }
 
 /// A platform to match: an empty field matches anything.

@@ -1,11 +1,12 @@
 //! What a user wrote of a service, around its container.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerSpec, LogDriver, Placement, Resources, RestartPolicy, UpdateConfig};
+use super::{ContainerSpec, LogDriver, MountKind, Placement, Resources, RestartPolicy, Scheduling, UpdateConfig};
 use crate::Labels;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,7 @@ pub struct ServiceSpec {
     pub update: UpdateConfig,
     pub rollback: UpdateConfig,
     pub endpoint: EndpointSpec,
+    pub scheduling: Scheduling,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,30 @@ impl TaskSpec {
     /// How long its connections are waited for.
     pub fn drain(&self) -> Duration {
         self.drain.unwrap_or(DRAIN)
+    }
+
+    /// Whether `other` is this spec with other contents of the same secrets and configs at the same places.
+    pub fn differs_in_contents_only(&self, other: &TaskSpec) -> bool {
+        let without = |spec: &TaskSpec| {
+            let mut spec = spec.clone();
+            spec.container.secrets.iter_mut().for_each(|secret| secret.digest = None);
+            spec.container.configs.iter_mut().for_each(|config| config.digest = None);
+            spec
+        };
+        self != other && without(self) == without(other)
+    }
+
+    /// Names of its volumes that are folders of one node.
+    pub fn local_volumes(&self) -> BTreeSet<&str> {
+        let mounts = self.container.mounts.iter();
+        let local = mounts.filter_map(|mount| match &mount.kind {
+            MountKind::Volume { name: Some(name), driver, options, .. } => {
+                let local = driver.as_deref().is_none_or(|driver| driver == "local") && options.is_empty();
+                local.then_some(name.as_str())
+            }
+            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+        });
+        local.collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The laws of `Cluster::apply`: what is refused, what moves only forward, and that indexes stay true.
 
+mod contents;
 mod tunnel;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ fn service_spec(name: &str) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        scheduling: Default::default(),
     }
 }
 
@@ -40,6 +42,7 @@ fn service(ids: &mut IdSource, name: &str) -> Service {
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        rebalancing_since: None,
     }
 }
 
@@ -72,6 +75,9 @@ fn task(ids: &mut IdSource, service: &Service) -> Task {
         status: TaskStatus::new(TaskState::New, AT, "created"),
         not_before: None,
         failures_before: 0,
+        generic: Vec::new(),
+        stop_reason: None,
+        home: None,
     }
 }
 
@@ -134,7 +140,7 @@ fn task_states_never_go_back() {
     assert!(cluster.apply(&report(task, node, TaskState::Preparing), 7).is_err());
     cluster.apply(&report(task, node, TaskState::Failed), 7).unwrap();
     assert!(cluster.apply(&report(task, node, TaskState::Complete), 8).is_err(), "one end only");
-    let desired = |desired| Change::SetTaskDesired { task, desired, at: AT };
+    let desired = |desired| Change::SetTaskDesired { task, desired, at: AT, reason: None };
     cluster.apply(&desired(DesiredState::Shutdown), 8).unwrap();
     assert!(cluster.apply(&desired(DesiredState::Running), 9).is_err());
     assert_eq!(cluster.check(), []);
@@ -153,7 +159,7 @@ fn a_slot_of_at_most_one_takes_no_second_task_while_the_first_may_run() {
     second.desired = DesiredState::Ready;
     cluster.apply(&create(&second), 5).unwrap();
     cluster.apply(&Change::AssignTask { task: first, node, at: AT }, 6).unwrap();
-    let desired = |task, desired| Change::SetTaskDesired { task, desired, at: AT };
+    let desired = |task, desired| Change::SetTaskDesired { task, desired, at: AT, reason: None };
     cluster.apply(&desired(first, DesiredState::Remove), 7).unwrap();
     assert!(cluster.apply(&desired(second.id, DesiredState::Running), 8).is_err(), "wanted gone is not gone");
     cluster.apply(&report(first, node, TaskState::Orphaned), 8).unwrap();
@@ -283,18 +289,7 @@ fn specs_are_validated_with_words_that_a_user_can_act_on() {
 
 #[test]
 fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
-    let config = ClusterConfig {
-        id: Id::from_u128(1),
-        meta: Meta::new(AT),
-        spec: ClusterSpec::default(),
-        ca_certificate: String::new(),
-        ca_key: String::new(),
-        join_tokens: JoinTokenHashes::default(),
-        next_raft_id: 1,
-        unlock_key: None,
-        level: FEATURE_LEVEL,
-        trust: Default::default(),
-    };
+    let config = cluster_config();
     let mut cluster = Cluster::default();
     cluster.apply(&Change::SetClusterConfig { config: Box::new(config), expected: None }, 1).unwrap();
     let read = (**cluster.config.as_ref().unwrap()).clone();
@@ -312,4 +307,19 @@ fn a_raft_id_is_never_given_out_again_by_settings_that_were_read_before() {
     let expected = Some(read.meta.version);
     cluster.apply(&Change::SetClusterConfig { config: Box::new(read), expected }, 3).unwrap();
     assert_eq!(cluster.config.as_ref().unwrap().next_raft_id, 2);
+}
+
+fn cluster_config() -> ClusterConfig {
+    ClusterConfig {
+        id: Id::from_u128(1),
+        meta: Meta::new(AT),
+        spec: ClusterSpec::default(),
+        ca_certificate: String::new(),
+        ca_key: String::new(),
+        join_tokens: JoinTokenHashes::default(),
+        next_raft_id: 1,
+        unlock_key: None,
+        level: FEATURE_LEVEL,
+        trust: Default::default(),
+    }
 }

@@ -2,6 +2,7 @@
 
 mod at_most_one;
 mod disorder;
+mod places;
 mod sim;
 
 use std::time::Duration;
@@ -323,5 +324,37 @@ proptest! {
         let slots: Vec<Slot> = sim.running(id).iter().map(|task| task.slot).collect();
         let distinct: std::collections::BTreeSet<_> = slots.iter().collect();
         prop_assert_eq!(slots.len(), distinct.len(), "one task a slot");
+    }
+}
+
+#[test]
+fn new_contents_reach_tasks_that_live_on_where_the_service_says_how() {
+    let file = FileTarget { path: "page".to_owned(), uid: 0, gid: 0, mode: 0o444 };
+    let page = |content: &str| ConfigRef {
+        config: "page".to_owned(),
+        digest: Some(ContentDigest(content.to_owned())),
+        file: file.clone(),
+    };
+    for (on_change, lives_on) in [(Some("SIGHUP".to_owned()), true), (None, false)] {
+        let mut sim = Sim::new(2);
+        let mut asked = spec("web", 2);
+        asked.task.container.on_change.clone_from(&on_change);
+        let id = sim.create(asked);
+        sim.update(id, |spec| spec.task.container.configs = vec![page("one")]);
+        sim.run_for(MINUTE);
+        let before: Vec<TaskId> = sim.running(id).iter().map(|task| task.id).collect();
+        sim.update(id, |spec| spec.task.container.configs = vec![page("two")]);
+        sim.run_for(MINUTE);
+        let running = sim.running(id);
+        let after: Vec<TaskId> = running.iter().map(|task| task.id).collect();
+        assert_eq!(before == after, lives_on, "{on_change:?}");
+        assert!(running.iter().all(|task| task.spec.container.configs == [page("two")]), "{on_change:?}");
+        // Anything else beside it replaces them.
+        sim.update(id, |spec| {
+            spec.task.container.configs = vec![page("three")];
+            spec.task.container.env.push("MORE=1".to_owned());
+        });
+        sim.run_for(MINUTE);
+        assert!(sim.running(id).iter().all(|task| !after.contains(&task.id)), "{on_change:?}");
     }
 }

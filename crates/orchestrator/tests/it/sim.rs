@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::*;
-use skep_orchestrator::{allocator, next_wakeup, reconcile};
-use skep_scheduler::schedule;
+use skep_orchestrator::{allocator, moves, next_wakeup, reconcile};
+use skep_scheduler::{next_move, schedule};
 
 /// What a container does once its task may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub fn spec(name: &str, replicas: u64) -> ServiceSpec {
         update: UpdateConfig { monitor: Duration::from_secs(1), ..UpdateConfig::default() },
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        scheduling: Default::default(),
     }
 }
 
@@ -55,20 +56,39 @@ impl Sim {
             index: 0,
             fate: Box::new(|_| Fate::Runs),
         };
+        let config = ClusterConfig {
+            id: ClusterId::from_u128(1),
+            meta: Meta::new(sim.now),
+            spec: ClusterSpec::default(),
+            ca_certificate: String::new(),
+            ca_key: String::new(),
+            join_tokens: JoinTokenHashes::default(),
+            next_raft_id: 1,
+            unlock_key: None,
+            level: FEATURE_LEVEL,
+            trust: TrustHistory::default(),
+        };
+        sim.apply(Change::SetClusterConfig { config: Box::new(config), expected: None });
         for number in 0..nodes {
-            let node = Node {
-                id: sim.ids.next_id(),
-                meta: Meta::new(sim.now),
-                spec: NodeSpec::default(),
-                description: Some(NodeDescription { hostname: format!("n{number}"), ..NodeDescription::default() }),
-                status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
-                manager: None,
-                certificate: Default::default(),
-                tunnel: None,
-            };
-            sim.apply(Change::CreateNode { node: Box::new(node) });
+            sim.join(&format!("n{number}"));
         }
         sim
+    }
+
+    pub fn join(&mut self, hostname: &str) -> NodeId {
+        let node = Node {
+            id: self.ids.next_id(),
+            meta: Meta::new(self.now),
+            spec: NodeSpec::default(),
+            description: Some(NodeDescription { hostname: hostname.to_owned(), ..NodeDescription::default() }),
+            status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
+            manager: None,
+            certificate: Default::default(),
+            tunnel: None,
+        };
+        let id = node.id;
+        self.apply(Change::CreateNode { node: Box::new(node) });
+        id
     }
 
     pub fn apply(&mut self, change: Change) {
@@ -88,6 +108,7 @@ impl Sim {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            rebalancing_since: None,
         };
         self.apply(Change::CreateService { service: Box::new(service) });
         id
@@ -132,8 +153,38 @@ impl Sim {
         for block in allocator::blocks_for(&self.cluster, &placed) {
             self.apply(block);
         }
+        let rests = placed.is_empty();
         for (task, node) in placed {
             self.apply(Change::AssignTask { task, node, at: self.now });
+        }
+        if rests {
+            self.rebalance();
+        }
+    }
+
+    /// The next move of each service that is spread anew, as the leader makes it.
+    fn rebalance(&mut self) {
+        let asked: Vec<Arc<Service>> =
+            self.cluster.services.values().filter(|service| moves::is_asked(service)).cloned().collect();
+        for service in asked {
+            let cluster = self.cluster.clone();
+            let Some(tasks) = moves::movable(&cluster, &service, self.now) else { continue };
+            let changes = match next_move(&cluster, &service, &tasks, self.now) {
+                Some(step) => {
+                    let task = &cluster.tasks[&step.task];
+                    assert_ne!(task.node, Some(step.to), "a move goes elsewhere");
+                    let name = moves::name_of(&cluster, step.to);
+                    let made = moves::replace(&cluster, &service, task, &name, self.now, &mut self.ids);
+                    let (mut changes, made) = made.expect("a task is made");
+                    changes.push(Change::AssignTask { task: made, node: step.to, at: self.now });
+                    changes
+                }
+                None if service.rebalancing_since.is_some() && moves::is_settled(&cluster, &service) => {
+                    vec![Change::SetRebalancing { service: service.id, since: None }]
+                }
+                None => Vec::new(),
+            };
+            changes.into_iter().for_each(|change| self.apply(change));
         }
     }
 

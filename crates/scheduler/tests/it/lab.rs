@@ -69,6 +69,7 @@ impl Lab {
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             endpoint: EndpointSpec::default(),
+            scheduling: Default::default(),
         };
         let service = Service {
             id: self.ids.next_id(),
@@ -78,6 +79,7 @@ impl Lab {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            rebalancing_since: None,
         };
         let id = service.id;
         self.apply(Change::CreateService { service: Box::new(service) });
@@ -105,6 +107,9 @@ impl Lab {
                         status: TaskStatus::new(TaskState::Pending, NOW, ""),
                         not_before: None,
                         failures_before: 0,
+                        generic: Vec::new(),
+                        stop_reason: None,
+                        home: None,
                     }),
                 });
                 id

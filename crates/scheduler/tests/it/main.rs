@@ -1,6 +1,7 @@
 //! Where tasks go, and the words when they go nowhere.
 
 mod lab;
+mod places;
 mod reference;
 
 use std::collections::BTreeMap;

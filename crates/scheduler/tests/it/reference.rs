@@ -20,7 +20,9 @@ fn one_by_one(cluster: &Cluster, order: &[TaskId]) -> BTreeMap<TaskId, Option<No
             };
             cluster.tasks.values().map(|task| &**task).filter(here).collect()
         };
-        let nodes = cluster.nodes.values().filter(|node| fits(task, node, &on(node)));
+        let allowed = |node: &Node| company(cluster, task, &on(node)) && at_home(cluster, task, node);
+        let fitting = |node: &Node| fits(task, node, &on(node)) && allowed(node);
+        let nodes = cluster.nodes.values().filter(|node| fitting(node));
         let best = nodes.min_by_key(|node| rank(cluster, task, node, &on));
         placed.insert(*id, best.map(|node| node.id));
     }
@@ -38,13 +40,36 @@ fn fits(task: &Task, node: &Node, there: &[&Task]) -> bool {
         && have.nano_cpus.0.saturating_sub(there.iter().map(|other| cpus(other)).sum()) >= cpus(task)
         && node.satisfies(&placement.constraints)
         && placement.platforms.iter().all(|wanted| {
-            node.description.iter().flat_map(|it| &it.platforms).any(|it| it.architecture == wanted.architecture)
+            let platforms = node.description.iter().flat_map(|it| it.platforms.iter().chain(&it.emulated));
+            platforms.into_iter().any(|it| it.architecture == wanted.architecture)
         })
         && there.iter().all(|other| ports(other).is_disjoint(&ports(task)))
         && (placement.max_replicas_per_node == 0 || of_service < placement.max_replicas_per_node)
 }
 
-type Rank = (Vec<usize>, Vec<String>, usize, usize, usize, NodeId);
+/// Whether other services' tasks on a node, `there`, let one of `task`'s in.
+fn company(cluster: &Cluster, task: &Task, there: &[&Task]) -> bool {
+    let is_there = |name: &String| there.iter().any(|other| other.service_name == *name);
+    let avoids = |other: &&Task| {
+        let placement = &cluster.services[&other.service].spec.task.placement;
+        placement.anti_affinity.contains(&task.service_name)
+    };
+    let placement = &task.spec.placement;
+    placement.affinity.iter().all(is_there)
+        && !placement.anti_affinity.iter().any(is_there)
+        && !there.iter().any(avoids)
+}
+
+fn at_home(cluster: &Cluster, task: &Task, node: &Node) -> bool {
+    let home = task.home.and_then(|home| cluster.nodes.get(&home));
+    let lost = |home: &&std::sync::Arc<Node>| {
+        let drained = home.spec.availability == Availability::Drain;
+        drained || home.status.state == NodeState::Down || !home.satisfies(&task.spec.placement.constraints)
+    };
+    home.filter(|home| !lost(home)).is_none_or(|home| home.id == node.id)
+}
+
+type Rank = (Vec<usize>, Vec<String>, bool, usize, u64, usize, usize, NodeId);
 
 /// Branches by their load, level by level; then failures, tasks of the service, tasks.
 fn rank<'c>(cluster: &Cluster, task: &Task, node: &Node, on: &impl Fn(&Node) -> Vec<&'c Task>) -> Rank {
@@ -66,7 +91,18 @@ fn rank<'c>(cluster: &Cluster, task: &Task, node: &Node, on: &impl Fn(&Node) -> 
     };
     let failures = cluster.tasks.values().filter(failed).count();
     let counted = if failures >= 5 { failures } else { 0 };
-    ((1..=own.len()).map(load).collect(), own, counted, of_service(node), on(node).len(), node.id)
+    let loads: Vec<usize> = (1..=own.len()).map(load).collect();
+    let description = node.description.as_ref().unwrap();
+    let wanted = &task.spec.placement.platforms;
+    let itself = description.platforms.iter().any(|it| wanted.iter().all(|want| want.architecture == it.architecture));
+    if task.spec.placement.strategy == Some(PlacementStrategy::BinPack) {
+        let reserved = |task: &&Task| task.spec.resources.reservations.nano_cpus.unwrap_or_default().0;
+        let used: u64 = on(node).iter().map(reserved).sum();
+        let total = description.resources.nano_cpus.0;
+        let fullness = used.min(total) * 1000 / total;
+        return (loads, own, !itself, counted, 1000 - fullness, 0, 1000 - on(node).len(), node.id);
+    }
+    (loads, own, !itself, counted, 0, of_service(node), on(node).len(), node.id)
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +123,8 @@ struct Asked {
     running: u64,
     failing: u64,
     replicas: u64,
+    /// What is asked beyond Swarm: by bits, company, packing, data somewhere.
+    more: u8,
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
@@ -96,8 +134,10 @@ fn machine() -> impl Strategy<Value = Machine> {
 fn asked() -> impl Strategy<Value = Asked> {
     let limits = (0..3u64, 0..3u64, prop::bool::weighted(0.2));
     let history = (0..4u64, prop_oneof![Just(0u64), Just(4), 5..8u64], 0..9u64);
-    (0..7u8, 0..3u8, limits, history).prop_map(
-        |(constraint, preference, (cpus, most, port), (running, failing, replicas))| Asked {
+    let more = prop_oneof![3 => Just(0u8), 2 => 0..8u8];
+    (0..7u8, 0..3u8, limits, history, more).prop_map(
+        |(constraint, preference, (cpus, most, port), (running, failing, replicas), more)| Asked {
+            more,
             constraint,
             preference,
             cpus,
@@ -121,7 +161,11 @@ fn add_node(lab: &mut Lab, number: usize, machine: &Machine) -> NodeId {
         match machine.kind {
             0 => node.spec.availability = Availability::Drain,
             1 => node.status.state = NodeState::Down,
-            2 | 3 => description.platforms[0].architecture = "arm64".into(),
+            2 => description.platforms[0].architecture = "arm64".into(),
+            3 => {
+                description.emulated = description.platforms.clone();
+                description.platforms[0].architecture = "arm64".into();
+            }
             _ => node.status.address = "10.0.0.7".into(),
         }
     })
@@ -148,6 +192,16 @@ fn add_service(lab: &mut Lab, number: usize, asked: &Asked, nodes: &[NodeId]) ->
             task.placement.platforms.push(platform);
         }
         task.placement.max_replicas_per_node = asked.most;
+        // Of two services of which each may follow the other, who is first decides: not looked at here.
+        if asked.more & 1 != 0 && number > 0 {
+            task.placement.affinity.push(format!("s{}", number - 1));
+        }
+        if asked.more & 2 != 0 {
+            task.placement.anti_affinity.push(format!("s{}", number + 2));
+        }
+        if asked.more & 4 != 0 {
+            task.placement.strategy = Some(PlacementStrategy::BinPack);
+        }
         task.resources.reservations.nano_cpus = Some(NanoCpus(asked.cpus));
     });
     let port = PortSpec {
@@ -167,7 +221,14 @@ fn add_service(lab: &mut Lab, number: usize, asked: &Asked, nodes: &[NodeId]) ->
     for (at, task) in lab.tasks(service, asked.running, &[]).into_iter().enumerate() {
         lab.apply(Change::AssignTask { task, node: nodes[(at + number) % nodes.len()], at: NOW });
     }
-    lab.tasks(service, asked.replicas, &ports)
+    let pending = lab.tasks(service, asked.replicas, &ports);
+    for (at, id) in pending.iter().enumerate().filter(|_| asked.more == 5) {
+        let home = Some(nodes[at % nodes.len()]);
+        let task = Task { home, ..(*lab.cluster.tasks[id]).clone() };
+        lab.apply(Change::RemoveTask { task: *id });
+        lab.apply(Change::CreateTask { task: Box::new(task) });
+    }
+    pending
 }
 
 proptest! {

@@ -63,6 +63,10 @@ pub struct CreateOptions {
     /// A label: name=value; may be given several times
     #[arg(short, long = "label", value_name = "LABEL", value_parser = label)]
     labels: Vec<(String, String)>,
+    #[arg(short, long, hide = true)]
+    driver: Option<String>,
+    #[arg(long, hide = true)]
+    template_driver: Option<String>,
     name: String,
     /// A file, or - for standard input
     file: String,
@@ -94,6 +98,17 @@ impl Noun {
 }
 
 async fn create(noun: Noun, options: CreateOptions, control: &ControlClient) -> Result {
+    if options.driver.is_some() {
+        bail!(
+            "--driver: {}s kept elsewhere are not supported by this version of skep; give the content itself",
+            noun.kind()
+        );
+    }
+    if options.template_driver.is_some() {
+        bail!(
+            "--template-driver: templates are not supported by this version of skep; give the content as it is to be"
+        );
+    }
     let data = read(&options.file)?;
     let most = match noun {
         Noun::Secret => SECRET_BYTES_MAX,

@@ -14,13 +14,14 @@ Start
 Deploy
   stack deploy|rm         bring a compose file up, or take it down
   stack config            show a compose file as skep understands it
-  service scale|rm        change how many run, or remove a service
+  stack history|rollback  what was deployed before, and the way back
+  service create|update|rollback|restart|scale|rm    one service
   secret, config          create, ls, inspect, rm
   network, volume, image  what stacks use: ls, rm, and more
 Look
   stack ls|ps|services    what is deployed, and how it is
   service ls|ps|inspect   one service, and each of its tasks
-  ps                      containers of this node
+  ps, events              containers of this node; what happens in the cluster
   info, version           this node and its cluster
 Mend
   logs, service logs      what a task or a service wrote

@@ -19,10 +19,10 @@ pub struct HostOptions {
     #[arg(long, global = true, hide = true, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// The node's settings
-    #[arg(long = "config", global = true, hide = true, value_name = "FILE")]
+    #[arg(id = "skep_config", long = "config", global = true, hide = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The daemon to talk to
-    #[arg(long, global = true, hide = true, value_name = "unix:///PATH")]
+    #[arg(id = "skep_host", long = "host", global = true, hide = true, value_name = "unix:///PATH")]
     host: Option<String>,
 }
 

@@ -10,6 +10,7 @@ mod compose;
 mod containers;
 mod content;
 mod daemon;
+mod events;
 mod exec;
 mod failure;
 mod help;
@@ -26,6 +27,7 @@ mod membership;
 mod network;
 mod node;
 mod output;
+mod placing;
 mod role;
 mod service;
 mod stack;
@@ -102,6 +104,8 @@ enum Command {
     Ps(containers::Options),
     /// Show what a task or a service wrote
     Logs(logs::Options),
+    /// Show what happens to the objects of the cluster
+    Events(events::Options),
     /// Run a command in a running task
     Exec(exec::Options),
     /// Manage nodes
@@ -182,6 +186,7 @@ async fn client(command: Command, host: &Host) -> Result {
         Command::Image(command) => image::run(command, host).await,
         Command::Ps(options) => containers::run(options, host).await,
         Command::Logs(options) => logs::run(options, host).await,
+        Command::Events(options) => events::run(options, host).await,
         Command::Exec(options) => exec::run(options, host).await,
         Command::Node(command) => node::run(command, host).await,
         Command::Swarm(command) => swarm::run(command, host).await,
@@ -223,6 +228,13 @@ mod tests {
             "skep service ls --run-dir /x",
             "skep node update --availability drain --label-add a=b n1",
             "skep secret create -l a=b name -",
+            "skep service create --name web -p 8080:80 nginx:1 nginx -g x",
+            "skep service update --image nginx:2 -d web",
+            "skep service update web --env-add A=1 --force",
+            "skep service update --rollback -q web",
+            "skep service rollback --to 12 web",
+            "skep stack rollback demo --to 3",
+            "skep events --since 10m --filter type=service --format json",
             "skep swarm update --autolock",
             "skep swarm update --autolock=false",
             "skep swarm unlock-key -q --rotate",
@@ -231,5 +243,8 @@ mod tests {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
         assert!(parse("skep stack deploy counter").is_err());
+        let own =
+            parse("skep --config /x --host unix:///y service create --config conf --host a:1.2.3.4 nginx").unwrap();
+        assert_eq!(own.host.overrides().config.as_deref(), Some(std::path::Path::new("/x")));
     }
 }

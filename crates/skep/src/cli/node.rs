@@ -1,5 +1,7 @@
 //! `node`: the machines of the cluster.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use skep_api::{ControlClient, Filter, NodeUpdate, RemoveRequest, UpdateRequest};
 use skep_model::{Availability, Kind, Membership, Node, NodeId, NodeState, Role};
@@ -8,11 +10,12 @@ use super::Result;
 use super::host::Host;
 use super::inspect::{self, InspectOptions};
 use super::membership::AvailabilityName;
-use super::output;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{ListOptions, Listing, Row, row};
+use super::output::{self, time};
 use super::role;
 use super::tasks::{self, capital, natural};
+use super::wait::drain;
 
 const FILTERS: &[&str] = &["id", "name", "role", "membership", "label", "node.label"];
 
@@ -71,6 +74,12 @@ pub struct UpdateOptions {
     /// manager takes part in deciding, worker only runs tasks
     #[arg(long, value_enum)]
     role: Option<role::RoleName>,
+    /// Do not wait until a drained node is empty
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    detach: bool,
+    /// How long to wait
+    #[arg(long, default_value = "10m", value_parser = time::parse_duration)]
+    timeout: Duration,
     node: String,
 }
 
@@ -238,11 +247,16 @@ async fn update(options: UpdateOptions, host: &Host) -> Result {
     spec.labels.extend(options.label_add);
     spec.role = options.role.map_or(spec.role, Role::from);
     let before = node.spec.role;
+    let drains = spec.availability == Availability::Drain && !options.detach && options.availability.is_some();
+    let slots = if drains { drain::slots_on(&control, node.id).await? } else { drain::Slots::default() };
     let update = UpdateRequest::Node(NodeUpdate { id: node.id, expected: node.meta.version, spec: spec.clone() });
     let written = control.update(update).await?;
     written.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
     if spec.role != before {
         role::await_role(&control, node.id, &options.node, spec.role).await?;
+    }
+    if !slots.is_empty() {
+        drain::until_empty(&control, (node.id, node.hostname()), &slots, options.timeout).await?;
     }
     output::line(options.node)?;
     Ok(())

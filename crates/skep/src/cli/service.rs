@@ -1,25 +1,34 @@
 //! `service`: what runs, how many of it, and how it is.
 
+mod conduct;
+mod create;
+mod flags;
+mod restart;
+mod rollback;
+mod syntax;
+mod update;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use skep_api::{ControlClient, Filter, ScaleRequest};
-use skep_model::{DesiredState, Kind, Mode, Service, ServiceId, Task, TaskState, Version};
+use skep_model::{DesiredState, Kind, Mode, PortSpec, PublishMode, Service, ServiceId, Task, TaskState, Version};
 
 use super::Result;
 use super::content;
 use super::host::Host;
-use super::inspect::{self, InspectOptions};
+use super::inspect;
 use super::logs;
 use super::output::filter::{Facet, Filters};
 use super::output::listing::{self, ListOptions, Listing, Row, row};
 use super::output::{self, reference, time};
+use super::placing;
 use super::tasks::{self, natural};
 use super::wait::{self, Goal, Progress};
 
-const FILTERS: &[&str] = &["id", "name", "mode", "label"];
+const FILTERS: &[&str] = &["id", "name", "mode", "label", "runtime"];
 
 const LISTING: Listing = Listing {
     columns: &[
@@ -36,17 +45,33 @@ const LISTING: Listing = Listing {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Create a service
+    Create(Box<create::Options>),
+    /// Change a service
+    Update(Box<update::Options>),
+    /// Give a service its previous spec, or another earlier one
+    Rollback(rollback::Options),
+    /// List a service's revisions
+    History(rollback::HistoryOptions),
+    /// Replace all tasks of services
+    Restart(restart::Options),
+    /// Wait until services are what was asked for
+    Wait(restart::WaitOptions),
     /// List services
     #[command(visible_alias = "list")]
     Ls(ListOptions),
     /// List the tasks of one or more services
     Ps(PsOptions),
     /// Show all about one or more services
-    Inspect(InspectOptions),
+    Inspect(inspect::ServiceOptions),
     /// Show what the tasks of a service wrote
     Logs(logs::Options),
     /// Change how many tasks run of replicated services
     Scale(ScaleOptions),
+    /// Show why its tasks are where they are, and what each node says to one more
+    Explain(placing::ExplainOptions),
+    /// Spread tasks anew, a few at a time: after a node joined, for instance
+    Rebalance(placing::RebalanceOptions),
     /// Remove services
     #[command(visible_alias = "remove")]
     Rm(RemoveOptions),
@@ -81,11 +106,19 @@ pub struct RemoveOptions {
 
 pub async fn run(command: Command, host: &Host) -> Result {
     match command {
+        Command::Create(options) => create::run(*options, &host.control().await?).await,
+        Command::Update(options) => update::run(*options, &host.control().await?).await,
+        Command::Rollback(options) => rollback::run(options, &host.control().await?).await,
+        Command::History(options) => rollback::history(options, &host.control().await?).await,
+        Command::Restart(options) => restart::run(options, &host.control().await?).await,
+        Command::Wait(options) => restart::wait(options, &host.control().await?).await,
         Command::Ls(options) => list(&options, Filter::default(), &host.control().await?).await,
         Command::Ps(options) => list_tasks(&options, &host.control().await?).await,
         Command::Inspect(options) => inspect::services(&options, &host.control().await?).await,
         Command::Logs(options) => logs::run_for_service(options, host).await,
         Command::Scale(options) => scale(options, &host.control().await?).await,
+        Command::Explain(options) => placing::explain(options, &host.control().await?).await,
+        Command::Rebalance(options) => placing::rebalance(options, &host.control().await?).await,
         Command::Rm(options) => content::remove(&host.control().await?, Kind::Service, options.services).await,
     }
 }
@@ -110,6 +143,7 @@ fn facets(service: &Service) -> Vec<Facet> {
         Facet::prefix("id", service.id.to_string()),
         Facet::prefix("name", service.name()),
         Facet::exact("mode", mode(service)),
+        Facet::exact("runtime", "container"),
     ];
     facets.extend(Facet::labels("label", &service.spec.labels));
     facets
@@ -122,15 +156,18 @@ fn mode(service: &Service) -> &'static str {
     }
 }
 
+/// Ports of the routing mesh; those of single tasks are shown with the tasks.
 fn service_row(service: &Service, tasks: &[Task], options: &ListOptions) -> Row {
     let image = &service.spec.task.container.image;
+    let meshed = service.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
+    let meshed: Vec<PortSpec> = meshed.cloned().collect();
     row([
         ("ID", listing::id(&service.id.to_string(), options)),
         ("Name", service.name().to_owned()),
         ("Mode", mode(service).to_owned()),
         ("Replicas", replicas(service, tasks)),
         ("Image", if options.no_trunc { image.clone() } else { reference::familiar(image) }),
-        ("Ports", tasks::ports(&service.endpoint.ports)),
+        ("Ports", tasks::ports(&meshed)),
     ])
 }
 

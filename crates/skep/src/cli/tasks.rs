@@ -12,7 +12,9 @@ use super::output::format::Format;
 use super::output::listing::{self, ListOptions, Listing, Row, row};
 use super::output::{reference, time};
 
-const FILTERS: &[&str] = &["id", "name", "service", "node", "desired-state", "label"];
+const FILTERS: &[&str] = &["id", "name", "service", "node", "desired-state", "label", "runtime"];
+/// What `desired-state` may be; `accepted` is Docker's word for what is not to run yet.
+const DESIRED: &[&str] = &["running", "shutdown", "accepted", "ready", "remove"];
 /// As Docker cuts them, the quotation marks aside.
 const ERROR_WIDTH: usize = 30;
 
@@ -54,6 +56,9 @@ pub async fn print(control: &ControlClient, tasks: Vec<Task>, options: &ListOpti
 /// Slots in their order, in each the newest task first; older ones are indented in a table.
 fn rows(mut tasks: Vec<Task>, nodes: &NodeNames, options: &ListOptions) -> Result<Vec<Row>> {
     let filters = Filters::parse(&options.filter, FILTERS)?;
+    if let Some(wrong) = filters.values("desired-state").iter().find(|value| !DESIRED.contains(&value.as_str())) {
+        anyhow::bail!("invalid desired-state filter: `{wrong}`; use {}", DESIRED.join(", "));
+    }
     tasks.retain(|task| filters.keep(&facets(task, nodes)));
     tasks.sort_by(|a, b| {
         natural(&a.name(), &b.name()).then_with(|| (b.meta.created_at, b.id).cmp(&(a.meta.created_at, a.id)))
@@ -77,6 +82,7 @@ fn facets(task: &Task, nodes: &NodeNames) -> Vec<Facet> {
         Facet::exact("service", task.service_name.clone()),
         Facet::exact("service", task.service.to_string()),
         Facet::exact("desired-state", task.desired.word()),
+        Facet::exact("runtime", "container"),
     ];
     if let Some(node) = task.node {
         facets.push(Facet::prefix("node", node.to_string()));
@@ -98,7 +104,7 @@ fn task_row(task: &Task, name: String, nodes: &NodeNames, options: &ListOptions)
         ("Node", node.unwrap_or_default()),
         ("DesiredState", capital(task.desired.word())),
         ("CurrentState", state),
-        ("Error", shown_error(task.status.error.as_deref(), options)),
+        ("Error", shown_error(task.status.error.as_deref().or(task.stop_reason.as_deref()), options)),
         ("Ports", ports(&task.status.ports)),
     ])
 }
@@ -111,17 +117,37 @@ fn shown_error(error: Option<&str>, options: &ListOptions) -> String {
     }
 }
 
-/// `*:8081->8080/tcp`, as Docker shows published ports.
+/// `*:8081->8080/tcp`, and `*:80-82->80-82/tcp` for ports in a row, as Docker shows published ports.
 pub fn ports(ports: &[PortSpec]) -> String {
-    let shown = |port: &PortSpec| {
+    let mut rows: Vec<(&PortSpec, u16)> = Vec::new();
+    let mut sorted: Vec<&PortSpec> = ports.iter().collect();
+    sorted.sort_by_key(|port| (port.protocol, port.host_ip, port.published, port.target));
+    for port in sorted {
+        // The ports that follow the first of a row.
+        let follows = |(first, more): &&mut (&PortSpec, u16)| {
+            let next = |number: u16| number.checked_add(*more + 1);
+            (first.protocol, first.host_ip) == (port.protocol, port.host_ip)
+                && first.published != 0
+                && (next(first.published), next(first.target)) == (Some(port.published), Some(port.target))
+        };
+        match rows.last_mut().filter(follows) {
+            Some((_, more)) => *more += 1,
+            None => rows.push((port, 0)),
+        }
+    }
+    let range = |first: u16, more: u16| match more {
+        0 => first.to_string(),
+        more => format!("{first}-{}", first + more),
+    };
+    let shown = |(port, more): (&PortSpec, u16)| {
         let address = match port.host_ip {
             Some(std::net::IpAddr::V6(address)) => format!("[{address}]"),
             Some(std::net::IpAddr::V4(address)) => address.to_string(),
             None => "*".to_owned(),
         };
-        format!("{address}:{}->{}/{}", port.published, port.target, port.protocol.word())
+        format!("{address}:{}->{}/{}", range(port.published, more), range(port.target, more), port.protocol.word())
     };
-    ports.iter().map(shown).collect::<Vec<_>>().join(", ")
+    rows.into_iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 pub fn capital(word: &str) -> String {
@@ -199,7 +225,10 @@ mod tests {
             host_ip: None,
         };
         let local = PortSpec { host_ip: Some(std::net::Ipv4Addr::LOCALHOST.into()), ..port.clone() };
-        assert_eq!(ports(&[port, local]), "*:8080->80/tcp, 127.0.0.1:8080->80/tcp");
+        assert_eq!(ports(&[port.clone(), local]), "*:8080->80/tcp, 127.0.0.1:8080->80/tcp");
+        let numbered = |published, target| PortSpec { published, target, ..port.clone() };
+        let many = [numbered(82, 82), numbered(80, 80), numbered(81, 81), numbered(90, 91), numbered(91, 91)];
+        assert_eq!(ports(&many), "*:80-82->80-82/tcp, *:90->91/tcp, *:91->91/tcp");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use skep_model::GenericResource;
 use skep_overlay::tunnel::DataPlane;
 
 /// The one port: gRPC over TCP. WireGuard's, over UDP, has the same number unless `tunnel_port` says otherwise.
@@ -43,6 +44,8 @@ pub struct FileConfig {
     pub data_plane: DataPlane,
     /// The UDP port that other nodes reach this one at; 7377 by default.
     pub tunnel_port: Option<u16>,
+    /// What the node has that its kernel does not count: `gpu=UUID1` for each named one, `apple=3` for so many alike.
+    pub generic_resources: Vec<String>,
     /// Seconds that the node's idea of the time is off: to try out wrong clocks.
     pub clock_shift_seconds: i64,
 }
@@ -71,6 +74,7 @@ pub struct NodeConfig {
     pub dns_servers: Vec<std::net::IpAddr>,
     pub data_plane: DataPlane,
     pub tunnel_port: u16,
+    pub generic_resources: Vec<GenericResource>,
     pub clock_shift_seconds: i64,
 }
 
@@ -94,6 +98,8 @@ impl NodeConfig {
             dns_servers: file.dns_servers,
             data_plane: file.data_plane,
             tunnel_port: file.tunnel_port.unwrap_or(skep_overlay::tunnel::PORT),
+            generic_resources: generic_resources(&file.generic_resources)
+                .with_context(|| format!("{}: generic_resources", path.display()))?,
             clock_shift_seconds: file.clock_shift_seconds,
         };
         if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
@@ -156,6 +162,38 @@ fn read(path: &Path, named: bool) -> Result<FileConfig> {
     }
 }
 
+/// By kind: named things have the names, others their number. Docker's `node-generic-resources`.
+fn generic_resources(entries: &[String]) -> Result<Vec<GenericResource>> {
+    let mut resources: Vec<GenericResource> = Vec::new();
+    for entry in entries {
+        let (kind, value) = entry.split_once('=').unwrap_or((entry, ""));
+        if kind.is_empty() || value.is_empty() || kind.contains([' ', ',']) {
+            bail!("`{entry}` is not KIND=ID or KIND=NUMBER, such as gpu=UUID1 or apple=3");
+        }
+        let found = resources.iter_mut().find(|resource| resource.kind == kind);
+        match (value.parse::<u64>(), found) {
+            (Ok(amount), None) => {
+                resources.push(GenericResource { kind: kind.to_owned(), amount, ids: Vec::new() });
+            }
+            (Err(_), None) => {
+                let ids = vec![value.to_owned()];
+                resources.push(GenericResource { kind: kind.to_owned(), amount: 1, ids });
+            }
+            (Err(_), Some(resource)) if !resource.ids.is_empty() => {
+                if resource.ids.iter().any(|id| id == value) {
+                    bail!("`{entry}` is there twice");
+                }
+                resource.ids.push(value.to_owned());
+                resource.amount += 1;
+            }
+            (Ok(_) | Err(_), Some(_)) => {
+                bail!("{kind} is given by number and again: give each {kind} a name, or one number")
+            }
+        }
+    }
+    Ok(resources)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +212,20 @@ mod tests {
         std::fs::write(&path, "data_dri = \"/d\"\n").unwrap();
         let error = format!("{:#}", NodeConfig::load(&overrides).unwrap_err());
         assert!(error.contains("data_dri") && error.contains("data_dir"), "{error}");
+    }
+
+    #[test]
+    fn generic_resources_are_named_or_counted() {
+        let read = |entries: &[&str]| {
+            let entries: Vec<String> = entries.iter().map(|&entry| entry.to_owned()).collect();
+            generic_resources(&entries).map_err(|error| error.to_string())
+        };
+        let named = GenericResource { kind: "gpu".into(), amount: 2, ids: vec!["A".into(), "B".into()] };
+        let counted = GenericResource { kind: "apple".into(), amount: 3, ids: Vec::new() };
+        assert_eq!(read(&["gpu=A", "apple=3", "gpu=B"]).unwrap(), [named, counted]);
+        for wrong in [&["gpu"][..], &["=1"], &["gpu=A", "gpu=A"], &["gpu=2", "gpu=A"], &["gpu=A", "gpu=2"]] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

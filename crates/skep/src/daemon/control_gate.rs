@@ -4,9 +4,10 @@ use std::sync::{Arc, RwLock};
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    ExecOutput, ExecRequest, GetRequest, JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList,
-    Readable, Refusal, RefusalKind, RemoveRequest, Removed, RotateCaRequest, RotateJoinTokenRequest, RotatedCa,
-    ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
+    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
+    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
+    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 
@@ -91,11 +92,16 @@ pass_on! {
     update(UpdateRequest) -> Written;
     remove(RemoveRequest) -> Removed;
     scale(ScaleRequest) -> Written;
+    rebalance(RebalanceRequest) -> Written;
+    explain(ExplainRequest) -> Explanation;
     deploy_stack(DeployRequest) -> Deployed;
+    rollback_service(RollbackServiceRequest) -> Written;
+    rollback_stack(RollbackStackRequest) -> Deployed;
     rotate_ca(RotateCaRequest) -> RotatedCa;
     rotate_join_token(RotateJoinTokenRequest) -> JoinTokenText;
     autolock(AutolockRequest) -> AutolockState;
     watch(WatchRequest) -> Messages<WatchEvent>;
+    events(EventsRequest) -> Messages<EventMessage>;
     logs(LogsRequest) -> Messages<LogEntry>;
     exec(Messages<ExecRequest>) -> Messages<ExecOutput>;
 }

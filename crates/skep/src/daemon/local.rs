@@ -28,7 +28,7 @@ pub struct LocalService(pub Arc<Membership>);
 impl Local for LocalService {
     async fn info(&self, _: Caller, (): ()) -> Result<LocalInfo, Refusal> {
         let Membership { config, warnings, .. } = &*self.0;
-        let description = describe(&[]);
+        let description = describe(&[], &[]);
         let running = self.0.tasks().await.iter().filter(|known| known.status.state == TaskState::Running).count();
         let look = |member: &Member| (member.tls.identity(), member.file.advertise_address.clone());
         let (identity, advertise_address) = self.0.look(look).await.unzip();

@@ -11,7 +11,7 @@ use skep_agent::{Agent, AgentConfig, ManagersWord, VolumeStore};
 use skep_identity::{Credentials, Expect, IdentityDir, NodeKey, Tls, write_private};
 use skep_image::ImageStore;
 use skep_manager::Manager;
-use skep_model::{ClusterSpec, Role};
+use skep_model::{ClusterSpec, GenericResource, Role};
 use skep_overlay::helper::HelperConfig;
 use skep_store::{GrpcPeers, Leadership, PeerNetwork, Store, StoreConfig};
 use tokio::net::TcpListener;
@@ -123,6 +123,7 @@ pub struct MemberSetup<'a> {
     pub images: ImageStore,
     pub volumes: VolumeStore,
     pub warnings: Vec<String>,
+    pub generic: Vec<GenericResource>,
     pub gate: &'a Arc<ControlGate>,
     pub vault: Arc<Vault>,
 }
@@ -350,6 +351,7 @@ fn agent_config(
         images: setup.images.clone(),
         volumes: setup.volumes.clone(),
         warnings: setup.warnings.clone(),
+        generic: setup.generic.clone(),
         instance: instance(&config.run_dir)?,
         word,
         seed: random_seed()?,

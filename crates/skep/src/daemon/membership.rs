@@ -291,6 +291,7 @@ impl Membership {
             images: self.images.clone(),
             volumes: self.volumes.clone(),
             warnings: self.warnings.clone(),
+            generic: self.config.generic_resources.clone(),
             gate: &self.gate,
             vault: Arc::clone(&self.vault),
         }

@@ -10,7 +10,7 @@ use skep_lab::http_get;
 use crate::world::World;
 
 /// A web server that ends at once when it is told to; `/slow` takes three seconds for its answer.
-const WEB: &str = r#"
+pub const WEB: &str = r#"
 x-web: &web
   image: "${REGISTRY}/python:3-slim"
   ports: ["8080:80"]

@@ -12,6 +12,7 @@ mod disaster;
 mod docker_parity;
 mod draining;
 mod dual;
+mod events;
 mod exec;
 mod faults;
 mod health;
@@ -24,6 +25,8 @@ mod power_cut;
 #[cfg(target_arch = "x86_64")]
 mod qemu;
 mod restarts;
+mod revisions;
+mod services;
 mod storage;
 mod traces;
 mod trust;

@@ -75,7 +75,9 @@ fn replicas_are_added_and_taken_away_and_a_global_service_has_one_a_node() {
 fn a_drained_node_is_left_and_an_active_one_taken_again() {
     let world = World::new();
     world.up("s", "services: { a: { <<: *idle } }");
-    world.ok(&["node", "update", "--availability", "drain", "n1"]);
+    let drained = world.skep(&["node", "update", "--availability", "drain", "n1"]);
+    assert_eq!(drained.code, 2, "{drained}");
+    assert!(drained.stderr.contains("s_a cannot be placed elsewhere: no suitable node"), "{drained}");
     world.until("no container is left", || {
         let containers = world.ok(&["ps", "-q"]);
         if containers.is_empty() { Ok(()) } else { Err(containers) }

@@ -95,6 +95,39 @@ fn a_changed_secret_or_config_is_a_change_of_the_service() {
 }
 
 #[test]
+fn a_container_that_says_how_it_is_told_gets_new_contents_and_lives_on() {
+    let world = World::new();
+    let yaml = "services:\n  a:\n    <<: *idle\n    secrets: [token]\n    configs: [{ source: page, target: /page }]\n\
+                \x20   command: [\"sh\", \"-c\", \"trap 'cat /run/secrets/token /page >> /told' HUP; while :; do sleep 0.1; done\"]\n\
+                \x20   x-skep: { on-change: SIGHUP }\n\
+                secrets: { token: { file: ./token.txt } }\nconfigs: { page: { file: ./page.txt } }\n";
+    let write = |token, page| (world.file("token.txt", token), world.file("page.txt", page));
+    let until_told = |told: &str| {
+        world.until("the container has been told", || match world.exec("s_a.1", &["cat", "/told"]).stdout {
+            text if text == told => Ok(()),
+            text => Err(text),
+        });
+    };
+    write("one", "first");
+    world.up("s", yaml);
+    let before = world.tasks("s_a");
+    // Shorter and longer: nothing of the old one is left.
+    write("2", "the second");
+    world.up("s", yaml);
+    until_told("2the second");
+    let ids = |tasks: &[crate::world::Task]| tasks.iter().map(|task| task.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&world.tasks("s_a")), ids(&before));
+    // A deploy of the same tells nobody.
+    world.up("s", yaml);
+    write("three", "the second");
+    world.up("s", yaml);
+    until_told("2the secondthreethe second");
+    // What is not a signal is refused where it stands.
+    let refused = world.deploy("s", &yaml.replace("SIGHUP", "SIGNAL"));
+    assert!(refused.stderr.contains("on-change `SIGNAL` is no signal"), "{refused}");
+}
+
+#[test]
 fn secrets_and_configs_are_made_by_hand_and_not_removed_while_used() {
     let world = World::new();
     let mut command = world.command(world.node(), &["secret", "create", "token", "-"]);

@@ -48,6 +48,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service, image: String) ->
         dns_servers: dns(cx, service),
         dns_search: service.dns_search.clone(),
         dns_options: service.dns_opt.clone(),
+        on_change: service.skep.on_change.as_ref().map(|at| at.value.clone()),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use skep_compose_spec::project::{self, At, Restart, Service};
 use skep_model::{
-    Condition, FailureAction, Limits, MemoryBytes, Mode, NanoCpus, Placement, PlatformSpec, Preference, Reservations,
-    Resources, RestartPolicy, UpdateConfig, UpdateOrder,
+    Condition, FailureAction, GenericRequest, Limits, MemoryBytes, Mode, NanoCpus, Placement, PlacementStrategy,
+    PlatformSpec, Preference, Reservations, Resources, RestartPolicy, Scheduling, UpdateConfig, UpdateOrder,
+    VolumePlacement,
 };
 
 use super::Context;
@@ -30,14 +31,15 @@ pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {
     let memory = |resources: &project::Resources| resources.memory.as_ref().map(|at| MemoryBytes(at.value));
     // Zero is Docker's word for no limit.
     let given = |cpus: Option<NanoCpus>| cpus.filter(|cpus| cpus.0 > 0);
-    for resource in generic_resources {
-        let kind = &resource.value.kind;
-        cx.report
-            .warning(
-                resource.span,
-                format!("services.{}: generic resource `{kind}` is not supported yet", service.name),
-            )
-            .with_help("label the nodes that have it, and place by the label");
+    let mut generic: Vec<GenericRequest> = Vec::new();
+    for At { span, value: project::GenericResource { kind, value } } in generic_resources {
+        match u64::try_from(*value).ok().filter(|amount| *amount > 0) {
+            Some(amount) => generic.push(GenericRequest { kind: kind.clone(), amount }),
+            None => {
+                cx.report
+                    .error(*span, format!("services.{}: generic resource {kind} must be at least 1", service.name));
+            }
+        }
     }
     for (what, resources) in [("limits", limits), ("reservations", reservations)] {
         smallest(cx, service, what, resources);
@@ -53,6 +55,7 @@ pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {
             nano_cpus: given(cpus(reservations)),
             memory: memory(reservations).filter(|memory| memory.0 > 0),
         },
+        generic,
     }
 }
 
@@ -133,12 +136,34 @@ pub(super) fn placement(cx: &mut Context<'_>, service: &Service) -> Placement {
             }
         }
     }
+    let project::Extension { placement: strategy, affinity, anti_affinity, volume, .. } = &service.skep;
+    placement.strategy = strategy.as_ref().map(|at| match at.value {
+        project::PlacementStrategy::Spread => PlacementStrategy::Spread,
+        project::PlacementStrategy::BinPack => PlacementStrategy::BinPack,
+    });
+    placement.volumes = volume.as_ref().and_then(|at| match at.value {
+        project::VolumeRule::Follow => None,
+        project::VolumeRule::Free => Some(VolumePlacement::Free),
+        project::VolumeRule::Stay => Some(VolumePlacement::Stay),
+    });
+    placement.affinity = affinity.iter().map(|at| cx.service_name(&at.value)).collect();
+    placement.anti_affinity = anti_affinity.iter().map(|at| cx.service_name(&at.value)).collect();
     if let Some(platform) = &service.platform {
         let mut parts = platform.split('/').map(str::to_owned);
         let mut next = || parts.next().unwrap_or_default();
         placement.platforms.push(PlatformSpec { os: next(), architecture: next(), variant: next() });
     }
     placement
+}
+
+/// What of `x-skep` is asked of those who place and move the tasks.
+pub(super) fn scheduling(service: &Service) -> Scheduling {
+    let asked = &service.skep;
+    Scheduling {
+        priority: asked.priority.unwrap_or(0),
+        min_available: asked.min_available.as_ref().map_or(0, |at| at.value),
+        rebalance_on_join: asked.rebalance.as_ref().is_some_and(|at| at.value == project::Rebalance::OnJoin),
+    }
 }
 
 /// `x-skep.at-most-one`; what would run two tasks of a slot for a while contradicts it.

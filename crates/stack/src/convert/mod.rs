@@ -13,6 +13,8 @@ use skep_compose_spec::project::{Content, ContentSource};
 use skep_compose_spec::{Diagnostic, Project, Report, Span};
 use skep_model::{InvalidSpec, Labels, PortSpec, Stack, validate_content_name, validate_service_name};
 
+pub use service::with_tag;
+
 use crate::spec::{ContentSpec, StackSpec};
 
 /// The service's label that keeps the image as the file has it, without the digest.
@@ -78,6 +80,14 @@ impl<'p> Context<'p> {
     /// The name in the cluster of one of the project's networks, volumes, secrets or configs.
     fn full_name(&self, key: &str, name: Option<&str>, external: bool) -> String {
         Project::full_name(self.stack, key, name, external)
+    }
+
+    /// The name in the cluster of a service: by its key in the file, or another stack's by its whole name.
+    fn service_name(&self, named: &str) -> String {
+        match self.project.services.contains_key(named) {
+            true => self.full_name(named, None, false),
+            false => named.to_owned(),
+        }
     }
 
     /// Labels as written, and the stack's own.

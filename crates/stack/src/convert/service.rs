@@ -49,6 +49,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         update: deploy::update(service.deploy.update_config.as_ref()),
         rollback: deploy::update(service.deploy.rollback_config.as_ref()),
         endpoint: endpoint::endpoint(cx, service),
+        scheduling: deploy::scheduling(service),
     };
     // What is wrong with a part has been said where the part stands.
     if cx.report.error_count() == errors
@@ -60,7 +61,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
 }
 
 /// Docker's default tag, for an image with neither tag nor digest.
-fn with_tag(image: String) -> String {
+pub fn with_tag(image: String) -> String {
     let name = image.rsplit('/').next().unwrap_or_default();
     if name.contains([':', '@']) { image } else { format!("{image}:latest") }
 }

@@ -15,8 +15,9 @@ impl Changes {
     }
 }
 
-pub(super) fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
-    let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint } = old;
+/// Each part once, in the order of the file.
+pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
+    let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint, scheduling } = old;
     let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
         task;
     let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
@@ -43,6 +44,9 @@ pub(super) fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'sta
     changes.part("logging", log_driver, &new.task.log_driver);
     changes.part("x-skep.at-most-one", at_most_one, &new.task.at_most_one);
     changes.part("x-skep.drain", drain, &new.task.drain);
+    changes.part("x-skep.priority", &scheduling.priority, &new.scheduling.priority);
+    changes.part("x-skep.min-available", &scheduling.min_available, &new.scheduling.min_available);
+    changes.part("x-skep.rebalance", &scheduling.rebalance_on_join, &new.scheduling.rebalance_on_join);
     changes.part("force", force_update, &new.task.force_update);
     changes.part("deploy.update_config", update, &new.update);
     changes.part("deploy.rollback_config", rollback, &new.rollback);
@@ -89,6 +93,7 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
         dns_servers,
         dns_search,
         dns_options,
+        on_change,
     } = old;
     changes.part("image", image, &new.image);
     changes.part("pull_policy", pull_policy, &new.pull_policy);
@@ -126,4 +131,5 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
     changes.part("dns", dns_servers, &new.dns_servers);
     changes.part("dns_search", dns_search, &new.dns_search);
     changes.part("dns_opt", dns_options, &new.dns_options);
+    changes.part("x-skep.on-change", on_change, &new.on_change);
 }

@@ -13,7 +13,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use skep_model::{Cluster, ContentDigest, Contents, Kind, Labels, NetworkSpec, ServiceSpec, Stack};
 
-use changes::service_changes;
+pub use changes::service_changes;
 
 use crate::spec::{ContentSpec, StackSpec};
 

@@ -11,7 +11,6 @@ use crate::netlink::Attributes;
 /// The first 4-byte register (`NFT_REG32_00`); the others follow it.
 pub const R0: u32 = 8;
 pub const R1: u32 = R0 + 1;
-pub const R2: u32 = R0 + 2;
 pub const R4: u32 = R0 + 4;
 /// Behind the longest key that is loaded.
 pub const R8: u32 = R0 + 8;

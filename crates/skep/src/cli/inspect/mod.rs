@@ -4,6 +4,7 @@
 
 mod container;
 mod network;
+mod pretty;
 mod service;
 
 use clap::Args;
@@ -35,7 +36,24 @@ pub struct NetworkOptions {
     inspect: InspectOptions,
 }
 
-pub async fn services(options: &InspectOptions, control: &ControlClient) -> Result {
+#[derive(Debug, Args)]
+pub struct ServiceOptions {
+    /// In words, for people
+    #[arg(long, conflicts_with = "format")]
+    pretty: bool,
+    #[command(flatten)]
+    inspect: InspectOptions,
+}
+
+pub async fn services(options: &ServiceOptions, control: &ControlClient) -> Result {
+    let ServiceOptions { pretty, inspect: options } = options;
+    if *pretty {
+        let mut sheets = Vec::new();
+        for name in &options.names {
+            sheets.push(pretty::service(&control.service(name).await?, time::now()));
+        }
+        return Ok(super::output::text(&sheets.join("\n"))?);
+    }
     let mut objects = Vec::new();
     for name in &options.names {
         objects.push(service::inspected(&control.service(name).await?));

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use skep_model::{
-    Condition, EndpointMode, FailureAction, Mode, PortSpec, PublishMode, RestartPolicy, Service, ServiceSpec, TaskSpec,
-    UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    Condition, EndpointMode, FailureAction, Mode, PortSpec, PublishMode, RestartPolicy, Scheduling, Service,
+    ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use super::{container, head, labels, nanos, present, unless_empty};
@@ -31,8 +31,8 @@ pub fn inspected(service: &Service) -> Value {
 }
 
 fn spec(spec: &ServiceSpec) -> Value {
-    let ServiceSpec { name, labels, mode, task, update, rollback, endpoint: _ } = spec;
-    json!({
+    let ServiceSpec { name, labels, mode, task, update, rollback, endpoint: _, scheduling } = spec;
+    let mut object = json!({
         "Name": name,
         "Labels": labels,
         "TaskTemplate": task_template(task),
@@ -43,7 +43,13 @@ fn spec(spec: &ServiceSpec) -> Value {
         "UpdateConfig": update_config(update),
         "RollbackConfig": update_config(rollback),
         "EndpointSpec": endpoint_spec(spec),
-    })
+    });
+    if *scheduling != Scheduling::default() {
+        let Scheduling { priority, min_available, rebalance_on_join } = scheduling;
+        object["Scheduling"] =
+            json!({ "Priority": priority, "MinAvailable": min_available, "RebalanceOnJoin": rebalance_on_join });
+    }
+    object
 }
 
 fn task_template(task: &TaskSpec) -> Value {
@@ -59,6 +65,10 @@ fn task_template(task: &TaskSpec) -> Value {
             ])
         })
         .collect();
+    let generic = resources.generic.iter();
+    let generic: Vec<Value> = generic
+        .map(|request| json!({ "DiscreteResourceSpec": { "Kind": request.kind, "Value": request.amount } }))
+        .collect();
     let limits = &resources.limits;
     let reservations = &resources.reservations;
     let resources = json!({
@@ -70,6 +80,7 @@ fn task_template(task: &TaskSpec) -> Value {
         "Reservations": present([
             ("NanoCPUs", reservations.nano_cpus.map(|cpus| json!(cpus.0))),
             ("MemoryBytes", reservations.memory.map(|memory| json!(memory.0))),
+            ("GenericResources", unless_empty(&generic)),
         ]),
     });
     let constraints: Vec<String> = placement.constraints.iter().map(ToString::to_string).collect();
@@ -85,6 +96,10 @@ fn task_template(task: &TaskSpec) -> Value {
         ("Preferences", unless_empty(&spreads)),
         ("MaxReplicas", (most > 0).then(|| json!(most))),
         ("Platforms", unless_empty(&platforms)),
+        ("Strategy", placement.strategy.map(|strategy| json!(strategy))),
+        ("Affinity", unless_empty(&placement.affinity)),
+        ("AntiAffinity", unless_empty(&placement.anti_affinity)),
+        ("Volumes", placement.volumes.map(|volumes| json!(volumes))),
     ]);
     let log_driver = log_driver.as_ref();
     present([
@@ -122,18 +137,37 @@ fn update_config(config: &UpdateConfig) -> Value {
     json!({
         "Parallelism": config.parallelism,
         "Delay": nanos(config.delay),
-        "FailureAction": match config.failure_action {
-            FailureAction::Pause => "pause",
-            FailureAction::Continue => "continue",
-            FailureAction::Rollback => "rollback",
-        },
+        "FailureAction": action_word(config.failure_action),
         "Monitor": nanos(config.monitor),
         "MaxFailureRatio": config.max_failure_ratio,
-        "Order": match config.order {
-            UpdateOrder::StopFirst => "stop-first",
-            UpdateOrder::StartFirst => "start-first",
-        },
+        "Order": order_word(config.order),
     })
+}
+
+pub fn action_word(action: FailureAction) -> &'static str {
+    match action {
+        FailureAction::Pause => "pause",
+        FailureAction::Continue => "continue",
+        FailureAction::Rollback => "rollback",
+    }
+}
+
+pub fn order_word(order: UpdateOrder) -> &'static str {
+    match order {
+        UpdateOrder::StopFirst => "stop-first",
+        UpdateOrder::StartFirst => "start-first",
+    }
+}
+
+pub fn state_word(state: UpdateState) -> &'static str {
+    match state {
+        UpdateState::Updating => "updating",
+        UpdateState::Paused => "paused",
+        UpdateState::Completed => "completed",
+        UpdateState::RollbackStarted => "rollback_started",
+        UpdateState::RollbackPaused => "rollback_paused",
+        UpdateState::RollbackCompleted => "rollback_completed",
+    }
 }
 
 fn endpoint_spec(spec: &ServiceSpec) -> Value {
@@ -163,16 +197,8 @@ fn ports(ports: &[PortSpec]) -> Vec<Value> {
 }
 
 fn update_status(status: &UpdateStatus) -> Value {
-    let state = match status.state {
-        UpdateState::Updating => "updating",
-        UpdateState::Paused => "paused",
-        UpdateState::Completed => "completed",
-        UpdateState::RollbackStarted => "rollback_started",
-        UpdateState::RollbackPaused => "rollback_paused",
-        UpdateState::RollbackCompleted => "rollback_completed",
-    };
     present([
-        ("State", Some(json!(state))),
+        ("State", Some(json!(state_word(status.state)))),
         ("StartedAt", Some(json!(time::rfc3339(status.started_at)))),
         ("CompletedAt", status.completed_at.map(|at| json!(time::rfc3339(at)))),
         ("Message", Some(json!(status.message))),

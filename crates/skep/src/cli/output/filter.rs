@@ -74,6 +74,11 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// What was given for a key.
+    pub fn values(&self, key: &str) -> &[String] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
     pub fn keep(&self, facets: &[Facet]) -> bool {
         self.0.iter().all(|(key, wanted)| {
             let has = |wanted: &String| facets.iter().any(|facet| facet.key == key && facet.matches(wanted));

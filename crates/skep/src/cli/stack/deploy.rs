@@ -9,6 +9,7 @@ use skep_api::{DeployAction, DeployMode, DeployRequest, Deployed, DeployedObject
 use skep_model::Kind;
 use skep_stack::{ContentSpec, StackSpec};
 
+use super::atomic;
 use crate::cli::Result;
 use crate::cli::compose;
 use crate::cli::host::Host;
@@ -32,6 +33,9 @@ pub struct Options {
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
+    /// When a service does not come up, go back to the revision before, all of it; exit code 3
+    #[arg(long, conflicts_with_all = ["detach", "dry_run"])]
+    atomic: bool,
     /// Send along your logins for the images' registries
     #[arg(long)]
     with_registry_auth: bool,
@@ -46,6 +50,10 @@ pub async fn run(options: Options, host: &Host) -> Result {
     let spec = specs(&options)?;
     let control = host.control().await?;
     let services = spec.services.iter().map(|service| service.name.clone()).collect();
+    let before = match options.atomic {
+        true => Some(atomic::before(&control, &options.stack).await?),
+        false => None,
+    };
     let deployed = control.deploy_stack(request(spec, &options)).await?;
     if !options.quiet {
         output::text(&lines(&deployed, options.dry_run))?;
@@ -62,7 +70,12 @@ pub async fn run(options: Options, host: &Host) -> Result {
         watch_with: format!("skep stack ps {}", options.stack),
     };
     let progress = if options.quiet { Progress::Silent } else { Progress::Shown };
-    wait::until_settled(&control, &goal, progress).await
+    match (wait::until_settled(&control, &goal, progress).await, before) {
+        (Err(error), Some(before)) => {
+            Err(atomic::undo(&control, &options.stack, before, error, options.timeout, options.quiet).await)
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 /// The stack as its files ask for it; every mistake is said, and nothing was asked of the cluster yet.
@@ -104,7 +117,7 @@ fn new_content(spec: ContentSpec) -> NewContent {
 }
 
 /// Docker's lines, in its order; what stays as it is is said of services only.
-fn lines(deployed: &Deployed, dry_run: bool) -> String {
+pub fn lines(deployed: &Deployed, dry_run: bool) -> String {
     let order = [Kind::Network, Kind::Secret, Kind::Config, Kind::Service];
     let mut text = String::new();
     for kind in order {

@@ -1,6 +1,8 @@
 //! `stack`: what a compose file becomes.
 
+mod atomic;
 mod deploy;
+mod history;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,10 @@ pub enum Command {
     Ps(StackOptions),
     /// List the services of a stack
     Services(StackOptions),
+    /// List a stack's revisions: who deployed when, and what changed
+    History(StackOptions),
+    /// Make a stack's services what they were in an earlier revision; services that were not in it are removed
+    Rollback(history::RollbackOptions),
     /// Show a compose file as skep understands it
     Config(ConfigOptions),
     /// Remove stacks; volumes stay
@@ -75,6 +81,10 @@ pub async fn run(command: Command, host: &Host) -> Result {
             let stack = existing(&control, &options.stack).await?;
             service::list(&options.list, of_stack(&stack.name), &control).await
         }
+        Command::History(options) => {
+            history::show(&existing(&host.control().await?, &options.stack).await?, &options.list)
+        }
+        Command::Rollback(options) => history::rollback(options, &host.control().await?).await,
         Command::Config(options) => {
             output::text(&compose::load(&options.files, None)?.to_yaml())?;
             Ok(())

@@ -17,6 +17,7 @@ pub fn service(name: &str, replicas: u64) -> Service {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        scheduling: Default::default(),
     };
     Service {
         id: ServiceId::from_u128(1),
@@ -26,6 +27,7 @@ pub fn service(name: &str, replicas: u64) -> Service {
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        rebalancing_since: None,
     }
 }
 
@@ -45,6 +47,9 @@ pub fn task(service: &str, slot: u64, state: TaskState) -> Task {
         status: TaskStatus::new(state, Timestamp(0), ""),
         not_before: None,
         failures_before: 0,
+        generic: Vec::new(),
+        stop_reason: None,
+        home: None,
     }
 }
 

@@ -3,8 +3,11 @@
 //! The cluster does the work whether anybody waits or not; this only looks.
 //! [`picture`] decides what is seen, [`screen`] shows it, [`report`] tells of failures.
 
+pub mod drain;
+mod explain;
 #[cfg(test)]
 pub mod fixture;
+mod follow;
 mod picture;
 mod report;
 mod screen;
@@ -21,9 +24,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Result;
 use super::failure::{Exit, INTERRUPTED, TIMED_OUT};
 use super::output;
+pub use follow::{Followed, follow};
 use picture::{Picture, Trouble};
-pub use screen::Progress;
-use screen::Screen;
+pub use screen::{Progress, Screen};
 
 /// How long all must run before it counts, and how long when something failed on the way.
 const STABLE: Duration = Duration::from_secs(1);

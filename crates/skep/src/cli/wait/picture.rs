@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skep_model::{
-    Condition, DesiredState, Mode, PublishMode, Service, Slot, Task, TaskId, TaskState, Timestamp, UpdateState, Version,
+    Condition, DesiredState, Mode, PublishMode, Service, Slot, Task, TaskId, TaskState, Timestamp, UpdateState,
+    UpdateStatus, Version,
 };
 
 use crate::cli::failure::{ROLLED_BACK, UNPLACED};
@@ -79,8 +80,9 @@ impl Picture {
                 SlotState::Running | SlotState::Done | SlotState::Underway(_) => {}
             }
         }
-        let rolled_back = service.spec_version > since;
         let status = service.update_status.as_ref();
+        // One that somebody asked for is what was wanted.
+        let rolled_back = service.spec_version > since && !status.is_some_and(UpdateStatus::asked_for);
         let updating = match status.map(|status| status.state) {
             Some(UpdateState::Updating | UpdateState::RollbackStarted) => true,
             Some(UpdateState::Paused) => {
@@ -93,7 +95,12 @@ impl Picture {
                 self.troubles.push(trouble(ROLLED_BACK, what, slots.last_failure));
                 false
             }
-            Some(UpdateState::RollbackCompleted | UpdateState::RollbackPaused | UpdateState::Completed) | None => false,
+            Some(UpdateState::RollbackPaused) => {
+                let what = format!("was not rolled back: {}", status.map_or("", |status| &status.message));
+                self.troubles.push(trouble(1, what, slots.last_failure));
+                false
+            }
+            Some(UpdateState::RollbackCompleted | UpdateState::Completed) | None => false,
         };
         self.settled &= !updating && slots.complete();
     }
@@ -274,7 +281,6 @@ mod tests {
     use super::*;
     use crate::cli::wait::fixture::{service, task};
     use expect_test::{Expect, expect};
-    use skep_model::UpdateStatus;
 
     fn check(service: &Service, tasks: &[Task], expected: Expect) {
         let tasks: Vec<Task> = tasks.iter().enumerate().map(|(number, task)| numbered(task, number)).collect();

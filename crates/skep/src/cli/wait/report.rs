@@ -7,9 +7,9 @@ use skep_api::{ControlClient, LogEntry, LogOptions, LogSource, LogsRequest, Mess
 use skep_model::{Task, TaskState};
 use tokio::time::timeout;
 
-use super::Goal;
 use super::picture::{Trouble, why};
-use crate::cli::failure::Exit;
+use super::{Goal, explain};
+use crate::cli::failure::{Exit, UNPLACED};
 use crate::cli::output;
 use crate::cli::tasks::node_names;
 
@@ -23,6 +23,9 @@ pub async fn tell(control: &ControlClient, troubles: &[Trouble], goal: &Goal) ->
     let nodes = node_names(control).await.unwrap_or_default();
     for trouble in troubles {
         output::complain(format_args!("service {} {}", trouble.service, trouble.what));
+        if trouble.code == UNPLACED {
+            explain::tell(control, &trouble.service).await;
+        }
         let Some(task) = &trouble.task else { continue };
         let place = task.node.and_then(|node| nodes.get(&node)).map(|name| format!(" on {name}")).unwrap_or_default();
         if task.status.state != TaskState::Pending {

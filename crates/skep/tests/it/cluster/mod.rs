@@ -13,6 +13,7 @@ mod membership;
 mod network;
 mod network_losses;
 mod partitions;
+mod places;
 mod recovery;
 mod walks;
 mod wire;
