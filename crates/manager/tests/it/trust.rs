@@ -1,9 +1,11 @@
 //! Who gets a certificate, what for, and what the others are told.
 
 use futures::StreamExt;
-use skep_api::{AgentMessage, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, RefusalKind};
+use skep_api::{
+    AgentMessage, Assignment, ControlClient, DISPATCH_PROTOCOL, DispatcherClient, Hello, ManagerMessage, RefusalKind,
+};
 use skep_identity::{Credentials, NodeClock, NodeKey, Synchronised};
-use skep_model::{Change, NodeDescription, Role};
+use skep_model::{Change, ContentDigest, Contents, Id, Labels, Meta, NodeDescription, Role, Secret};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::world::{World, days_ago, expired, now};
@@ -104,6 +106,38 @@ async fn a_manager_whose_clock_is_behind_issues_nothing_and_says_why() {
     let refused = world.join(&world.worker_token).await.unwrap_err();
     assert_eq!(refused.kind, RefusalKind::Unavailable);
     assert!(refused.message.contains("waiting for it to be set"), "{refused}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_is_not_told_of_secrets_that_its_tasks_do_not_use_whatever_it_asks() {
+    let world = World::start(NodeClock::new()).await;
+    let node = world.join(&world.worker_token).await.unwrap();
+    let secret = Secret {
+        id: Id::from_u128(9),
+        meta: Meta::new(now()),
+        name: "password".to_owned(),
+        labels: Labels::new(),
+        contents: Contents::new(ContentDigest("aa".to_owned()), (*b"hush").into(), now()),
+    };
+    world.store.propose(vec![Change::CreateSecret { secret: Box::new(secret) }]).await.unwrap();
+    // What it is told by itself: its assignments.
+    let mut told = session(&world, &node, "a").await.unwrap();
+    let assignments = loop {
+        if let ManagerMessage::Assignments(assignments) = told.next().await.unwrap().unwrap() {
+            break assignments;
+        }
+    };
+    assert!(!assignments.set.iter().any(|it| matches!(it, Assignment::Secret(_))), "{assignments:?}");
+    // And what it could ask for with its certificate.
+    let control = ControlClient::new(world.connect(&node).await.unwrap());
+    for refused in [
+        control.secret("password").await.map(|_| ()).unwrap_err(),
+        control.secrets(Default::default()).await.map(|_| ()).unwrap_err(),
+        control.services(Default::default()).await.map(|_| ()).unwrap_err(),
+    ] {
+        assert_eq!(refused.kind, RefusalKind::Denied, "{refused}");
+    }
     world.stop().await;
 }
 

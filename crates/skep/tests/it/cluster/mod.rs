@@ -15,6 +15,7 @@ mod network_losses;
 mod partitions;
 mod places;
 mod recovery;
+mod secrecy;
 mod walks;
 mod wire;
 
