@@ -65,6 +65,9 @@ pub fn run(nodes: usize, services: usize, replicas: usize) -> Result<()> {
                 status: TaskStatus::new(TaskState::Pending, NOW, ""),
                 not_before: None,
                 failures_before: 0,
+                iteration: None,
+                running_since: None,
+                withdrawn: false,
                 generic: Vec::new(),
                 stop_reason: None,
                 home: None,
@@ -173,6 +176,7 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
         revisions: Vec::new(),
         endpoint: skep_model::Endpoint::default(),
         update_status: None,
+        job: None,
         rebalancing_since: None,
     }
 }

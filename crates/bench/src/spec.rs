@@ -29,6 +29,9 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        progress_deadline: None,
+        depends_on: Vec::new(),
+        schedule: None,
         scheduling: Default::default(),
     }
 }

@@ -147,6 +147,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        job: None,
         rebalancing_since: None,
     };
     check_ports(cluster, &service)?;
@@ -186,6 +187,7 @@ fn check_ports(cluster: &Cluster, service: &Service) -> Result<(), Refusal> {
 /// Checks a spec and pins the contents that it refers to.
 fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
+    crate::admission_order::check(cluster, &spec)?;
     let name = spec.name.clone();
     let new = spec.needs_services_level();
     if !new.is_empty() && !cluster.has(Feature::Services) {

@@ -223,6 +223,9 @@ mod tests {
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             endpoint: EndpointSpec::default(),
+            progress_deadline: None,
+            depends_on: Vec::new(),
+            schedule: None,
             scheduling: Default::default(),
         };
         Service {
@@ -233,6 +236,7 @@ mod tests {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
             rebalancing_since: None,
         }
     }
@@ -253,6 +257,9 @@ mod tests {
             status: TaskStatus::new(TaskState::Pending, AT, ""),
             not_before: None,
             failures_before: 0,
+            iteration: None,
+            running_since: None,
+            withdrawn: false,
             generic: Vec::new(),
             stop_reason: None,
             home: None,

@@ -10,11 +10,13 @@
 pub mod admission;
 mod admission_cluster;
 mod admission_node;
+mod admission_order;
 mod assignments;
 mod ca;
 mod clock;
 mod control;
 pub mod deploy;
+mod description;
 mod dispatcher;
 pub mod events;
 mod fanout;
@@ -55,6 +57,7 @@ use tokio_util::sync::CancellationToken;
 pub use admission_node::even_number;
 pub use assignments::{AssignmentSet, assignments_for, delta};
 pub use clock::wall_clock;
+pub use reports::must_be_written;
 pub use resolve::{ImageResolver, ResolvedImage};
 
 pub use ca::CaService;
@@ -91,7 +94,7 @@ impl<R: ImageResolver> Manager<R> {
         let sessions = Arc::new(Sessions::default());
         let fellows = Arc::new(Fellows::new(store.clone(), tls.clone()));
         let reach = Arc::new(Reach { sessions: Arc::clone(&sessions), fellows: Arc::clone(&fellows) });
-        let (reports, queue) = Reports::new(Arc::clone(&sessions));
+        let (reports, queue) = Reports::new(Arc::clone(&sessions), store.clone());
         let (tunnels, said) = mpsc::unbounded_channel();
         let authority = LeaseAuthority::new(store.clone());
         let fanout = Arc::new(Fanout::new(&store));

@@ -1,13 +1,15 @@
 //! What agents report of their tasks, merged into few proposals.
 //!
-//! Only what the cluster must remember is written: the first Running, and every end.
-//! States on the way there stay in this manager's memory, for whoever looks.
+//! Only what the cluster must remember or waits for is written: the first Running, every end, and on the way there what
+//! [`must_be_written`] says. Other states stay in this manager's memory, for whoever looks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{Change, Cluster, NodeId, TaskId, TaskState, TaskStatus};
+use skep_model::{
+    Change, Cluster, DependencyCondition, DesiredState, NodeId, Task, TaskId, TaskState, TaskStatus, UpdateState,
+};
 use skep_store::{ProposeError, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,21 +26,22 @@ const RETRY: Duration = Duration::from_millis(200);
 type Pending = BTreeMap<TaskId, (NodeId, TaskStatus)>;
 
 /// Where sessions hand in reports. Clones share the queue.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reports {
     queue: mpsc::UnboundedSender<(NodeId, TaskId, TaskStatus)>,
     sessions: Arc<Sessions>,
+    store: Store,
 }
 
 impl Reports {
     /// The queue's two ends.
-    pub fn new(sessions: Arc<Sessions>) -> (Self, mpsc::UnboundedReceiver<(NodeId, TaskId, TaskStatus)>) {
+    pub fn new(sessions: Arc<Sessions>, store: Store) -> (Self, mpsc::UnboundedReceiver<(NodeId, TaskId, TaskStatus)>) {
         let (queue, reports) = mpsc::unbounded_channel();
-        (Self { queue, sessions }, reports)
+        (Self { queue, sessions, store }, reports)
     }
 
     pub fn report(&self, node: NodeId, task: TaskId, status: TaskStatus) {
-        let written = status.state >= TaskState::Running;
+        let written = must_be_written(&self.store.cluster(), task, status.state);
         // Shown until the cluster has it, so that a reader never sees a task go back.
         self.sessions.note_progress(task, status.clone());
         if written {
@@ -46,6 +49,33 @@ impl Reports {
             let _ = self.queue.send((node, task, status));
         }
     }
+}
+
+/// Whether a report of this state is written.
+pub fn must_be_written(cluster: &Cluster, task: TaskId, state: TaskState) -> bool {
+    let is_waited_for = |task: &Arc<Task>| match state {
+        TaskState::Ready => is_a_replacement(cluster, task),
+        TaskState::Starting => lets_others_start(cluster, task),
+        _ => false,
+    };
+    state >= TaskState::Running || cluster.tasks.get(&task).is_some_and(is_waited_for)
+}
+
+/// An update stops the old task once this one is prepared.
+fn is_a_replacement(cluster: &Cluster, task: &Task) -> bool {
+    let status = cluster.services.get(&task.service).and_then(|service| service.update_status.as_ref());
+    let updating =
+        status.is_some_and(|status| matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted));
+    task.desired == DesiredState::Ready && updating
+}
+
+/// Another service waits for its start, which without a health check is the same as that it runs.
+fn lets_others_start(cluster: &Cluster, task: &Task) -> bool {
+    let waits = |dependency: &skep_model::Dependency| {
+        dependency.condition == DependencyCondition::Started && dependency.service == task.service_name
+    };
+    task.spec.container.health_check.is_some()
+        && cluster.services.values().any(|service| service.spec.depends_on.iter().any(waits))
 }
 
 /// Writes reports until `stop`.

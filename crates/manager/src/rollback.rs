@@ -26,8 +26,8 @@ pub fn service(
     };
     contents_are_kept(cluster, &revision.spec)?;
     let change = admission::service_update(cluster, service, (*revision.spec).clone(), at)?;
-    let begins = Change::SetUpdateStatus { service: service.id, status: Some(begun(at)) };
-    Ok(vec![change, begins])
+    let begins = begins(cluster, &change, at);
+    Ok([change].into_iter().chain(begins).collect())
 }
 
 /// What was before: after an update that failed and was rolled back, there is nothing that one would want back.
@@ -90,12 +90,14 @@ pub fn stack(
     Ok(plan)
 }
 
-/// Tasks are replaced by the rules of a rollback; a service that only gets another number of them replaces none.
+/// Tasks are replaced by the rules of a rollback; a service that only gets another number of them replaces none, and a
+/// job runs again.
 fn begins(cluster: &Cluster, change: &Change, at: Timestamp) -> Option<Change> {
     let Change::UpdateService { service, spec, .. } = change else { return None };
     let known = cluster.services.get(service)?;
     let only_scaled = ServiceSpec { mode: spec.mode, ..(*known.spec).clone() } == **spec;
-    (!only_scaled).then(|| Change::SetUpdateStatus { service: *service, status: Some(begun(at)) })
+    (!only_scaled && !spec.mode.is_job())
+        .then(|| Change::SetUpdateStatus { service: *service, status: Some(begun(at)) })
 }
 
 fn stack_revision(stack: &Stack, to: Option<u64>) -> Result<&StackRevision, Refusal> {
@@ -117,6 +119,7 @@ fn begun(at: Timestamp) -> UpdateStatus {
         started_at: at,
         completed_at: None,
         message: UpdateStatus::ASKED_FOR.to_owned(),
+        progress: None,
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::change::Kind;
 use crate::{
-    Change, Cluster, ManagerStatus, NetworkId, Node, NodeId, Rejection, Service, ServiceId, ServiceRevision,
-    ServiceSpec, Task, TaskId, Timestamp, Version,
+    Change, Cluster, Due, JobStatus, ManagerStatus, NetworkId, Node, NodeId, Rejection, Service, ServiceId,
+    ServiceRevision, ServiceSpec, Task, TaskId, Timestamp, Version,
 };
 
 impl Cluster {
@@ -81,6 +81,16 @@ impl Cluster {
                 service.update_status = status.clone();
                 service.meta.version = version;
             }
+            Change::FollowSchedule { service, expected, due, outcome, message, at } => {
+                let service = self.service_mut(*service)?;
+                check_version(Kind::Service, &service.id, *expected, service.meta.version)?;
+                let job = service.job.get_or_insert_default();
+                (job.followed_to, job.message) = (*due, message.clone());
+                if *outcome == Due::Run {
+                    (job.iteration, job.last_execution) = (job.iteration + 1, *at);
+                }
+                service.meta.version = version;
+            }
             Change::SetRebalancing { service, since } => {
                 let service = self.service_mut(*service)?;
                 service.rebalancing_since = *since;
@@ -92,6 +102,7 @@ impl Cluster {
             }
             Change::CreateTask { task } => self.create_task(task, version)?,
             Change::SetTaskPending { task, reason, at } => self.set_task_pending(*task, reason, *at, version)?,
+            Change::SetTaskWaiting { task, reason, at } => self.set_task_waiting(*task, reason, *at, version)?,
             Change::AssignTask { task, node, at } => self.assign_task(*task, *node, *at, version)?,
             Change::SetTaskDesired { task, desired, at, reason } => {
                 self.set_task_desired(*task, *desired, reason, *at, version)?;
@@ -226,6 +237,7 @@ impl Cluster {
         let mut service = service.clone();
         service.meta.version = version;
         service.spec_version = version;
+        service.job = JobStatus::new(&service.spec, service.meta.created_at);
         self.index.services.insert(name, service.id);
         self.services.insert(service.id, Arc::new(service));
         Ok(())
@@ -250,6 +262,7 @@ impl Cluster {
         if only_scaled {
             return Ok(());
         }
+        service.job = service.job.take().map(|job| job.updated(&old, spec, at));
         service.revisions.push(ServiceRevision { spec_version: service.spec_version, spec: old, replaced_at: at });
         let excess = service.revisions.len().saturating_sub(Service::REVISIONS_KEPT);
         service.revisions.drain(..excess);

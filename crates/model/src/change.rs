@@ -82,6 +82,17 @@ pub enum Change {
         service: ServiceId,
         status: Option<UpdateStatus>,
     },
+    /// A time that a job's schedule named has come: a run begins, or is left out, for the reason that is given.
+    FollowSchedule {
+        service: ServiceId,
+        expected: Version,
+        /// Up to when the schedule is followed now.
+        due: Timestamp,
+        outcome: Due,
+        /// What became of it, in words.
+        message: String,
+        at: Timestamp,
+    },
     /// Tasks are to be spread anew since then, or, with `None`, no longer.
     SetRebalancing {
         service: ServiceId,
@@ -98,6 +109,12 @@ pub enum Change {
     SetTaskPending {
         task: TaskId,
         reason: Option<String>,
+        at: Timestamp,
+    },
+    /// The task is new and waits for another service; the scheduler does not see it yet.
+    SetTaskWaiting {
+        task: TaskId,
+        reason: String,
         at: Timestamp,
     },
     /// Only a pending task of a node that is there can be assigned.
@@ -183,6 +200,13 @@ pub enum Change {
     RemoveStack {
         name: String,
     },
+}
+
+/// What becomes of a job's run that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Due {
+    Run,
+    Skip,
 }
 
 /// A kind of object, for messages.

@@ -61,7 +61,7 @@ pub fn held_up_by<'c>(cluster: &'c Cluster, task: &Task) -> Option<&'c Arc<Task>
 ///
 /// A task that was only ever to be ready has not been started, nor has one that is to stop before it reached a node.
 pub fn may_run(task: &Task) -> bool {
-    let started =
-        task.desired == DesiredState::Running || (task.desired > DesiredState::Running && task.node.is_some());
+    let stops = task.desired > DesiredState::Running && task.node.is_some() && !task.withdrawn;
+    let started = task.desired == DesiredState::Running || stops;
     started && !task.status.state.is_terminal()
 }

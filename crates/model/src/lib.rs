@@ -13,7 +13,9 @@ mod cluster;
 mod config;
 mod constraint;
 mod content;
+mod cron;
 mod id;
+mod job;
 pub mod lease;
 mod level;
 mod network;
@@ -26,27 +28,29 @@ mod tunnel;
 mod units;
 mod validate;
 
-pub use change::{Change, Kind, Rejection};
+pub use change::{Change, Due, Kind, Rejection};
 pub use check::Violation;
 pub use cluster::{Cluster, LookupError};
 pub use config::{ClusterConfig, ClusterSpec, JoinTokenHashes, TrustHistory};
 pub use content::{Config, ContentDigest, ContentRevision, Contents, Secret};
+pub use cron::{Cron, CronError, TimeZone};
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId};
 pub use id::{Id, IdSource, ParseIdError};
+pub use job::JobStatus;
 pub use level::{FEATURE_LEVEL, Feature};
 pub use network::{Network, Twins};
 pub use node::{
     Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
     NodeSpec, NodeState, NodeStatus, Platform, Role,
 };
-pub use service::{Endpoint, Service, ServiceRevision, UpdateState, UpdateStatus, VirtualIp};
+pub use service::{Endpoint, Service, ServiceRevision, UpdateProgress, UpdateState, UpdateStatus, VirtualIp};
 pub use spec::ParseConstraintError;
 pub use spec::{
-    Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, EndpointMode, EndpointSpec, FailureAction,
-    FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment,
-    NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation,
-    PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec,
-    Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    Concurrency, Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, Dependency, DependencyCondition,
+    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
+    Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
+    PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
+    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};

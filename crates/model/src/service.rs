@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NetworkId, PortSpec, ServiceId, ServiceSpec, Timestamp, Version};
+use crate::{JobStatus, Meta, NetworkId, PortSpec, ServiceId, ServiceSpec, Timestamp, Version};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -18,6 +18,8 @@ pub struct Service {
     pub revisions: Vec<ServiceRevision>,
     pub endpoint: Endpoint,
     pub update_status: Option<UpdateStatus>,
+    /// Of a job only.
+    pub job: Option<JobStatus>,
     /// Since when its tasks are being spread anew, because somebody asked for it.
     pub rebalancing_since: Option<Timestamp>,
 }
@@ -50,6 +52,19 @@ pub struct UpdateStatus {
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
     pub message: String,
+    /// How far it is; absent where a manager wrote it that did not count.
+    pub progress: Option<UpdateProgress>,
+}
+
+/// How far an update is: what outlives the leader that counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateProgress {
+    /// Slots that the update touches.
+    pub slots: u64,
+    /// The most of them that were done at one time.
+    pub done: u64,
+    /// When `done` last rose; the update's begin before that.
+    pub at: Timestamp,
 }
 
 /// Swarm's update states.

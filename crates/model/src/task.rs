@@ -38,6 +38,12 @@ pub struct Task {
     pub not_before: Option<Timestamp>,
     /// How many tasks of this slot and spec failed in a row before this one: the exponent of the back-off.
     pub failures_before: u32,
+    /// The run of the job that it belongs to.
+    pub iteration: Option<u64>,
+    /// When it was first observed running; absent where a manager wrote it that did not note this.
+    pub running_since: Option<Timestamp>,
+    /// It was only ever to be ready, and then to stop: no node was told to start it.
+    pub withdrawn: bool,
     /// What it was given of its node's generic resources, with its node.
     pub generic: Vec<GenericResource>,
     /// Why it is to stop, where its service's spec does not tell.
@@ -162,6 +168,13 @@ impl TaskStatus {
     }
 }
 
+impl TaskStatus {
+    /// Of a new task that waits for another service.
+    pub fn waiting(reason: String, at: Timestamp) -> Self {
+        Self { error: Some(reason), ..Self::new(TaskState::New, at, "waiting for another service") }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContainerStatus {
     pub container_id: String,
@@ -192,6 +205,15 @@ impl Task {
     /// `service.slot`, as listings show it.
     pub fn name(&self) -> String {
         format!("{}.{}", self.service_name, self.slot)
+    }
+
+    /// Since when it ran, or had when it ended.
+    ///
+    /// Of one that ran before managers noted it, when its container started.
+    pub fn ran_since(&self) -> Option<Timestamp> {
+        let started = || self.status.container.as_ref().and_then(|container| container.started_at);
+        let unhealthy_until_now = self.spec.container.health_check.is_some();
+        self.running_since.or_else(|| started().filter(|_| !unhealthy_until_now))
     }
 
     /// `service.slot.task`, the name of its container.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use crate::{
-    ContainerSpec, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec, Placement, PublishMode,
-    ServiceSpec, UpdateConfig, UpdateOrder,
+    Concurrency, ContainerSpec, Cron, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec,
+    Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -66,7 +66,9 @@ impl ServiceSpec {
         validate_update("update", &self.update).map_err(&wrong)?;
         validate_update("rollback", &self.rollback).map_err(&wrong)?;
         self.validate_placement().map_err(&wrong)?;
-        self.validate_at_most_one().map_err(&wrong)
+        self.validate_at_most_one().map_err(&wrong)?;
+        self.validate_job().map_err(&wrong)?;
+        self.validate_order().map_err(&wrong)
     }
 
     fn validate_resources(&self) -> Result<(), String> {
@@ -106,6 +108,32 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    fn validate_job(&self) -> Result<(), String> {
+        let plain = self.update == UpdateConfig::default() && self.rollback == UpdateConfig::default();
+        if self.mode.is_job() && !plain {
+            return Err("jobs may not have an update config".to_owned());
+        }
+        let Some(schedule) = &self.schedule else { return Ok(()) };
+        if !self.mode.is_job() {
+            return Err("only a job has a schedule; use mode replicated-job or global-job".to_owned());
+        }
+        if self.mode == Mode::GlobalJob && schedule.concurrency == Concurrency::Allow {
+            return Err("a node has one task of a global job at a time; use concurrency forbid or replace".to_owned());
+        }
+        schedule.cron.parse::<Cron>().map_err(|error| format!("schedule: {error}"))?;
+        TimeZone::named(&schedule.timezone).map(drop)
+    }
+
+    fn validate_order(&self) -> Result<(), String> {
+        if self.progress_deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return Err("the progress deadline must be above 0".to_owned());
+        }
+        match self.depends_on.iter().any(|dependency| dependency.service.eq_ignore_ascii_case(&self.name)) {
+            true => Err("it depends on itself".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     fn validate_placement(&self) -> Result<(), String> {
         let mut kinds = BTreeSet::new();
         for GenericRequest { kind, amount } in &self.task.resources.generic {
@@ -139,9 +167,10 @@ impl ServiceSpec {
         let replicas = match self.mode {
             _ if least == 0 => return Ok(()),
             Mode::Replicated { replicas } => replicas,
-            Mode::Global => {
+            Mode::Global | Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
                 return Err(
-                    "min-available is for replicated services: a global service's tasks stay on their nodes".to_owned()
+                    "min-available is for replicated services: the tasks of others stay on their nodes, or end"
+                        .to_owned(),
                 );
             }
         };

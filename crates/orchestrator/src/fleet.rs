@@ -9,7 +9,7 @@ use skep_model::{
 };
 
 use crate::slot::SlotTasks;
-use crate::{allocator, newest_first};
+use crate::{allocator, newest_first, order};
 
 /// One service, its slots, and the changes decided so far.
 ///
@@ -40,15 +40,14 @@ impl<'a> Fleet<'a> {
     /// Makes a task of the service's present spec.
     pub fn create(&mut self, slot: Slot, desired: DesiredState, not_before: Option<Timestamp>, failures_before: u32) {
         let spec = &self.service.spec;
+        let waits_for = order::unmet_before(self, slot);
         // Its image is pulled while it waits for the slot.
         let waits = desired == DesiredState::Running && spec.task.at_most_one && self.may_still_run(slot, None);
         let (desired, not_before) = if waits { (DesiredState::Ready, Some(self.now)) } else { (desired, not_before) };
         // A network that a service uses cannot be removed; should one be missing all the same, the slot
         // stays empty and the next round asks again.
         let Ok(networks) = allocator::resolve_networks(self.cluster, &spec.task) else { return };
-        // Tasks of a slot are ordered by their creation, also where two are made at one time.
-        let newest = self.slots.get(&slot).and_then(|slot| slot.newest()).map(|task| task.meta.created_at);
-        let created_at = newest.map_or(self.now, |newest| self.now.max(Timestamp(newest.0 + 1)));
+        let created_at = self.creation_time(slot);
         let home = self.home_of(slot);
         let task = Task {
             id: self.ids.next_id(),
@@ -62,13 +61,54 @@ impl<'a> Fleet<'a> {
             host_ports: allocator::host_ports(self.service),
             node: None,
             desired,
-            status: TaskStatus::new(TaskState::Pending, self.now, "pending task scheduling"),
+            status: match waits_for {
+                None => TaskStatus::new(TaskState::Pending, self.now, "pending task scheduling"),
+                Some(reason) => TaskStatus::waiting(reason, self.now),
+            },
             not_before,
             failures_before,
+            iteration: self.service.job.as_ref().map(|job| job.iteration),
+            running_since: None,
+            withdrawn: false,
             generic: Vec::new(),
             stop_reason: None,
             home,
         };
+        self.add(slot, task);
+    }
+
+    /// Makes a task of the spec that `ended` had, to go on in its slot.
+    ///
+    /// While an update is paused, what ends for other reasons is not updated on the way.
+    pub fn create_again(&mut self, ended: &Task, desired: DesiredState, not_before: Option<Timestamp>, failures: u32) {
+        let created_at = self.creation_time(ended.slot);
+        let waits = desired == DesiredState::Running && ended.spec.at_most_one && self.may_still_run(ended.slot, None);
+        let (desired, not_before) = if waits { (DesiredState::Ready, Some(self.now)) } else { (desired, not_before) };
+        let task = Task {
+            id: self.ids.next_id(),
+            meta: Meta::new(created_at),
+            node: None,
+            desired,
+            status: TaskStatus::new(TaskState::Pending, self.now, "pending task scheduling"),
+            not_before,
+            failures_before: failures,
+            running_since: None,
+            withdrawn: false,
+            generic: Vec::new(),
+            stop_reason: None,
+            home: self.home_of(ended.slot),
+            ..ended.clone()
+        };
+        self.add(ended.slot, task);
+    }
+
+    /// Tasks of a slot are ordered by their creation, also where two are made at one time.
+    fn creation_time(&self, slot: Slot) -> Timestamp {
+        let newest = self.slots.get(&slot).and_then(|slot| slot.newest()).map(|task| task.meta.created_at);
+        newest.map_or(self.now, |newest| self.now.max(Timestamp(newest.0 + 1)))
+    }
+
+    fn add(&mut self, slot: Slot, task: Task) {
         self.slots.entry(slot).or_default().tasks.insert(0, Arc::new(task.clone()));
         self.changes.push(Change::CreateTask { task: Box::new(task) });
     }
@@ -115,8 +155,11 @@ impl<'a> Fleet<'a> {
             return;
         }
         let slot = self.slots.entry(task.slot).or_default();
+        let notes = self.cluster.has(Feature::Services);
         for known in slot.tasks.iter_mut().filter(|known| known.id == task.id) {
-            Arc::make_mut(known).desired = desired;
+            let known = Arc::make_mut(known);
+            known.withdrawn |= notes && known.desired == DesiredState::Ready && desired > DesiredState::Running;
+            known.desired = desired;
         }
         let reason = reason.filter(|_| self.cluster.has(Feature::Services));
         self.changes.push(Change::SetTaskDesired { task: task.id, desired, at: self.now, reason });

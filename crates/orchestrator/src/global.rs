@@ -1,19 +1,23 @@
-//! Global services: one task on each node that can take it and satisfies the constraints.
+//! Global services and jobs: one task on each node that can take it and satisfies the constraints.
 
 use std::collections::BTreeSet;
 
-use skep_model::{Availability, DesiredState, Node, NodeState, Slot, Task, TaskState};
+use skep_model::{Availability, DesiredState, Node, NodeState, Service, Slot, Task, TaskState};
 
 use crate::fleet::Fleet;
 use crate::restart;
 
 pub fn reconcile(fleet: &mut Fleet) {
+    fill(fleet, |_| true);
+}
+
+/// Fills the slots of all nodes that should have one; tasks that are not `counted` neither fill nor hold any.
+pub fn fill(fleet: &mut Fleet, counted: impl Fn(&Task) -> bool) {
     let constraints = &fleet.service.spec.task.placement.constraints;
     let fits = |node: &Node| node.satisfies(constraints);
-    let takes = |node: &Node| node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
     let nodes = || fleet.cluster.nodes.values();
     let wanted: BTreeSet<Slot> =
-        nodes().filter(|node| fits(node) && takes(node)).map(|node| Slot::Node(node.id)).collect();
+        nodes().filter(|node| takes(node, fleet.service)).map(|node| Slot::Node(node.id)).collect();
     // A paused or silent node keeps what it has.
     let kept: BTreeSet<Slot> = nodes()
         .filter(|node| fits(node) && node.spec.availability != Availability::Drain)
@@ -28,12 +32,29 @@ pub fn reconcile(fleet: &mut Fleet) {
     }
     for slot in wanted {
         let tasks = fleet.slots.get(&slot);
-        let never_filled = tasks.is_none_or(|slot| slot.tasks.iter().all(|task| task.desired >= DesiredState::Remove));
-        let stopped_for_the_node = tasks.and_then(|slot| slot.newest()).is_some_and(|task| is_to_return(task));
+        let counted: Vec<_> =
+            tasks.into_iter().flat_map(|slot| slot.tasks.iter()).filter(|task| counted(task)).collect();
+        let never_filled = counted.iter().all(|task| task.desired >= DesiredState::Remove);
+        // What lives, or ended by itself, is not the node's affair.
+        let all_stopped = counted.iter().all(|task| task.desired >= DesiredState::Shutdown);
+        let stopped_for_the_node = all_stopped && counted.first().is_some_and(|task| is_to_return(task));
         if never_filled || stopped_for_the_node {
-            fleet.create(slot, DesiredState::Running, None, 0);
+            // Something of an earlier run may still be there.
+            let taken = fleet.slots.get(&slot).is_some_and(|slot| slot.tasks.iter().any(|task| task.occupies_node()));
+            let now = fleet.now;
+            match taken && fleet.service.spec.mode.is_job() {
+                true => fleet.create(slot, DesiredState::Ready, Some(now), 0),
+                false => fleet.create(slot, DesiredState::Running, None, 0),
+            }
         }
     }
+}
+
+/// Whether a node should have a task of a global service.
+pub fn takes(node: &Node, service: &Service) -> bool {
+    node.status.state == NodeState::Ready
+        && node.spec.availability == Availability::Active
+        && node.satisfies(&service.spec.task.placement.constraints)
 }
 
 /// Whether the slot's last task had to stop because its node was drained or lost, and the node's return is

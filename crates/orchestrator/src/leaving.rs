@@ -54,13 +54,14 @@ fn leave(fleet: &mut Fleet, slot: Slot, evicted: &Evicted, spare: &mut usize) {
         let live = fleet.slots[&slot].live();
         live.filter_map(|task| Some((Arc::clone(task), leaving(fleet, task, evicted)?))).collect()
     };
-    let replicated = matches!(fleet.service.spec.mode, Mode::Replicated { .. });
+    let replicated = matches!(fleet.service.spec.mode, Mode::Replicated { .. } | Mode::ReplicatedJob { .. });
     let gentle = |task: &Task, why: &Leaving| matches!(why, Leaving::Told(_)) && replicated && serves(task);
     // First what nobody is served by: it may be the replacement of what is.
     for (task, why) in leaving.iter().filter(|(task, why)| !gentle(task, why)) {
         stop(fleet, task, why);
-        if replicated && fleet.slots[&slot].newest_live().is_none() {
-            fleet.create(slot, DesiredState::Running, None, 0);
+        let goes_on = replicated && restart::is_of_this_run(fleet, task);
+        if goes_on && fleet.slots[&slot].newest_live().is_none() {
+            restart::go_on(fleet, task, DesiredState::Running, None, 0);
         }
     }
     for (task, why) in leaving.iter().filter(|(task, why)| gentle(task, why)) {
@@ -72,8 +73,8 @@ fn leave(fleet: &mut Fleet, slot: Slot, evicted: &Evicted, spare: &mut usize) {
         } else if *spare > 0 {
             *spare -= 1;
             stop(fleet, task, why);
-            if fleet.slots[&slot].newest_live().is_none() {
-                fleet.create(slot, DesiredState::Running, None, 0);
+            if fleet.slots[&slot].newest_live().is_none() && restart::is_of_this_run(fleet, task) {
+                restart::go_on(fleet, task, DesiredState::Running, None, 0);
             }
         }
     }

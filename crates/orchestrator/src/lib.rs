@@ -1,5 +1,5 @@
-//! Decides how many tasks there are and what is wanted of each: replicated and global services,
-//! restarts, updates, history, and what services need allocated.
+//! Decides how many tasks there are and what is wanted of each: replicated and global services, jobs and their
+//! schedules, restarts, updates, order, history, and what services need allocated.
 //!
 //! `reconcile` is a pure function: the cluster and the time in, changes out.
 //! It says nothing about where tasks run; the scheduler does, and the two do not know each other.
@@ -11,12 +11,17 @@ mod enforcer;
 mod fence;
 mod fleet;
 mod global;
+mod job;
 mod leaving;
 pub mod moves;
+mod order;
 mod reaper;
 mod refresh;
+mod replace;
 mod replicated;
 mod restart;
+mod room;
+mod schedule;
 mod slot;
 mod update;
 
@@ -72,34 +77,51 @@ fn reconcile_one(
         };
     }
     let mut fleet = Fleet::new(cluster, service, now, ids);
+    if let Some(due) = schedule::follow(&fleet) {
+        // The run's tasks are made from a service that knows of it; the next round goes on.
+        return vec![due];
+    }
     match service.spec.mode {
         Mode::Replicated { replicas } => replicated::reconcile(&mut fleet, replicas),
         Mode::Global => global::reconcile(&mut fleet),
+        Mode::ReplicatedJob { max_concurrent, total_completions } => {
+            job::reconcile(&mut fleet, max_concurrent, total_completions);
+        }
+        Mode::GlobalJob => job::reconcile_global(&mut fleet),
     }
     refresh::reconcile(&mut fleet);
     leaving::reconcile(&mut fleet, evicted);
     restart::reconcile(&mut fleet);
-    update::reconcile(&mut fleet);
+    if !service.spec.mode.is_job() {
+        update::reconcile(&mut fleet);
+    }
+    order::reconcile(&mut fleet);
     reaper::trim_history(&mut fleet);
     fleet.changes
 }
 
 /// When something falls due that no change of the cluster will announce: a delayed restart, a pause
-/// between two steps of an update.
+/// between two steps of an update, a job's next run.
 ///
 /// Always later than `now`; `None` when nothing waits for time.
 pub fn next_wakeup(cluster: &Cluster, now: Timestamp) -> Option<Timestamp> {
-    let waiting = cluster.tasks.values().filter(|task| is_waiting(task));
-    let restarts =
-        waiting.filter_map(|task| task.not_before.map(|due| [due, restart::waits_until(task, due)])).flatten();
+    let waiting = cluster.tasks.values().filter(|task| is_waiting(task)).filter_map(|task| task.not_before);
+    let stopping = cluster.tasks.values().filter(|task| is_stopping(task)).map(|task| restart::patience_ends(task));
+    let restarts = waiting.chain(stopping);
     let updates = cluster.services.values().flat_map(|service| update::next_steps_at(cluster, service));
     let rejected = cluster.tasks.values().filter_map(|task| restart::rests_until(task));
+    let schedules = cluster.services.values().filter_map(|service| schedule::next_due(service));
     let moves = cluster.services.values().flat_map(|service| moves::next_steps_at(cluster, service));
-    restarts.chain(updates).chain(rejected).chain(moves).filter(|at| *at > now).min()
+    restarts.chain(updates).chain(schedules).chain(rejected).chain(moves).filter(|at| *at > now).min()
 }
 
 fn is_waiting(task: &Task) -> bool {
     task.desired == DesiredState::Ready && !task.status.state.is_terminal()
+}
+
+/// To stop, and not known to have: its slot's next task may wait for it.
+fn is_stopping(task: &Task) -> bool {
+    task.desired == DesiredState::Shutdown && task.occupies_node()
 }
 
 /// Whether a task was made from what its service asks for now: a changed label or number of replicas

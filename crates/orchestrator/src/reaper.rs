@@ -15,6 +15,8 @@ pub fn trim_history(fleet: &mut Fleet) {
     let slots: Vec<Slot> = fleet.slots.keys().copied().collect();
     for slot in slots {
         let tasks = fleet.slots[&slot].tasks.clone();
+        // Of a slot that is done, the task that was done with it is what says so.
+        let keep = if fleet.slots[&slot].newest_live().is_none() { keep.max(1) } else { keep };
         for (age, task) in tasks.iter().enumerate().filter(|(_, task)| !created.contains(&task.id)) {
             let surplus = age >= keep && task.status.state.is_terminal();
             // There is nothing to remember of a task that no node ever had.

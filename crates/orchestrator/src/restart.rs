@@ -8,10 +8,11 @@
 
 use std::time::Duration;
 
-use skep_model::{Condition, DesiredState, RestartPolicy, Slot, Task, TaskState, Timestamp};
+use skep_model::{Condition, DesiredState, RestartPolicy, Slot, Task, TaskState, Timestamp, UpdateOrder, UpdateState};
 
 use crate::fleet::Fleet;
 use crate::slot::SlotTasks;
+use crate::{is_current, leaving, schedule, update};
 
 /// A task that ran this long before it failed starts a new row of failures.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -35,8 +36,14 @@ fn replace_ended(fleet: &mut Fleet, slot: Slot) {
     let tasks = &fleet.slots[&slot];
     // What had to stop is not asked: behind it may be one that was wanted to the end, as where a start-first update
     // lost its new task first.
-    let wanted = tasks.tasks.iter().find(|task| task.desired < DesiredState::Shutdown);
+    let mut wanted = tasks.tasks.iter().filter(|task| task.desired < DesiredState::Shutdown);
+    // While an update is paused, its attempts are not what the slot goes on with, where it has something older.
+    let older = |task: &&std::sync::Arc<Task>| is_paused(fleet) && !is_current(fleet.service, task);
+    let wanted = wanted.clone().find(older).or_else(|| wanted.next());
     let Some(ended) = wanted.filter(|_| tasks.newest_live().is_none()).cloned() else { return };
+    if !is_of_this_run(fleet, &ended) {
+        return;
+    }
     let policy = ended.spec.restart;
     if !wants_restart(&policy, &ended) || attempts_exhausted(&policy, tasks, &ended) {
         return;
@@ -47,9 +54,28 @@ fn replace_ended(fleet: &mut Fleet, slot: Slot) {
     }
     fleet.want(&ended, DesiredState::Shutdown);
     match not_before > fleet.now {
-        true => fleet.create(slot, DesiredState::Ready, Some(not_before), failures),
-        false => fleet.create(slot, DesiredState::Running, None, failures),
+        true => go_on(fleet, &ended, DesiredState::Ready, Some(not_before), failures),
+        false => go_on(fleet, &ended, DesiredState::Running, None, failures),
     }
+}
+
+/// Fills the slot of a task that ended or was lost: by the present spec, unless that is one whose update was paused.
+pub fn go_on(fleet: &mut Fleet, ended: &Task, desired: DesiredState, not_before: Option<Timestamp>, failures: u32) {
+    match is_paused(fleet) && !is_current(fleet.service, ended) {
+        true => fleet.create_again(ended, desired, not_before, failures),
+        false => fleet.create(ended.slot, desired, not_before, failures),
+    }
+}
+
+fn is_paused(fleet: &Fleet) -> bool {
+    let state = fleet.service.update_status.as_ref().map(|status| status.state);
+    matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused))
+}
+
+/// Whether a job's task is of a run that goes on: the last one, or any where runs may overlap.
+pub fn is_of_this_run(fleet: &Fleet, task: &Task) -> bool {
+    let last = fleet.service.job.as_ref().map(|job| job.iteration);
+    task.iteration == last || schedule::runs_overlap(fleet.service)
 }
 
 /// Lets a delayed task run once it is due and its predecessor has stopped.
@@ -58,24 +84,34 @@ fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     let Some(task) = waiting else { return };
     let due = task.not_before.unwrap_or(task.meta.created_at);
     let longest = BACKOFF_MAX.max(task.spec.restart.delay);
-    let is_over = |until, longest| fleet.now >= until || lies_too_far(until, longest, fleet.now);
-    let lost_patience = || {
-        let until = waits_until(&task, due);
-        is_over(until, longest.saturating_add(until.since(due)))
-    };
+    let is_over = due <= fleet.now || lies_too_far(due, longest, fleet.now);
     let free = match task.spec.at_most_one {
         true => !fleet.may_still_run(slot, Some(task.id)),
-        false => !fleet.slots[&slot].another_still_runs(&task) || lost_patience(),
+        false => fleet.slots[&slot].others_that_run(&task).all(|other| lets_start(fleet, other)),
     };
-    if is_over(due, longest) && free {
+    if is_over && free {
         fleet.want(&task, DesiredState::Running);
     }
 }
 
-/// When a task that is `due` no longer waits for its predecessor's end: two on one volume are a last resort.
-pub fn waits_until(task: &Task, due: Timestamp) -> Timestamp {
+/// Whether a slot's next task may start although `other` still runs there: it is the one that the service's order keeps
+/// until then, or it was told to stop too long ago.
+fn lets_start(fleet: &Fleet, other: &Task) -> bool {
+    if other.desired <= DesiredState::Running {
+        let outdated = !is_current(fleet.service, other);
+        return match outdated {
+            true => update::order(fleet.service) == UpdateOrder::StartFirst,
+            false => leaving::starts_first(fleet),
+        };
+    }
+    let until = patience_ends(other);
+    fleet.now >= until || lies_too_far(until, until.since(other.meta.updated_at), fleet.now)
+}
+
+/// When a task that was told to stop is no longer waited for: two on one volume are a last resort.
+pub fn patience_ends(task: &Task) -> Timestamp {
     let stop = task.spec.container.stop_grace_period.unwrap_or_default().saturating_add(task.spec.drain());
-    due.after(STOP_WAIT_MAX).after(stop)
+    task.meta.updated_at.after(STOP_WAIT_MAX).after(stop)
 }
 
 /// Whether a wait that began at `began`, by whichever clock, has ended.
@@ -84,6 +120,11 @@ pub fn waits_until(task: &Task, due: Timestamp) -> Timestamp {
 /// cannot be known, and to wait until then could take years.
 pub fn wait_is_over(began: Timestamp, until: Timestamp, now: Timestamp) -> bool {
     now >= until || lies_too_far(began, Duration::ZERO, now)
+}
+
+/// Whether a time that has passed lies so far ahead that the clock was set back since.
+pub fn lies_ahead(passed: Timestamp, now: Timestamp) -> bool {
+    lies_too_far(passed, Duration::ZERO, now)
 }
 
 /// Whether a time is further ahead than a wait of this length and clocks that differ explain.
@@ -114,8 +155,16 @@ pub fn wants_restart(policy: &RestartPolicy, ended: &Task) -> bool {
     match policy.condition {
         Condition::None => false,
         Condition::OnFailure => ended.status.state != TaskState::Complete,
-        Condition::Any => true,
+        // A job's task that ended well is done.
+        Condition::Any => ended.iteration.is_none() || ended.status.state != TaskState::Complete,
     }
+}
+
+/// Whether a slot is done with the run of `ended`, its newest task: it ended well, or for good.
+pub fn is_over(tasks: &SlotTasks, ended: &Task) -> bool {
+    let policy = &ended.spec.restart;
+    let gave_up = || !wants_restart(policy, ended) || attempts_exhausted(policy, tasks, ended);
+    ended.status.state == TaskState::Complete || (ended.status.state.is_terminal() && gave_up())
 }
 
 fn attempts_exhausted(policy: &RestartPolicy, tasks: &SlotTasks, ended: &Task) -> bool {
@@ -126,7 +175,8 @@ fn attempts_exhausted(policy: &RestartPolicy, tasks: &SlotTasks, ended: &Task) -
         Duration::ZERO => Timestamp(0),
         window => Timestamp(ended.status.at.0.saturating_sub(window.as_nanos() as u64)),
     };
-    let of_this_spec = tasks.tasks.iter().filter(|task| task.spec_version == ended.spec_version);
+    let made_for = |task: &Task| (task.spec_version, task.iteration);
+    let of_this_spec = tasks.tasks.iter().filter(|task| made_for(task) == made_for(ended));
     // The first task of a spec is no restart.
     let restarts = of_this_spec.filter(|task| task.meta.created_at >= oldest).count().saturating_sub(1);
     restarts as u64 >= policy.max_attempts

@@ -33,8 +33,13 @@ impl SlotTasks {
         self.tasks.iter().any(|task| Some(task.id) != beside && lease::may_run(task))
     }
 
-    /// Whether a task of this slot, `task` aside, still runs somewhere.
-    pub fn another_still_runs(&self, task: &Task) -> bool {
-        self.tasks.iter().any(|other| other.id != task.id && other.occupies_node())
+    /// The tasks of this slot that still run somewhere, `task` aside.
+    pub fn others_that_run(&self, task: &Task) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.iter().filter(move |other| other.id != task.id && other.occupies_node())
+    }
+
+    /// The task that runs and is to go on.
+    pub fn serving(&self) -> Option<&Arc<Task>> {
+        self.live().find(|task| task.status.state == TaskState::Running)
     }
 }

@@ -1,172 +1,198 @@
-//! The updater: replaces tasks that were made from an older spec, a few slots at a time.
+//! The updater: takes a service from an older spec to the present one, a few slots at a time, or back.
 //!
-//! Its progress is what the slots show plus the service's update status, so a new leader goes on where
-//! the old one was.
+//! ```text
+//! Updating ─┬─▶ Completed                  RollbackStarted ─┬─▶ RollbackCompleted
+//!           ├─▶ Paused                                      └─▶ RollbackPaused
+//!           └─▶ RollbackStarted
+//! ```
+//! Its progress is what the slots show plus the service's update status, so a new leader goes on where the old one was.
 //! A task counts as updated once it runs, which with a health check means: once it is healthy.
+//! An update ends: each slot that gets done gives it the progress deadline anew, and when that runs out it has failed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::{
-    Change, Cluster, DesiredState, FailureAction, Service, Slot, Task, TaskState, Timestamp, UpdateConfig, UpdateOrder,
-    UpdateState, UpdateStatus,
+    Availability, Change, Cluster, Condition, FailureAction, Feature, NodeState, Service, Slot, Task, TaskState,
+    Timestamp, UpdateConfig, UpdateOrder, UpdateProgress, UpdateState, UpdateStatus,
 };
 
 use crate::fleet::Fleet;
+use crate::replace::{self, settled_at};
 use crate::slot::SlotTasks;
 use crate::{is_current, restart};
 
 pub fn reconcile(fleet: &mut Fleet) {
-    retire_replaced(fleet);
+    replace::retire_replaced(fleet);
     let dirty: Vec<Slot> =
-        fleet.slots.iter().filter(|(_, slot)| is_dirty(fleet.service, slot)).map(|(slot, _)| *slot).collect();
-    let state = fleet.service.update_status.as_ref().map(|status| status.state);
-    match state {
-        Some(UpdateState::Paused | UpdateState::RollbackPaused) => {}
-        Some(UpdateState::Updating | UpdateState::RollbackStarted) => {
-            if let Some(failed) = failure(fleet) {
-                react(fleet, &failed);
-            } else if dirty.is_empty() {
-                complete(fleet);
-            } else {
-                step(fleet, &dirty);
-            }
+        fleet.slots.iter().filter(|(slot, tasks)| is_dirty(fleet, **slot, tasks)).map(|(slot, _)| *slot).collect();
+    match fleet.service.update_status.clone() {
+        Some(UpdateStatus { state: UpdateState::Paused | UpdateState::RollbackPaused, .. }) => {
+            replace::give_up_prepared(fleet);
         }
-        None | Some(UpdateState::Completed | UpdateState::RollbackCompleted) if dirty.is_empty() => {}
-        None | Some(UpdateState::Completed | UpdateState::RollbackCompleted) => {
-            set_status(fleet, UpdateState::Updating, fleet.now, None, "update in progress".to_owned());
+        Some(status @ UpdateStatus { state: UpdateState::Updating | UpdateState::RollbackStarted, .. }) => {
+            go_on(fleet, status, &dirty);
         }
+        None | Some(UpdateStatus { state: UpdateState::Completed | UpdateState::RollbackCompleted, .. })
+            if dirty.is_empty() => {}
+        None | Some(UpdateStatus { state: UpdateState::Completed | UpdateState::RollbackCompleted, .. }) => {
+            let (state, started_at) = (UpdateState::Updating, fleet.now);
+            let message = "update in progress".to_owned();
+            set_status(fleet, UpdateStatus { state, started_at, completed_at: None, message, progress: None });
+        }
+    }
+}
+
+fn go_on(fleet: &mut Fleet, mut status: UpdateStatus, dirty: &[Slot]) {
+    let config = config_of(fleet.service, status.state).clone();
+    let unfinished = unfinished(fleet, dirty, status.started_at);
+    let progress = counted(fleet, &status, unfinished.len() as u64);
+    if progress != status.progress {
+        status.progress = progress;
+        set_status(fleet, status.clone());
+    }
+    let failed = failure(fleet, &status, &config);
+    if let Some(failed) = failed {
+        let why = format!("due to failure or early termination of task {}", failed.id);
+        react(fleet, status, config.failure_action, &why);
+    } else if let Some(why) = stuck(fleet, &status, &config, &unfinished) {
+        react(fleet, status, config.failure_action, &why);
+    } else if dirty.is_empty() {
+        complete(fleet, status, &config);
+    } else {
+        replace::step(fleet, dirty, &config, status.started_at);
     }
 }
 
 /// When the next steps of a running update fall due, where they wait for time alone.
 pub fn next_steps_at(cluster: &Cluster, service: &Service) -> Vec<Timestamp> {
-    let running = service.update_status.as_ref().map(|status| status.state);
-    let Some(state @ (UpdateState::Updating | UpdateState::RollbackStarted)) = running else { return Vec::new() };
-    let config = config_of(service, state);
-    let started = service.update_status.as_ref().map(|status| status.started_at);
-    let tasks = cluster.tasks_of_service(service.id);
-    let settled = tasks.filter_map(|task| settled_at(task));
-    settled.chain(started).flat_map(|at| [at.after(config.delay), at.after(config.monitor)]).collect()
+    let Some(status) = &service.update_status else { return Vec::new() };
+    if !matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted) {
+        return Vec::new();
+    }
+    let config = config_of(service, status.state);
+    let settled = cluster.tasks_of_service(service.id).filter_map(|task| settled_at(task));
+    let steps = settled.chain([status.started_at]).flat_map(|at| [at.after(config.delay), at.after(config.monitor)]);
+    let deadline = status.progress.map(|progress| deadline(service, config, progress));
+    steps.chain(deadline).collect()
 }
 
-/// Old tasks whose replacement runs are to stop (start-first, and slots that a new leader finds doubled); so is
-/// the older of any two that run.
-fn retire_replaced(fleet: &mut Fleet) {
-    let service = Arc::clone(fleet.service);
-    let runs = |task: &&Arc<Task>| task.status.state == TaskState::Running;
-    let mut stale = Vec::new();
-    for slot in fleet.slots.values() {
-        let current = slot.live().filter(runs).find(|task| is_current(&service, task));
-        let Some(kept) = current.or_else(|| slot.live().find(runs)) else { continue };
-        let others = slot.live().filter(|task| task.id != kept.id);
-        let replaced = |task: &&Arc<Task>| runs(task) || (current.is_some() && !is_current(&service, task));
-        stale.extend(others.filter(replaced).cloned());
+/// In which order the running or the next update replaces tasks.
+pub fn order(service: &Service) -> UpdateOrder {
+    if service.spec.task.at_most_one {
+        // A spec with both is refused; a task beside another would never be allowed to run.
+        return UpdateOrder::StopFirst;
     }
-    for task in stale {
-        fleet.want(&task, DesiredState::Shutdown);
-    }
+    config_of(service, service.update_status.as_ref().map_or(UpdateState::Updating, |status| status.state)).order
 }
 
 /// Whether the slot is to be filled anew: a task of an older spec runs, or the last that ran was of one and
 /// rests (it is done, or failed and waits). What ended because it was to stop is not the updater's.
-fn is_dirty(service: &Service, slot: &SlotTasks) -> bool {
-    let stale = |task: &Arc<Task>| !is_current(service, task);
-    let rests = |task: &Arc<Task>| task.status.state.is_terminal() && task.desired <= DesiredState::Running;
+fn is_dirty(fleet: &Fleet, slot: Slot, tasks: &SlotTasks) -> bool {
+    // A global service's task on a node that takes no new ones stays as it is, until the node does.
+    let closed =
+        match slot {
+            Slot::Replica(_) => false,
+            Slot::Node(node) => fleet.cluster.nodes.get(&node).is_none_or(|node| {
+                node.status.state != NodeState::Ready || node.spec.availability != Availability::Active
+            }),
+        };
+    let stale = |task: &Arc<Task>| !is_current(fleet.service, task);
+    let rests = |task: &Arc<Task>| task.status.state.is_terminal() && task.desired <= skep_model::DesiredState::Running;
     // Beside a live task, one that rests is an attempt that was given up.
-    let empty = slot.newest_live().is_none();
-    slot.live().any(stale) || (empty && slot.newest().is_some_and(|task| stale(task) && rests(task)))
+    let empty = tasks.newest_live().is_none();
+    !closed && (tasks.live().any(stale) || (empty && tasks.newest().is_some_and(|task| stale(task) && rests(task))))
 }
 
-/// Starts as many replacements as the configuration allows now.
-fn step(fleet: &mut Fleet, dirty: &[Slot]) {
-    let service = Arc::clone(fleet.service);
-    let state = service.update_status.as_ref().map_or(UpdateState::Updating, |status| status.state);
-    let config = config_of(&service, state).clone();
-    let pending =
-        |slot: &SlotTasks| slot.live().any(|task| is_current(&service, task) && task.status.state < TaskState::Running);
-    let in_flight = fleet.slots.values().filter(|slot| pending(slot)).count();
-    let at_once =
-        if config.parallelism == 0 { usize::MAX } else { usize::try_from(config.parallelism).unwrap_or(usize::MAX) };
-    let started_at = service.update_status.as_ref().map(|status| status.started_at).unwrap_or_default();
-    let settled = fleet.slots.values().flat_map(|slot| slot.tasks.iter());
-    let settled = settled.filter(|task| task.spec_version == service.spec_version).filter_map(|task| settled_at(task));
-    if settled.filter(|at| *at >= started_at).any(|at| !waited(at, config.delay, fleet.now)) {
-        return;
-    }
-    let ready: Vec<Slot> = dirty.iter().copied().filter(|slot| !pending(&fleet.slots[slot])).collect();
-    for slot in ready.into_iter().take(at_once.saturating_sub(in_flight)) {
-        replace(fleet, slot, config.order);
-    }
+/// Slots that are not done: to be filled anew, or with a new task on its way. A failure that was tolerated is done.
+fn unfinished(fleet: &Fleet, dirty: &[Slot], started_at: Timestamp) -> Vec<Slot> {
+    let on_its_way = |slot: &SlotTasks| slot.newest_live().is_some_and(|task| task.status.state < TaskState::Running);
+    let waited_for = |slot: &SlotTasks| on_its_way(slot) && replace::attempts(fleet, slot, started_at) == 0;
+    fleet
+        .slots
+        .iter()
+        .filter(|(slot, tasks)| dirty.binary_search(slot).is_ok() || waited_for(tasks))
+        .map(|(slot, _)| *slot)
+        .collect()
 }
 
-fn replace(fleet: &mut Fleet, slot: Slot, order: UpdateOrder) {
-    let stale: Vec<Arc<Task>> = fleet.slots[&slot].live().cloned().collect();
-    // A spec with both is refused; a task beside another would never be allowed to run.
-    let order = if fleet.service.spec.task.at_most_one { UpdateOrder::StopFirst } else { order };
-    match order {
-        UpdateOrder::StopFirst => {
-            for task in &stale {
-                fleet.want(task, DesiredState::Shutdown);
-            }
-            // Ready: its image is pulled while the old task stops, and it runs once that has ended.
-            let now = fleet.now;
-            fleet.create(slot, DesiredState::Ready, Some(now), 0);
-        }
-        UpdateOrder::StartFirst => {
-            // One goes on while the new one starts: the one that serves. What an update that was overtaken
-            // left on its way does not.
-            let serving = stale.iter().find(|task| task.status.state == TaskState::Running).map(|task| task.id);
-            for task in stale.iter().filter(|task| Some(task.id) != serving) {
-                fleet.want(task, DesiredState::Shutdown);
-            }
-            let newest = fleet.slots[&slot].newest().cloned();
-            let failed = newest.filter(|task| task.status.state.is_terminal() && is_current(fleet.service, task));
-            match failed {
-                None => fleet.create(slot, DesiredState::Running, None, 0),
-                Some(failed) if restart::must_rest(&failed, fleet.now) => {}
-                Some(failed) => {
-                    let (failures, not_before) = restart::back_off(&failed, fleet.now);
-                    fleet.create(slot, DesiredState::Ready, Some(not_before), failures);
-                }
-            }
-        }
+/// How far the update is; nothing where not every manager would keep it.
+fn counted(fleet: &Fleet, status: &UpdateStatus, unfinished: u64) -> Option<UpdateProgress> {
+    if !fleet.cluster.has(Feature::Services) {
+        return status.progress;
     }
+    let begun = UpdateProgress { slots: unfinished, done: 0, at: fleet.now };
+    let mut progress = status.progress.unwrap_or(begun);
+    if restart::lies_ahead(progress.at, fleet.now) {
+        // The clock was set back: how long nothing happened cannot be known.
+        progress.at = fleet.now;
+    }
+    // Nodes that came meanwhile.
+    progress.slots = progress.slots.max(unfinished);
+    let done = progress.slots - unfinished;
+    if done > progress.done {
+        (progress.done, progress.at) = (done, fleet.now);
+    }
+    Some(progress)
 }
 
 /// A task of this update that failed before it ran, or soon after, beyond what the ratio allows.
-fn failure(fleet: &Fleet) -> Option<Arc<Task>> {
-    let service = fleet.service;
-    let status = service.update_status.as_ref()?;
-    let config = config_of(service, status.state);
+fn failure(fleet: &Fleet, status: &UpdateStatus, config: &UpdateConfig) -> Option<Arc<Task>> {
     if config.failure_action == FailureAction::Continue {
         return None;
     }
-    let made = fleet.slots.values().flat_map(|slot| slot.tasks.iter());
-    let made =
-        made.filter(|task| task.spec_version == service.spec_version && task.meta.created_at >= status.started_at);
-    let mut failed: Vec<&Arc<Task>> = made.filter(|task| failed_early(task, config.monitor)).collect();
-    failed.sort_by_key(|task| (task.status.at, task.id));
-    let allowed = config.max_failure_ratio * fleet.slots.len() as f64;
-    (failed.len() as f64 > allowed).then(|| failed.last().map(|task| Arc::clone(task)))?
+    let of_update = |task: &&Arc<Task>| {
+        task.spec_version == fleet.service.spec_version && task.meta.created_at >= status.started_at
+    };
+    let made = fleet.slots.values().flat_map(|slot| slot.tasks.iter()).filter(of_update);
+    let failed: Vec<&Arc<Task>> = made.filter(|task| failed_early(task, config.monitor)).collect();
+    let slots = status.progress.map_or(fleet.slots.len() as u64, |progress| progress.slots);
+    let allowed = config.max_failure_ratio * slots as f64;
+    let last = failed.iter().max_by_key(|task| (task.status.at, task.id));
+    last.filter(|_| failed.len() as f64 > allowed).map(|task| Arc::clone(task))
 }
 
-fn failed_early(task: &Task, monitor: Duration) -> bool {
-    let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
-    let started = task.status.container.as_ref().and_then(|container| container.started_at);
-    failed && started.is_none_or(|started| task.status.at.since(started) <= monitor)
+/// Whether a task ended in a way that it was not to before it had run for `monitor`.
+pub fn failed_early(task: &Task, monitor: Duration) -> bool {
+    let failed = match task.status.state {
+        TaskState::Failed | TaskState::Rejected => true,
+        TaskState::Complete => task.spec.restart.condition == Condition::Any && task.iteration.is_none(),
+        _ => false,
+    };
+    // One that is never healthy fails long after its container started, and has not run.
+    failed && task.ran_since().is_none_or(|since| task.status.at.since(since) <= monitor)
 }
 
-fn react(fleet: &mut Fleet, failed: &Task) {
+fn deadline(service: &Service, config: &UpdateConfig, progress: UpdateProgress) -> Timestamp {
+    progress.at.after(config.delay).after(service.spec.progress_deadline())
+}
+
+/// Why the update has failed though nothing of it did: no slot got done for too long.
+fn stuck(fleet: &Fleet, status: &UpdateStatus, config: &UpdateConfig, unfinished: &[Slot]) -> Option<String> {
+    let progress = status.progress.filter(|_| !unfinished.is_empty())?;
+    if !restart::wait_is_over(progress.at, deadline(fleet.service, config, progress), fleet.now) {
+        return None;
+    }
+    let seconds = fleet.service.spec.progress_deadline().as_secs();
+    let limit = match seconds % 60 {
+        0 => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
+    };
+    let newest = |slot: &Slot| fleet.slots[slot].tasks.iter().find(|task| is_current(fleet.service, task));
+    let what = match unfinished.iter().find_map(newest) {
+        None => "no task of the new spec was made".to_owned(),
+        Some(task) => {
+            let reason = task.status.error.as_ref().unwrap_or(&task.status.message);
+            format!("task {} ({}) is {}: {reason}", task.id, task.name(), task.status.state.word())
+        }
+    };
+    Some(format!("after {limit} without progress: {what}"))
+}
+
+fn react(fleet: &mut Fleet, status: UpdateStatus, action: FailureAction, why: &str) {
     let service = Arc::clone(fleet.service);
-    let Some(status) = &service.update_status else { return };
-    let why = format!("due to failure or early termination of task {}", failed.id);
+    let previous = service.revisions.last().filter(|_| action == FailureAction::Rollback);
     let rolling_back = status.state == UpdateState::RollbackStarted;
-    let previous = service
-        .revisions
-        .last()
-        .filter(|_| config_of(&service, status.state).failure_action == FailureAction::Rollback);
-    let started = status.started_at;
     match previous {
         Some(previous) if !rolling_back => {
             fleet.changes.push(Change::UpdateService {
@@ -175,22 +201,24 @@ fn react(fleet: &mut Fleet, failed: &Task) {
                 spec: Arc::clone(&previous.spec),
                 at: fleet.now,
             });
-            set_status(fleet, UpdateState::RollbackStarted, fleet.now, None, format!("update rolled back {why}"));
+            let (state, message) = (UpdateState::RollbackStarted, format!("update rolled back {why}"));
+            let started_at = fleet.now;
+            set_status(fleet, UpdateStatus { state, started_at, completed_at: None, message, progress: None });
         }
         _ if rolling_back => {
-            set_status(fleet, UpdateState::RollbackPaused, started, None, format!("rollback paused {why}"))
+            let (state, message) = (UpdateState::RollbackPaused, format!("rollback paused {why}"));
+            set_status(fleet, UpdateStatus { state, message, ..status });
         }
-        _ => set_status(fleet, UpdateState::Paused, started, None, format!("update paused {why}")),
+        _ => {
+            let (state, message) = (UpdateState::Paused, format!("update paused {why}"));
+            set_status(fleet, UpdateStatus { state, message, ..status });
+        }
     }
 }
 
 /// No old task is left: done once the new ones run and the last has been watched long enough.
-fn complete(fleet: &mut Fleet) {
-    let service = Arc::clone(fleet.service);
-    let Some(status) = &service.update_status else { return };
-    let config = config_of(&service, status.state);
-    let unsettled =
-        fleet.slots.values().any(|slot| slot.newest_live().is_some_and(|task| task.status.state != TaskState::Running));
+fn complete(fleet: &mut Fleet, status: UpdateStatus, config: &UpdateConfig) {
+    let unsettled = !unfinished(fleet, &[], status.started_at).is_empty();
     let tasks = fleet.slots.values().filter_map(|slot| slot.newest_live());
     let settled: Vec<Timestamp> = tasks.filter_map(|task| settled_at(task)).collect();
     let watched = if settled.is_empty() { vec![status.started_at] } else { settled };
@@ -198,26 +226,24 @@ fn complete(fleet: &mut Fleet) {
         return;
     }
     let (state, message) = match status.state {
-        // Who reads it later must still be able to tell whether a failure began it.
+        // Who reads it later must still be able to tell whether a failure began it, and which.
         UpdateState::RollbackStarted if status.asked_for() => {
             (UpdateState::RollbackCompleted, format!("{} completed", UpdateStatus::ASKED_FOR))
         }
-        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed".to_owned()),
+        UpdateState::RollbackStarted => {
+            (UpdateState::RollbackCompleted, format!("rollback completed; {}", status.message))
+        }
         _ => (UpdateState::Completed, "update completed".to_owned()),
     };
-    set_status(fleet, state, status.started_at, Some(fleet.now), message);
+    let completed_at = Some(fleet.now);
+    set_status(fleet, UpdateStatus { state, completed_at, message, ..status });
 }
 
-fn waited(since: Timestamp, how_long: Duration, now: Timestamp) -> bool {
+pub fn waited(since: Timestamp, how_long: Duration, now: Timestamp) -> bool {
     restart::wait_is_over(since, since.after(how_long), now)
 }
 
-/// When a task began to run.
-fn settled_at(task: &Task) -> Option<Timestamp> {
-    (task.status.state == TaskState::Running).then_some(task.status.at)
-}
-
-fn config_of(service: &Service, state: UpdateState) -> &UpdateConfig {
+pub fn config_of(service: &Service, state: UpdateState) -> &UpdateConfig {
     match state {
         UpdateState::RollbackStarted | UpdateState::RollbackPaused | UpdateState::RollbackCompleted => {
             &service.spec.rollback
@@ -226,13 +252,9 @@ fn config_of(service: &Service, state: UpdateState) -> &UpdateConfig {
     }
 }
 
-fn set_status(
-    fleet: &mut Fleet,
-    state: UpdateState,
-    started_at: Timestamp,
-    completed_at: Option<Timestamp>,
-    message: String,
-) {
-    let status = UpdateStatus { state, started_at, completed_at, message };
-    fleet.changes.push(Change::SetUpdateStatus { service: fleet.service.id, status: Some(status) });
+fn set_status(fleet: &mut Fleet, status: UpdateStatus) {
+    // One write says all that was decided in a round.
+    let service = fleet.service.id;
+    fleet.changes.retain(|change| !matches!(change, Change::SetUpdateStatus { .. }));
+    fleet.changes.push(Change::SetUpdateStatus { service, status: Some(status) });
 }

@@ -170,7 +170,7 @@ impl Agent {
             }
             None => (Phase::Pulling, TaskStatus::new(TaskState::Preparing, task.meta.created_at, "preparing")),
         };
-        let unsent = !ended && status.state >= TaskState::Running;
+        let unsent = !ended && status.state >= TaskState::Ready;
         let driver = Driver { desired: task.desired, task, forgotten: false, phase, timer: 0, status, unsent };
         self.drivers.insert(id, driver);
         match phase {

@@ -166,7 +166,7 @@ impl World {
             self.agents[machine].welcomed = true;
             // Its manager may not have what was sent to another.
             for driver in self.agents[machine].drivers.values_mut() {
-                driver.unsent = driver.status.state >= TaskState::Running;
+                driver.unsent = driver.status.state >= TaskState::Ready;
             }
         }
         self.send_reports(machine);
@@ -226,7 +226,10 @@ impl World {
                     },
                 );
             }
-            Phase::Pulling => self.set_phase(machine, task, Phase::Pulled),
+            Phase::Pulling => {
+                let prepared = TaskStatus::new(TaskState::Ready, self.wall(machine), "prepared");
+                self.report(machine, task, Phase::Pulled, prepared);
+            }
             Phase::Starting if spec.spec.at_most_one && self.lease_left(machine, task) < LEFT_AT_START_MIN => {
                 self.after(500 * MILLI, Event::Driver { machine, epoch, task, timer });
                 return Ok(());
@@ -318,12 +321,6 @@ impl World {
         self.report(machine, task, Phase::Ended, status);
         let next = self.agents[machine].advance(task);
         self.follow(machine, task, next);
-    }
-
-    fn set_phase(&mut self, machine: usize, task: TaskId, phase: Phase) {
-        if let Some(driver) = self.agents[machine].drivers.get_mut(&task) {
-            driver.phase = phase;
-        }
     }
 
     fn report(&mut self, machine: usize, task: TaskId, phase: Phase, status: TaskStatus) {

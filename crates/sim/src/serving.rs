@@ -2,7 +2,7 @@
 
 use skep_api::{Assignment, Assignments};
 use skep_manager::{AssignmentSet, assignments_for, delta};
-use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskState, TaskStatus, TunnelKey};
+use skep_model::{Change, Cluster, NodeId, NodeState, NodeStatus, TaskId, TaskStatus, TunnelKey};
 
 use crate::check::Violation;
 use crate::clock::{MILLI, Nanos};
@@ -239,7 +239,7 @@ impl World {
 
     fn take_report(&mut self, m: usize, node: NodeId, task: TaskId, status: TaskStatus) {
         let lost = self.sabotage == Some(Sabotage::ReportsLost) && task.as_u128().is_multiple_of(3);
-        if status.state < TaskState::Running || lost {
+        if lost || !skep_manager::must_be_written(&self.managers[m].cluster, task, status.state) {
             return;
         }
         let reports = &mut self.managers[m].reports;

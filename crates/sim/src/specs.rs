@@ -1,9 +1,10 @@
 //! Random specs of services: every policy and mode, on a cluster that is sometimes too small.
 
 use skep_model::{
-    Condition, ContainerSpec, EndpointMode, EndpointSpec, FailureAction, FileTarget, Labels, MemoryBytes, Mode,
-    NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode, Reservations, Resources,
-    RestartPolicy, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    Condition, ContainerSpec, Dependency, DependencyCondition, EndpointMode, EndpointSpec, FailureAction, FileTarget,
+    Labels, MemoryBytes, Mode, Mount, MountKind, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec,
+    PublishMode, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec, UpdateConfig,
+    UpdateOrder, VolumePlacement,
 };
 
 use crate::chance::Chance;
@@ -56,8 +57,9 @@ fn restart(chance: &mut Chance) -> RestartPolicy {
 }
 
 pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
-    let mode = match chance.below(4) {
-        0 => Mode::Global,
+    let mode = match chance.below(8) {
+        0 | 1 => Mode::Global,
+        2 => Mode::ReplicatedJob { max_concurrent: chance.below(3), total_completions: chance.below(5) },
         _ => Mode::Replicated { replicas: chance.below(6) },
     };
     let mut placement = Placement::default();
@@ -85,7 +87,18 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         true => UpdateConfig { order: UpdateOrder::StopFirst, ..update(chance) },
         false => update(chance),
     };
-    let (update, rollback) = (updates(chance), updates(chance));
+    let (mut update, mut rollback) = (updates(chance), updates(chance));
+    if mode.is_job() {
+        (update, rollback) = (UpdateConfig::default(), UpdateConfig::default());
+    }
+    let depends_on = if chance.one_in(4) { vec![dependency(chance)] } else { Vec::new() };
+    let mounts = if chance.one_in(4) { vec![volume()] } else { Vec::new() };
+    placement.volumes = [None, Some(VolumePlacement::Free), Some(VolumePlacement::Stay)][chance.below(3) as usize];
+    let scheduling = Scheduling {
+        priority: chance.below(3) as i32,
+        min_available: if mode == Mode::Global { 0 } else { chance.below(3) },
+        rebalance_on_join: chance.one_in(4),
+    };
     ServiceSpec {
         name,
         labels: Labels::new(),
@@ -95,6 +108,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
                 image: image(chance).to_owned(),
                 stop_grace_period: Some(seconds(grace)),
                 secrets: if uses_secret { vec![secret] } else { Vec::new() },
+                mounts,
                 ..ContainerSpec::default()
             },
             resources: Resources { reservations, ..Resources::default() },
@@ -109,8 +123,34 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         update,
         rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
-        scheduling: Default::default(),
+        scheduling,
+        progress_deadline: None,
+        depends_on,
+        schedule: None,
     }
+}
+
+/// On one of the first services, or on one that never comes.
+fn dependency(chance: &mut Chance) -> Dependency {
+    let conditions = [DependencyCondition::Started, DependencyCondition::Healthy, DependencyCondition::Completed];
+    Dependency {
+        service: format!("s{}", chance.between(1, 4)),
+        condition: conditions[chance.below(3) as usize],
+        required: chance.one_in(2),
+        restart: chance.one_in(3),
+    }
+}
+
+fn volume() -> Mount {
+    let kind = MountKind::Volume {
+        name: Some("data".to_owned()),
+        no_copy: false,
+        subpath: None,
+        driver: None,
+        options: Labels::new(),
+        labels: Labels::new(),
+    };
+    Mount { target: "/data".to_owned(), read_only: false, kind }
 }
 
 fn ports(chance: &mut Chance) -> Vec<PortSpec> {

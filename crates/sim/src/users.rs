@@ -117,7 +117,9 @@ impl World {
             2 => spec.task.force_update += 1,
             _ => {
                 spec.task.container.image = specs::image(chance).to_owned();
-                (spec.update, spec.rollback) = (specs::update(chance), specs::update(chance));
+                if !spec.mode.is_job() {
+                    (spec.update, spec.rollback) = (specs::update(chance), specs::update(chance));
+                }
                 if spec.task.at_most_one {
                     (spec.update.order, spec.rollback.order) = (UpdateOrder::StopFirst, UpdateOrder::StopFirst);
                 }

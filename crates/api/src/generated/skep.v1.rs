@@ -20,6 +20,33 @@ pub struct ServiceSpec {
     pub endpoint: ::core::option::Option<EndpointSpec>,
     #[prost(message, optional, tag = "60")]
     pub scheduling: ::core::option::Option<Scheduling>,
+    /// Nanoseconds.
+    #[prost(uint64, optional, tag = "50")]
+    pub progress_deadline: ::core::option::Option<u64>,
+    #[prost(message, repeated, tag = "51")]
+    pub depends_on: ::prost::alloc::vec::Vec<Dependency>,
+    #[prost(message, optional, tag = "52")]
+    pub schedule: ::core::option::Option<Schedule>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Dependency {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(enumeration = "DependencyCondition", tag = "2")]
+    pub condition: i32,
+    #[prost(bool, tag = "3")]
+    pub required: bool,
+    #[prost(bool, tag = "4")]
+    pub restart: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Schedule {
+    #[prost(string, tag = "1")]
+    pub cron: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub timezone: ::prost::alloc::string::String,
+    #[prost(enumeration = "Concurrency", tag = "3")]
+    pub concurrency: i32,
 }
 /// Absent is all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -33,7 +60,7 @@ pub struct Scheduling {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Mode {
-    #[prost(oneof = "mode::Kind", tags = "1, 2")]
+    #[prost(oneof = "mode::Kind", tags = "1, 2, 50, 51")]
     pub kind: ::core::option::Option<mode::Kind>,
 }
 /// Nested message and enum types in `Mode`.
@@ -44,6 +71,10 @@ pub mod mode {
         Replicated(super::ReplicatedMode),
         #[prost(message, tag = "2")]
         Global(super::GlobalMode),
+        #[prost(message, tag = "50")]
+        ReplicatedJob(super::ReplicatedJobMode),
+        #[prost(message, tag = "51")]
+        GlobalJob(super::GlobalJobMode),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -53,6 +84,15 @@ pub struct ReplicatedMode {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GlobalMode {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicatedJobMode {
+    #[prost(uint64, tag = "1")]
+    pub max_concurrent: u64,
+    #[prost(uint64, tag = "2")]
+    pub total_completions: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GlobalJobMode {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskSpec {
     #[prost(message, optional, tag = "1")]
@@ -480,6 +520,70 @@ pub struct NetworkSpec {
     pub ipv6: ::core::option::Option<bool>,
     #[prost(string, optional, tag = "71")]
     pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DependencyCondition {
+    Unspecified = 0,
+    Started = 1,
+    Healthy = 2,
+    Completed = 3,
+}
+impl DependencyCondition {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DEPENDENCY_CONDITION_UNSPECIFIED",
+            Self::Started => "DEPENDENCY_CONDITION_STARTED",
+            Self::Healthy => "DEPENDENCY_CONDITION_HEALTHY",
+            Self::Completed => "DEPENDENCY_CONDITION_COMPLETED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DEPENDENCY_CONDITION_UNSPECIFIED" => Some(Self::Unspecified),
+            "DEPENDENCY_CONDITION_STARTED" => Some(Self::Started),
+            "DEPENDENCY_CONDITION_HEALTHY" => Some(Self::Healthy),
+            "DEPENDENCY_CONDITION_COMPLETED" => Some(Self::Completed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Concurrency {
+    Unspecified = 0,
+    Forbid = 1,
+    Allow = 2,
+    Replace = 3,
+}
+impl Concurrency {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONCURRENCY_UNSPECIFIED",
+            Self::Forbid => "CONCURRENCY_FORBID",
+            Self::Allow => "CONCURRENCY_ALLOW",
+            Self::Replace => "CONCURRENCY_REPLACE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONCURRENCY_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONCURRENCY_FORBID" => Some(Self::Forbid),
+            "CONCURRENCY_ALLOW" => Some(Self::Allow),
+            "CONCURRENCY_REPLACE" => Some(Self::Replace),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1051,6 +1155,19 @@ pub struct Service {
     pub update_status: ::core::option::Option<UpdateStatus>,
     #[prost(fixed64, optional, tag = "60")]
     pub rebalancing_since: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "50")]
+    pub job: ::core::option::Option<JobStatus>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobStatus {
+    #[prost(uint64, tag = "1")]
+    pub iteration: u64,
+    #[prost(fixed64, tag = "2")]
+    pub last_execution: u64,
+    #[prost(fixed64, tag = "3")]
+    pub followed_to: u64,
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceRevision {
@@ -1085,6 +1202,17 @@ pub struct UpdateStatus {
     pub completed_at: ::core::option::Option<u64>,
     #[prost(string, tag = "4")]
     pub message: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "50")]
+    pub progress: ::core::option::Option<UpdateProgress>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateProgress {
+    #[prost(uint64, tag = "1")]
+    pub slots: u64,
+    #[prost(uint64, tag = "2")]
+    pub done: u64,
+    #[prost(fixed64, tag = "3")]
+    pub at: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Task {
@@ -1116,6 +1244,12 @@ pub struct Task {
     pub not_before: ::core::option::Option<u64>,
     #[prost(uint32, tag = "14")]
     pub failures_before: u32,
+    #[prost(uint64, optional, tag = "50")]
+    pub iteration: ::core::option::Option<u64>,
+    #[prost(fixed64, optional, tag = "51")]
+    pub running_since: ::core::option::Option<u64>,
+    #[prost(bool, tag = "52")]
+    pub withdrawn: bool,
     #[prost(message, repeated, tag = "60")]
     pub generic: ::prost::alloc::vec::Vec<GenericResource>,
     #[prost(string, optional, tag = "61")]
@@ -1930,7 +2064,7 @@ pub struct Proposal {
 pub struct Change {
     #[prost(
         oneof = "change::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50, 80, 60"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 90, 50, 51, 52, 80, 60"
     )]
     pub kind: ::core::option::Option<change::Kind>,
 }
@@ -2000,6 +2134,10 @@ pub mod change {
         RecordCertificate(super::RecordCertificate),
         #[prost(message, tag = "50")]
         SetNodeTunnel(super::SetNodeTunnel),
+        #[prost(message, tag = "51")]
+        FollowSchedule(super::FollowSchedule),
+        #[prost(message, tag = "52")]
+        SetTaskWaiting(super::SetTaskWaiting),
         #[prost(message, tag = "80")]
         RefreshTask(super::RefreshTask),
         #[prost(message, tag = "60")]
@@ -2094,6 +2232,30 @@ pub struct SetServiceEndpoint {
     pub service: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub endpoint: ::core::option::Option<Endpoint>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FollowSchedule {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub service: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub expected: u64,
+    #[prost(fixed64, tag = "3")]
+    pub due: u64,
+    #[prost(enumeration = "Due", tag = "4")]
+    pub outcome: i32,
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "6")]
+    pub at: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetTaskWaiting {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "3")]
+    pub at: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetUpdateStatus {
@@ -2262,6 +2424,35 @@ pub struct PutStack {
 pub struct RemoveStack {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Due {
+    Unspecified = 0,
+    Run = 1,
+    Skip = 2,
+}
+impl Due {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DUE_UNSPECIFIED",
+            Self::Run => "DUE_RUN",
+            Self::Skip => "DUE_SKIP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DUE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DUE_RUN" => Some(Self::Run),
+            "DUE_SKIP" => Some(Self::Skip),
+            _ => None,
+        }
+    }
 }
 /// A request or reply without content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2495,6 +2686,8 @@ pub struct ClusterUpdate {
     pub heartbeat_period: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "3")]
     pub certificate_validity: ::core::option::Option<u64>,
+    #[prost(bool, optional, tag = "60")]
+    pub bin_pack: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceUpdate {

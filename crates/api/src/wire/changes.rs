@@ -1,8 +1,8 @@
 //! Every kind of change.
 
-use skep_model::Change;
+use skep_model::{Change, Due};
 
-use super::choice;
+use super::{choice, enumeration};
 
 choice!(Change = Change in change {;
     SetClusterConfig(SetClusterConfig) { config, expected },
@@ -38,4 +38,7 @@ choice!(Change = Change in change {;
     RemoveStack(RemoveStack) { name },
     SetNodeTunnel(SetNodeTunnel) { node, key, endpoint, at },
     RecordCertificate(RecordCertificate) { node, certificate },
+    FollowSchedule(FollowSchedule) { service, expected, due, outcome, message, at },
+    SetTaskWaiting(SetTaskWaiting) { task, reason, at },
 });
+enumeration!(Due = Due { Run, Skip });

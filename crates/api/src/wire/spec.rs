@@ -1,18 +1,41 @@
 //! A service's spec, its container and its policies.
 
 use skep_model::{
-    Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, EndpointMode, EndpointSpec, FailureAction,
-    FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver, Mode, Mount, MountKind, NetworkAttachment,
-    NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol, PortSpec, Preference, Propagation,
-    PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec,
-    Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    Concurrency, Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, Dependency, DependencyCondition,
+    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
+    Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
+    PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
+    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 
 use super::{DecodeError, Element, Field, choice, enumeration, message, message_field};
 use crate::pb;
 
-message!(ServiceSpec = ServiceSpec { name, labels, mode, task, update, rollback, endpoint, scheduling });
-choice!(Mode = Mode in mode {; Replicated(ReplicatedMode) { replicas }, Global(GlobalMode) {} });
+message!(
+    ServiceSpec = ServiceSpec {
+        name,
+        labels,
+        mode,
+        task,
+        update,
+        rollback,
+        endpoint,
+        progress_deadline,
+        depends_on,
+        schedule,
+        scheduling
+    }
+);
+choice!(Mode = Mode in mode {;
+    Replicated(ReplicatedMode) { replicas },
+    Global(GlobalMode) {},
+    ReplicatedJob(ReplicatedJobMode) { max_concurrent, total_completions },
+    GlobalJob(GlobalJobMode) {},
+});
+message!(Dependency = Dependency { service, condition, required, restart });
+enumeration!(DependencyCondition = DependencyCondition { Started, Healthy, Completed });
+message!(Schedule = Schedule { cron, timezone, concurrency });
+enumeration!(Concurrency = Concurrency { Forbid, Allow, Replace });
 message!(
     TaskSpec =
         TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain }

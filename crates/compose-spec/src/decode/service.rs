@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Decoded, EnvFile, Fields, attachments, deploy, fields, mounts, process};
 use crate::diagnostic::Report;
-use crate::project::{At, Device, Extension, PlacementStrategy, Rebalance, Service, VolumeRule};
+use crate::project::{At, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, VolumeRule};
 use crate::value::{Entry, Map};
 
 /// Attributes of the format that nothing here acts on yet.
@@ -142,6 +142,8 @@ fn extension(f: &mut Fields<'_, '_>) -> Extension {
     let Some(mut x) = f.child("x-skep") else { return Extension::default() };
     let at_most_one = x.node("at-most-one").map(|node| node.span).zip(x.bool("at-most-one"));
     let at_most_one = at_most_one.map(|(span, value)| At { span, value });
+    let deadline = x.node("progress-deadline").map(|node| node.span).zip(x.duration("progress-deadline"));
+    let words = [("forbid", Concurrency::Forbid), ("allow", Concurrency::Allow), ("replace", Concurrency::Replace)];
     let on_change = x.node("on-change").map(|node| node.span).zip(x.string("on-change"));
     let on_change = on_change.map(|(span, value)| At { span, value });
     let strategies = [("spread", PlacementStrategy::Spread), ("binpack", PlacementStrategy::BinPack)];
@@ -157,6 +159,10 @@ fn extension(f: &mut Fields<'_, '_>) -> Extension {
         min_available: x.whole_at("min-available"),
         rebalance: x.choice("rebalance", &[("on-join", Rebalance::OnJoin), ("never", Rebalance::Never)]),
         volume: x.choice("volume", &rules),
+        progress_deadline: deadline.map(|(span, value)| At { span, value }),
+        schedule: x.string_at("schedule"),
+        timezone: x.string_at("timezone"),
+        concurrency: x.choice("concurrency", &words),
     };
     x.finish();
     extension

@@ -17,7 +17,9 @@ pub use deploy::{
 };
 pub use process::{DependencyCondition, DependsOn, HealthTest, Healthcheck, Logging, PullPolicy, Restart, Ulimit};
 pub use resource::{Content, ContentSource, IpamConfig, Network, Volume};
-pub use service::{Attachment, Device, Extension, PlacementStrategy, Rebalance, Service, ServiceNetwork, VolumeRule};
+pub use service::{
+    Attachment, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, ServiceNetwork, VolumeRule,
+};
 pub use storage::{Bind, FileReference, Mount, MountKind, Port, PortMode, Protocol};
 
 use crate::source::{Sources, Span};

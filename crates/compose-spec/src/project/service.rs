@@ -90,6 +90,13 @@ pub struct Extension {
     pub at_most_one: Option<At<bool>>,
     /// How long a task that is to stop may go on serving the connections that it has.
     pub drain: Option<Duration>,
+    /// How long an update may go without another slot done.
+    pub progress_deadline: Option<At<Duration>>,
+    /// When the service runs, as a job: cron's five fields, or six with seconds first.
+    pub schedule: Option<At<String>>,
+    /// Whose clocks `schedule` means.
+    pub timezone: Option<At<String>>,
+    pub concurrency: Option<At<Concurrency>>,
     /// The signal that tells a task of new contents of its secrets and configs.
     pub on_change: Option<At<String>>,
     /// `placement`: which of the nodes that fit is taken first.
@@ -123,6 +130,14 @@ pub enum VolumeRule {
     Follow,
     Free,
     Stay,
+}
+
+/// What becomes of a run that is due while the last one goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    Forbid,
+    Allow,
+    Replace,
 }
 
 /// `networks` and `network_mode` exclude each other.

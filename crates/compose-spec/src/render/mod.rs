@@ -7,7 +7,7 @@
 mod emit;
 mod parts;
 
-use crate::project::{Attachment, Content, ContentSource, Network, Project, Service, Volume};
+use crate::project::{At, Attachment, Content, ContentSource, Network, Project, Service, Volume};
 use crate::units;
 use emit::Tree;
 
@@ -170,6 +170,14 @@ fn service_tree(service: &Service) -> Tree {
         skep.set("at-most-one", Tree::raw(at.value));
     }
     skep.set("drain", Tree::optional(s.skep.drain.map(units::duration_text)));
+    let at = |at: &Option<At<String>>| Tree::optional(at.as_ref().map(|at| at.value.clone()));
+    skep.set(
+        "progress-deadline",
+        Tree::optional(s.skep.progress_deadline.as_ref().map(|at| units::duration_text(at.value))),
+    );
+    skep.set("schedule", at(&s.skep.schedule));
+    skep.set("timezone", at(&s.skep.timezone));
+    skep.set("concurrency", Tree::optional(s.skep.concurrency.as_ref().map(|at| parts::concurrency(at.value))));
     skep.set("on-change", Tree::optional(s.skep.on_change.as_ref().map(|at| &at.value)));
     parts::skep_placement(&mut skep, &s.skep);
     tree.set("x-skep", skep);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::emit::Tree;
 use crate::project::{
-    At, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, Extension, FailureAction,
+    At, Concurrency, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, Extension, FailureAction,
     FileReference, HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, PlacementStrategy, Port, PortMode,
     Protocol, PullPolicy, Rebalance, Resources, Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
     VolumeRule,
@@ -24,6 +24,14 @@ pub(super) fn references(references: &[FileReference], default_folder: Option<&s
         }
         tree
     }))
+}
+
+pub(super) fn concurrency(concurrency: Concurrency) -> &'static str {
+    match concurrency {
+        Concurrency::Forbid => "forbid",
+        Concurrency::Allow => "allow",
+        Concurrency::Replace => "replace",
+    }
 }
 
 pub(super) fn depends_on(all: &BTreeMap<String, DependsOn>) -> Tree {

@@ -48,6 +48,10 @@ impl<R> ControlService<R> {
             let message = "rebalancing needs managers that know it; upgrade skep on every manager".to_owned();
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
+        if service.spec.mode.is_job() {
+            let message = format!("service {name} is a job: what it has left to run is placed anew by itself");
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        }
         if service.spec.mode == Mode::Global {
             let message = format!("service {name} is global: it runs once on each node, nothing can be spread");
             return Err(Refusal::new(RefusalKind::Invalid, message));

@@ -292,11 +292,19 @@ fn network_user(cluster: &Cluster, network: &skep_model::Network) -> Option<Stri
 
 fn scaling(cluster: &Cluster, request: &ScaleRequest) -> Result<(String, Change), Refusal> {
     let service = cluster.find_service(&request.service).map_err(not_found)?;
-    let Mode::Replicated { .. } = service.spec.mode else {
-        let message = format!("service {} is global: it runs once on each node and cannot be scaled", service.name());
-        return Err(Refusal::new(RefusalKind::Invalid, message));
+    let mode = match service.spec.mode {
+        Mode::Replicated { .. } => Mode::Replicated { replicas: request.replicas },
+        // As Docker scales a job: so many completions, as many of them at a time.
+        Mode::ReplicatedJob { .. } => {
+            Mode::ReplicatedJob { max_concurrent: request.replicas, total_completions: request.replicas }
+        }
+        Mode::Global | Mode::GlobalJob => {
+            let name = service.name();
+            let message = format!("service {name} is global: it runs once on each node and cannot be scaled");
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        }
     };
-    let spec = ServiceSpec { mode: Mode::Replicated { replicas: request.replicas }, ..(*service.spec).clone() };
+    let spec = ServiceSpec { mode, ..(*service.spec).clone() };
     let expected = service.meta.version;
     let change = Change::UpdateService { service: service.id, expected, spec: Arc::new(spec), at: wall_clock() };
     Ok((service.id.to_string(), change))

@@ -144,7 +144,8 @@ fn service_changes(old: &Service, new: &Service) -> Option<Labels> {
 fn replicas(service: &Service) -> Option<u64> {
     match service.spec.mode {
         Mode::Replicated { replicas } => Some(replicas),
-        Mode::Global => None,
+        Mode::ReplicatedJob { total_completions, .. } => Some(total_completions),
+        Mode::Global | Mode::GlobalJob => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{already_exists, backwards, in_use, not_found};
 use crate::change::Kind;
 use crate::{
-    Cluster, DesiredState, GenericResource, NodeId, Rejection, Task, TaskId, TaskSpec, TaskState, TaskStatus,
+    Cluster, DesiredState, Feature, GenericResource, NodeId, Rejection, Task, TaskId, TaskSpec, TaskState, TaskStatus,
     Timestamp, Version, lease,
 };
 
@@ -58,6 +58,22 @@ impl Cluster {
         let mut status = TaskStatus::new(TaskState::Pending, at, "pending task scheduling");
         status.error.clone_from(reason);
         task.status = status;
+        task.meta.version = version;
+        Ok(())
+    }
+
+    pub(super) fn set_task_waiting(
+        &mut self,
+        id: TaskId,
+        reason: &str,
+        at: Timestamp,
+        version: Version,
+    ) -> Result<(), Rejection> {
+        let task = self.task_mut(id)?;
+        if task.status.state > TaskState::New {
+            return Err(backwards(task, TaskState::New.word()));
+        }
+        task.status = TaskStatus::waiting(reason.to_owned(), at);
         task.meta.version = version;
         Ok(())
     }
@@ -126,11 +142,13 @@ impl Cluster {
         {
             self.check_slot_is_free(task)?;
         }
+        let notes = self.has(Feature::Services);
         let task = self.task_mut(id)?;
         if desired < task.desired {
             return Err(backwards(task, desired.word()));
         }
         if desired != task.desired {
+            task.withdrawn |= notes && task.desired == DesiredState::Ready && desired > DesiredState::Running;
             task.desired = desired;
             if reason.is_some() {
                 task.stop_reason.clone_from(reason);
@@ -147,12 +165,16 @@ impl Cluster {
         status: &TaskStatus,
         version: Version,
     ) -> Result<(), Rejection> {
+        let notes = self.has(Feature::Services);
         let task = self.task_mut(id)?;
         if task.node != Some(node) {
             return Err(not_found(Kind::Task, &id));
         }
         if status.state < task.status.state || (task.status.state.is_terminal() && status.state != task.status.state) {
             return Err(backwards(task, status.state.word()));
+        }
+        if notes && status.state == TaskState::Running && task.running_since.is_none() {
+            task.running_since = Some(status.at);
         }
         task.status = status.clone();
         task.meta.version = version;

@@ -5,6 +5,7 @@
 
 mod container;
 mod network;
+mod order;
 mod policy;
 mod service;
 
@@ -13,11 +14,13 @@ pub use container::{
     PullPolicy, SecretRef, Ulimit,
 };
 pub use network::NetworkSpec;
+pub use order::{Concurrency, Dependency, DependencyCondition, Schedule};
 pub use policy::{
     Condition, Constraint, ConstraintOp, FailureAction, GenericRequest, Limits, ParseConstraintError, Placement,
     PlacementStrategy, PlatformSpec, Preference, Reservations, Resources, RestartPolicy, Scheduling, UpdateConfig,
     UpdateOrder, VolumePlacement,
 };
 pub use service::{
-    EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode, ServiceSpec, TaskSpec,
+    EndpointMode, EndpointSpec, Mode, NetworkAttachment, PROGRESS_DEADLINE, PortProtocol, PortSpec, PublishMode,
+    ServiceSpec, TaskSpec,
 };

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerSpec, LogDriver, MountKind, Placement, Resources, RestartPolicy, Scheduling, UpdateConfig};
+use super::{
+    ContainerSpec, Dependency, LogDriver, MountKind, Placement, Resources, RestartPolicy, Schedule, Scheduling,
+    UpdateConfig,
+};
 use crate::Labels;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,22 @@ pub struct ServiceSpec {
     pub rollback: UpdateConfig,
     pub endpoint: EndpointSpec,
     pub scheduling: Scheduling,
+    /// How long an update may go without another slot done; none is [`PROGRESS_DEADLINE`]. Swarm has none.
+    pub progress_deadline: Option<Duration>,
+    /// What must be there before a slot's first task of a revision may be placed.
+    pub depends_on: Vec<Dependency>,
+    /// When a job runs; without one it runs once for each revision.
+    pub schedule: Option<Schedule>,
+}
+
+/// The progress deadline of a service that says nothing.
+pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
+
+impl ServiceSpec {
+    /// How long an update may go without another slot done before it has failed.
+    pub fn progress_deadline(&self) -> Duration {
+        self.progress_deadline.unwrap_or(PROGRESS_DEADLINE)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +47,41 @@ pub enum Mode {
     },
     /// One task on each node that satisfies the constraints.
     Global,
+    /// Tasks that run until so many of them have ended well.
+    ReplicatedJob {
+        /// How many run at a time; 0 means all.
+        max_concurrent: u64,
+        total_completions: u64,
+    },
+    /// One task on each node that satisfies the constraints, until it has ended well.
+    GlobalJob,
+}
+
+impl Mode {
+    pub fn is_job(self) -> bool {
+        match self {
+            Mode::Replicated { .. } | Mode::Global => false,
+            Mode::ReplicatedJob { .. } | Mode::GlobalJob => true,
+        }
+    }
+
+    /// One task a node, whatever it runs.
+    pub fn is_global(self) -> bool {
+        match self {
+            Mode::Replicated { .. } | Mode::ReplicatedJob { .. } => false,
+            Mode::Global | Mode::GlobalJob => true,
+        }
+    }
+
+    /// Docker's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Replicated { .. } => "replicated",
+            Mode::Global => "global",
+            Mode::ReplicatedJob { .. } => "replicated-job",
+            Mode::GlobalJob => "global-job",
+        }
+    }
 }
 
 /// What each task of the service runs, and under which rules.

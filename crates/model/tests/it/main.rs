@@ -1,6 +1,7 @@
 //! The laws of `Cluster::apply`: what is refused, what moves only forward, and that indexes stay true.
 
 mod contents;
+mod jobs;
 mod tunnel;
 
 use std::collections::BTreeMap;
@@ -8,9 +9,9 @@ use std::sync::Arc;
 
 use skep_model::*;
 
-const AT: Timestamp = Timestamp(1_700_000_000_000_000_000);
+pub const AT: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
-fn service_spec(name: &str) -> ServiceSpec {
+pub fn service_spec(name: &str) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
         labels: Labels::new(),
@@ -29,6 +30,9 @@ fn service_spec(name: &str) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        progress_deadline: None,
+        depends_on: Vec::new(),
+        schedule: None,
         scheduling: Default::default(),
     }
 }
@@ -42,6 +46,7 @@ fn service(ids: &mut IdSource, name: &str) -> Service {
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        job: None,
         rebalancing_since: None,
     }
 }
@@ -75,6 +80,9 @@ fn task(ids: &mut IdSource, service: &Service) -> Task {
         status: TaskStatus::new(TaskState::New, AT, "created"),
         not_before: None,
         failures_before: 0,
+        iteration: None,
+        running_since: None,
+        withdrawn: false,
         generic: Vec::new(),
         stop_reason: None,
         home: None,

@@ -2,7 +2,9 @@
 
 mod at_most_one;
 mod disorder;
+mod laws;
 mod places;
+mod play;
 mod sim;
 
 use std::time::Duration;
@@ -163,7 +165,7 @@ fn a_failing_update_pauses_or_rolls_back() {
             FailureAction::Rollback => {
                 assert_eq!((status.state, good), (UpdateState::RollbackCompleted, 3), "{status:?}")
             }
-            _ => assert_eq!((status.state, good), (UpdateState::Paused, 2), "{status:?}"),
+            _ => assert_eq!((status.state, good), (UpdateState::Paused, 3), "{status:?}"),
         }
     }
 }

@@ -43,6 +43,9 @@ pub fn spec(name: &str, replicas: u64) -> ServiceSpec {
         update: UpdateConfig { monitor: Duration::from_secs(1), ..UpdateConfig::default() },
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        progress_deadline: None,
+        depends_on: Vec::new(),
+        schedule: None,
         scheduling: Default::default(),
     }
 }
@@ -108,6 +111,7 @@ impl Sim {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
             rebalancing_since: None,
         };
         self.apply(Change::CreateService { service: Box::new(service) });
@@ -143,13 +147,17 @@ impl Sim {
         assert_eq!(reconcile(&self.cluster, self.now, &mut self.ids), [], "reconcile has a fixpoint");
         let waits = |task: &Task| task.status.state == TaskState::Pending && task.is_live();
         let pending: Vec<TaskId> = self.cluster.tasks.values().filter(|t| waits(t)).map(|t| t.id).collect();
-        let placed: Vec<(TaskId, NodeId)> = schedule(&self.cluster, &pending, self.now)
-            .into_iter()
-            .filter_map(|placement| match placement {
-                skep_scheduler::Placement::Assigned { task, node } => Some((task, node)),
-                skep_scheduler::Placement::Unplaced { .. } => None,
-            })
-            .collect();
+        let mut placed: Vec<(TaskId, NodeId)> = Vec::new();
+        for placement in schedule(&self.cluster, &pending, self.now) {
+            match placement {
+                skep_scheduler::Placement::Assigned { task, node } => placed.push((task, node)),
+                skep_scheduler::Placement::Unplaced { task, reason } => {
+                    if self.cluster.tasks[&task].status.error.as_ref() != Some(&reason) {
+                        self.apply(Change::SetTaskPending { task, reason: Some(reason), at: self.now });
+                    }
+                }
+            }
+        }
         for block in allocator::blocks_for(&self.cluster, &placed) {
             self.apply(block);
         }

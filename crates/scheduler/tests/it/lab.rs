@@ -69,6 +69,9 @@ impl Lab {
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             endpoint: EndpointSpec::default(),
+            progress_deadline: None,
+            depends_on: Vec::new(),
+            schedule: None,
             scheduling: Default::default(),
         };
         let service = Service {
@@ -79,6 +82,7 @@ impl Lab {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
             rebalancing_since: None,
         };
         let id = service.id;
@@ -107,6 +111,9 @@ impl Lab {
                         status: TaskStatus::new(TaskState::Pending, NOW, ""),
                         not_before: None,
                         failures_before: 0,
+                        iteration: None,
+                        running_since: None,
+                        withdrawn: false,
                         generic: Vec::new(),
                         stop_reason: None,
                         home: None,

@@ -99,12 +99,12 @@ fn forward(before: &Cluster, after: &Cluster) -> Result<(), Violation> {
     Ok(())
 }
 
-/// One task fills a slot, two where an update starts first; and history is bounded.
+/// One task fills a slot, two where an update starts first, and beside it one may be prepared; history is bounded.
 fn slots(after: &Cluster) -> Result<(), Violation> {
     let mut filled: BTreeMap<(ServiceId, Slot), (usize, usize)> = BTreeMap::new();
     for task in after.tasks.values() {
         let (live, all) = filled.entry((task.service, task.slot)).or_default();
-        *live += usize::from(task.is_live());
+        *live += usize::from(task.is_live() && task.desired == skep_model::DesiredState::Running);
         *all += 1;
     }
     let limit = after.config.as_ref().map_or(5, |config| config.spec.task_history_limit as usize);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use skep_model::{
-    Availability, Cluster, DesiredState, Mode, Node, NodeState, Service, Slot, Task, TaskId, TaskState, UpdateState,
+    Availability, Cluster, DesiredState, Mode, Node, NodeId, NodeState, Service, Slot, Task, TaskId, TaskState,
+    UpdateState, VolumePlacement,
 };
 
 use super::Violation;
@@ -60,7 +61,7 @@ fn nodes_return(cluster: &Cluster) -> Result<(), Violation> {
 fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation> {
     let wrong = |invariant, detail: String| Err(Violation::new(invariant, format!("{}: {detail}", service.name())));
     let update = service.update_status.as_ref().map(|status| status.state);
-    let waits = |task: &&std::sync::Arc<Task>| task.is_live() && task.status.state == TaskState::Pending;
+    let waits = |task: &&std::sync::Arc<Task>| task.is_live() && task.status.state <= TaskState::Pending;
     let waits = cluster.tasks_of_service(service.id).any(|task| waits(&task));
     if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) && !waits {
         return wrong("updates-end", format!("its update is still {update:?}"));
@@ -78,6 +79,8 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             [] if rests => {}
             [] => return wrong("in-desired-state", format!("slot {slot} is empty of {:?}", states(&tasks))),
             [task] if task.status.state == TaskState::Running => {}
+            // Another service is not what it waits for.
+            [task] if task.status.state == TaskState::New => {}
             [task] if task.status.state == TaskState::Pending => {
                 if let Some(node) = cluster.nodes.values().find(|node| could_take(cluster, node, task)) {
                     let detail = format!("task {} waits and {} could take it", task.id, node.hostname());
@@ -87,7 +90,7 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             // Two are left where an update that starts first was paused between them.
             [_, _] if paused => {}
             // The replacement cannot be placed: the old one runs on.
-            [a, b] if [a, b].iter().any(|task| task.status.state == TaskState::Pending) => {}
+            [a, b] if [a, b].iter().any(|task| task.status.state <= TaskState::Pending) => {}
             _ => {
                 let detail =
                     format!("slot {slot} has {:?}, spec {}, {update:?}", states(&tasks), service.spec_version.0);
@@ -112,6 +115,8 @@ fn wanted_slots(cluster: &Cluster, service: &Service, slots: &BTreeMap<Slot, Vec
             held.extend((0..missing as u64).map(|number| Slot::Replica(u64::MAX - number)));
             held
         }
+        // What of a job is left to do waits, or was given up: nothing has to run.
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => Vec::new(),
         Mode::Global => {
             let fits = |node: &&std::sync::Arc<Node>| {
                 node.spec.availability == Availability::Active
@@ -141,4 +146,19 @@ fn could_take(cluster: &Cluster, node: &Node, task: &Task) -> bool {
         && memory + reserved(task).memory.unwrap_or_default().0 <= has.memory.0
         && !task.host_ports.iter().any(|port| port.published != 0 && ports.contains(&port.published))
         && (most == 0 || of_service < most)
+        && waits_for(cluster, task).is_none_or(|home| home == node.id)
+}
+
+/// The node that has a task's data, for as long as it is waited for.
+fn waits_for(cluster: &Cluster, task: &Task) -> Option<NodeId> {
+    let home = cluster.nodes.get(&task.home?)?;
+    let gone = home.status.state == NodeState::Down
+        || home.spec.availability == Availability::Drain
+        || !home.satisfies(&task.spec.placement.constraints);
+    let waits = match task.spec.placement.volumes {
+        None => !gone,
+        Some(VolumePlacement::Stay) => true,
+        Some(VolumePlacement::Free) => false,
+    };
+    waits.then_some(home.id)
 }

@@ -150,10 +150,7 @@ fn facets(service: &Service) -> Vec<Facet> {
 }
 
 fn mode(service: &Service) -> &'static str {
-    match service.spec.mode {
-        Mode::Replicated { .. } => "replicated",
-        Mode::Global => "global",
-    }
+    service.spec.mode.word()
 }
 
 /// Ports of the routing mesh; those of single tasks are shown with the tasks.
@@ -174,10 +171,25 @@ fn service_row(service: &Service, tasks: &[Task], options: &ListOptions) -> Row 
 /// `1/2`, `3/2 (max 5 per node)`
 fn replicas(service: &Service, tasks: &[Task]) -> String {
     let running = tasks.iter().filter(|task| task.status.state == TaskState::Running).count();
+    let live = tasks.iter().filter(|task| task.desired <= DesiredState::Running).count() as u64;
     let wanted = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
-        Mode::Global => tasks.iter().filter(|task| task.desired <= DesiredState::Running).count() as u64,
+        Mode::Global => live,
+        Mode::ReplicatedJob { max_concurrent: 0, total_completions } => total_completions,
+        Mode::ReplicatedJob { max_concurrent, total_completions } => max_concurrent.min(total_completions),
+        Mode::GlobalJob => live,
     };
+    if let Some(job) = &service.job {
+        // Of a slot whose node was lost for a while two may have ended well.
+        let of_run = tasks.iter().filter(|task| task.iteration == Some(job.iteration));
+        let completed = of_run.filter(|task| task.status.state == TaskState::Complete).map(|task| task.slot);
+        let completed = completed.collect::<BTreeSet<_>>().len();
+        let total = match service.spec.mode {
+            Mode::ReplicatedJob { total_completions, .. } => total_completions,
+            Mode::Replicated { .. } | Mode::Global | Mode::GlobalJob => live,
+        };
+        return format!("{running}/{wanted} ({completed}/{total} completed)");
+    }
     match service.spec.task.placement.max_replicas_per_node {
         0 => format!("{running}/{wanted}"),
         most => format!("{running}/{wanted} (max {most} per node)"),

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use skep_api::{ControlClient, Filter};
-use skep_model::{NodeId, PortSpec, Task};
+use skep_model::{DesiredState, NodeId, PortSpec, Task, TaskState};
 
 use super::Result;
 use super::output::filter::{Facet, Filters};
@@ -81,7 +81,7 @@ fn facets(task: &Task, nodes: &NodeNames) -> Vec<Facet> {
         Facet::prefix("name", task.name()),
         Facet::exact("service", task.service_name.clone()),
         Facet::exact("service", task.service.to_string()),
-        Facet::exact("desired-state", task.desired.word()),
+        Facet::exact("desired-state", desired(task)),
         Facet::exact("runtime", "container"),
     ];
     if let Some(node) = task.node {
@@ -95,18 +95,33 @@ fn facets(task: &Task, nodes: &NodeNames) -> Vec<Facet> {
 fn task_row(task: &Task, name: String, nodes: &NodeNames, options: &ListOptions) -> Row {
     let image = &task.spec.container.image;
     let node = task.node.map(|node| nodes.get(&node).cloned().unwrap_or_else(|| node.to_string()));
-    let state =
-        format!("{} {}", capital(task.status.state.word()), lower_first(&time::ago(task.status.at, time::now())));
+    let state = format!("{} {}", capital(state(task)), lower_first(&time::ago(task.status.at, time::now())));
     row([
         ("ID", listing::id(&task.id.to_string(), options)),
         ("Name", name),
         ("Image", if options.no_trunc { image.clone() } else { reference::familiar(image) }),
         ("Node", node.unwrap_or_default()),
-        ("DesiredState", capital(task.desired.word())),
+        ("DesiredState", capital(desired(task))),
         ("CurrentState", state),
         ("Error", shown_error(task.status.error.as_deref().or(task.stop_reason.as_deref()), options)),
         ("Ports", ports(&task.status.ports)),
     ])
+}
+
+/// What is wanted of a job's task is that it ends well.
+fn desired(task: &Task) -> &'static str {
+    match task.desired {
+        DesiredState::Running if task.iteration.is_some() => "complete",
+        desired => desired.word(),
+    }
+}
+
+/// One that waits for another service is pending like one that waits for a node; its error says which it is.
+fn state(task: &Task) -> &'static str {
+    match task.status.state {
+        TaskState::New => TaskState::Pending.word(),
+        state => state.word(),
+    }
 }
 
 fn shown_error(error: Option<&str>, options: &ListOptions) -> String {

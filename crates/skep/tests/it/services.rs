@@ -206,7 +206,10 @@ fn what_a_cluster_cannot_do_is_refused_before_anything_is_made() {
         (&["--name", "b", "-p", "8080:81"], "8080"),
         (&["--name", "b", "--network", "nowhere"], "network nowhere not found"),
         (&["--name", "b", "--secret", "nothing"], "secret nothing not found"),
-        (&["--name", "b", "--mode", "replicated-job"], "jobs are not supported"),
+        (
+            &["--name", "b", "--mode", "replicated-job", "--update-parallelism", "2"],
+            "jobs may not have an update config",
+        ),
         (&["--name", "b", "--network", "host"], "network host is not for services"),
         (&["--name", "b", "--log-driver", "syslog"], "not supported"),
     ] {

@@ -9,20 +9,43 @@ use skep_model::{
 
 use super::Context;
 
+/// What runs by a schedule is a job, whether or not its mode says so.
 pub(super) fn mode(cx: &mut Context<'_>, service: &Service) -> Mode {
     let replicas = service.deploy.replicas.as_ref().map_or(1, |at| at.value);
-    match &service.deploy.mode {
-        None | Some(At { value: project::Mode::Replicated, .. }) => Mode::Replicated { replicas },
-        Some(At { value: project::Mode::Global, .. }) => Mode::Global,
-        Some(At { span, value: project::Mode::ReplicatedJob | project::Mode::GlobalJob }) => {
-            cx.report
-                .error(*span, format!("services.{}.deploy.mode: jobs are not supported yet", service.name))
-                .with_help(
-                    "for a task that runs once, use mode: replicated with restart_policy: {condition: on-failure}",
-                );
-            Mode::Replicated { replicas }
+    let written = service.deploy.mode.as_ref().map(|at| at.value);
+    let scheduled = service.skep.schedule.is_some();
+    let mode = match written {
+        None | Some(project::Mode::Replicated) if !scheduled => Mode::Replicated { replicas },
+        Some(project::Mode::Global) if !scheduled => Mode::Global,
+        None | Some(project::Mode::Replicated | project::Mode::ReplicatedJob) => {
+            // Docker's files have no word for how many run at a time: all do.
+            Mode::ReplicatedJob { max_concurrent: replicas, total_completions: replicas }
+        }
+        Some(project::Mode::Global | project::Mode::GlobalJob) => Mode::GlobalJob,
+    };
+    if mode.is_job() {
+        for (name, config) in
+            [("update_config", &service.deploy.update_config), ("rollback_config", &service.deploy.rollback_config)]
+        {
+            if let Some(config) = config {
+                cx.report
+                    .error(config.span, format!("services.{}.deploy.{name}: jobs may not have one", service.name))
+                    .with_help("a job whose file changes runs again: remove it");
+            }
         }
     }
+    mode
+}
+
+/// `x-skep.progress-deadline`.
+pub(super) fn progress_deadline(cx: &mut Context<'_>, service: &Service) -> Option<std::time::Duration> {
+    let At { span, value } = service.skep.progress_deadline.as_ref()?;
+    if value.is_zero() {
+        cx.report
+            .error(*span, format!("services.{}.x-skep.progress-deadline must be above 0", service.name))
+            .with_help("10m is the default");
+    }
+    Some(*value)
 }
 
 pub(super) fn resources(cx: &mut Context<'_>, service: &Service) -> Resources {

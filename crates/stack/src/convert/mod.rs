@@ -4,6 +4,7 @@ mod container;
 mod deploy;
 mod endpoint;
 mod network;
+mod order;
 mod service;
 mod storage;
 

@@ -3,7 +3,7 @@
 use skep_compose_spec::project::Service;
 use skep_model::{ServiceSpec, TaskSpec};
 
-use super::{Context, IMAGE_LABEL, container, deploy, endpoint};
+use super::{Context, IMAGE_LABEL, container, deploy, endpoint, order};
 
 /// Attributes that mean something on one machine only, and what to do instead.
 const SINGLE_MACHINE: [(&str, &str); 3] = [
@@ -19,7 +19,6 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
             cx.no_effect(at, &format!("services.{}.{attribute}", service.name), help);
         }
     }
-    dependencies(cx, service);
     let errors = cx.report.error_count();
     let Some(image) = service.image.clone() else {
         let at = service.wrote("build").unwrap_or(service.span);
@@ -49,6 +48,9 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
         update: deploy::update(service.deploy.update_config.as_ref()),
         rollback: deploy::update(service.deploy.rollback_config.as_ref()),
         endpoint: endpoint::endpoint(cx, service),
+        progress_deadline: deploy::progress_deadline(cx, service),
+        depends_on: order::dependencies(cx, service),
+        schedule: order::schedule(cx, service, mode),
         scheduling: deploy::scheduling(service),
     };
     // What is wrong with a part has been said where the part stands.
@@ -64,12 +66,4 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
 pub fn with_tag(image: String) -> String {
     let name = image.rsplit('/').next().unwrap_or_default();
     if name.contains([':', '@']) { image } else { format!("{image}:latest") }
-}
-
-fn dependencies(cx: &mut Context<'_>, service: &Service) {
-    if let Some(at) = service.wrote("depends_on").filter(|_| !service.depends_on.is_empty()) {
-        cx.report.warning(at, format!("services.{}.depends_on does not order the start yet", service.name)).with_help(
-            "all services start at once; one that needs another retries, or is restarted, until it is there",
-        );
-    }
 }

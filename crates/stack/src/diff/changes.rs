@@ -17,7 +17,19 @@ impl Changes {
 
 /// Each part once, in the order of the file.
 pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str> {
-    let ServiceSpec { name: _, labels, mode, task, update, rollback, endpoint, scheduling } = old;
+    let ServiceSpec {
+        name: _,
+        labels,
+        mode,
+        task,
+        update,
+        rollback,
+        endpoint,
+        progress_deadline,
+        depends_on,
+        schedule,
+        scheduling,
+    } = old;
     let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
         task;
     let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
@@ -51,6 +63,9 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
     changes.part("deploy.update_config", update, &new.update);
     changes.part("deploy.rollback_config", rollback, &new.rollback);
     changes.part("deploy.endpoint_mode", endpoint_mode, &new.endpoint.mode);
+    changes.part("x-skep.progress-deadline", progress_deadline, &new.progress_deadline);
+    changes.part("depends_on", depends_on, &new.depends_on);
+    changes.part("x-skep.schedule", schedule, &new.schedule);
     changes.part("ports", ports, &new.endpoint.ports);
     changes.0
 }

@@ -89,10 +89,6 @@ networks: {default: {driver: bridge, enable_ipv6: true}}
                 5 |     container_name: web1
                   |     ^^^^^^^^^^^^^^
                    help: tasks are named service.slot; reach the service by its name
-            compose.yml:6:5: warning: services.web.depends_on does not order the start yet
-                6 |     depends_on: [db]
-                  |     ^^^^^^^^^^
-                   help: all services start at once; one that needs another retries, or is restarted, until it is there
             compose.yml:7:14: warning: services.web.logging: driver `syslog` is not supported yet
                 7 |     logging: {driver: syslog}
                   |              ^
@@ -174,10 +170,6 @@ volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                 6 |     network_mode: host
                   |     ^^^^^^^^^^^^
                    help: use networks, and ports with mode: host to publish on the task's own node
-            compose.yml:7:20: error: services.a.deploy.mode: jobs are not supported yet
-                7 |     deploy: {mode: replicated-job, placement: {constraints: [node.colour == red], preferences: [spread: zone]}}
-                  |                    ^^^^^^^^^^^^^^
-                   help: for a task that runs once, use mode: replicated with restart_policy: {condition: on-failure}
             compose.yml:7:62: error: services.a: constraint key `node.colour` is not known; use node.id, node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, node.labels.NAME or engine.labels.NAME
                 7 |     deploy: {mode: replicated-job, placement: {constraints: [node.colour == red], preferences: [spread: zone]}}
                   |                                                              ^^^^^^^^^^^^^^^^^^

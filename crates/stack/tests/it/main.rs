@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod converting;
+mod order;
 mod planning;
 
 use std::collections::BTreeMap;

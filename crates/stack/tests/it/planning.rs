@@ -89,6 +89,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
             revisions: Vec::new(),
             endpoint: Endpoint::default(),
             update_status: None,
+            job: None,
             rebalancing_since: None,
         };
         apply(Change::CreateService { service: Box::new(service) });

@@ -44,6 +44,12 @@ pub fn service(service: &Service, now: Timestamp) -> String {
             sheet.field(1, "Replicas", replicas);
         }
         Mode::Global => sheet.field(0, "Service Mode", "Global"),
+        Mode::ReplicatedJob { max_concurrent, total_completions } => {
+            sheet.field(0, "Service Mode", "ReplicatedJob");
+            sheet.field(1, "Max Concurrent", max_concurrent);
+            sheet.field(1, "Total Completions", total_completions);
+        }
+        Mode::GlobalJob => sheet.field(0, "Service Mode", "GlobalJob"),
     }
     update_status(&mut sheet, service, now);
     placement(&mut sheet, service);
@@ -256,6 +262,7 @@ mod tests {
             started_at: Timestamp(0),
             completed_at: None,
             message: "update paused due to failure".to_owned(),
+            progress: None,
         });
         let told = service(&web, Timestamp(120_000_000_000));
         let told: String =

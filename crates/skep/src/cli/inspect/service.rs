@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use skep_model::{
-    Condition, EndpointMode, FailureAction, Mode, PortSpec, PublishMode, RestartPolicy, Scheduling, Service,
-    ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    Condition, Dependency, DependencyCondition, EndpointMode, FailureAction, JobStatus, Mode, PortSpec, PublishMode,
+    RestartPolicy, Scheduling, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use super::{container, head, labels, nanos, present, unless_empty};
@@ -27,11 +27,34 @@ pub fn inspected(service: &Service) -> Value {
     if let Some(status) = &service.update_status {
         object.insert("UpdateStatus".to_owned(), update_status(status));
     }
+    if let Some(job) = &service.job {
+        object.insert("JobStatus".to_owned(), job_status(job));
+    }
     Value::Object(object)
 }
 
+fn job_status(job: &JobStatus) -> Value {
+    present([
+        ("JobIteration", Some(json!({ "Index": job.iteration }))),
+        ("LastExecution", Some(json!(time::rfc3339(job.last_execution)))),
+        ("Message", (!job.message.is_empty()).then(|| json!(job.message))),
+    ])
+}
+
 fn spec(spec: &ServiceSpec) -> Value {
-    let ServiceSpec { name, labels, mode, task, update, rollback, endpoint: _, scheduling } = spec;
+    let ServiceSpec {
+        name,
+        labels,
+        mode,
+        task,
+        update,
+        rollback,
+        endpoint: _,
+        progress_deadline,
+        depends_on,
+        schedule,
+        scheduling,
+    } = spec;
     let mut object = json!({
         "Name": name,
         "Labels": labels,
@@ -39,17 +62,49 @@ fn spec(spec: &ServiceSpec) -> Value {
         "Mode": match mode {
             Mode::Replicated { replicas } => json!({ "Replicated": { "Replicas": replicas } }),
             Mode::Global => json!({ "Global": {} }),
+            Mode::ReplicatedJob { max_concurrent, total_completions } => json!({
+                "ReplicatedJob": { "MaxConcurrent": max_concurrent, "TotalCompletions": total_completions }
+            }),
+            Mode::GlobalJob => json!({ "GlobalJob": {} }),
         },
         "UpdateConfig": update_config(update),
         "RollbackConfig": update_config(rollback),
         "EndpointSpec": endpoint_spec(spec),
     });
+    // Not Docker's, so only where they say something.
+    if let Some(deadline) = progress_deadline {
+        object["ProgressDeadline"] = nanos(*deadline).into();
+    }
+    if !depends_on.is_empty() {
+        object["DependsOn"] = depends_on.iter().map(dependency).collect();
+    }
+    if let Some(schedule) = schedule {
+        object["Schedule"] = json!({
+            "Cron": schedule.cron,
+            "TimeZone": schedule.timezone,
+            "Concurrency": schedule.concurrency.word(),
+        });
+    }
     if *scheduling != Scheduling::default() {
         let Scheduling { priority, min_available, rebalance_on_join } = scheduling;
         object["Scheduling"] =
             json!({ "Priority": priority, "MinAvailable": min_available, "RebalanceOnJoin": rebalance_on_join });
     }
     object
+}
+
+fn dependency(dependency: &Dependency) -> Value {
+    let condition = match dependency.condition {
+        DependencyCondition::Started => "service_started",
+        DependencyCondition::Healthy => "service_healthy",
+        DependencyCondition::Completed => "service_completed_successfully",
+    };
+    json!({
+        "Service": dependency.service,
+        "Condition": condition,
+        "Required": dependency.required,
+        "Restart": dependency.restart,
+    })
 }
 
 fn task_template(task: &TaskSpec) -> Value {

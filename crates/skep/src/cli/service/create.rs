@@ -155,9 +155,9 @@ impl Options {
         match self.mode.as_deref() {
             None | Some("replicated") => {}
             Some("global") => spec.mode = Mode::Global,
-            Some(job) => bail!(
-                "--mode {job}: jobs are not supported by this version of skep; for a task that runs once, use --restart-condition on-failure"
-            ),
+            Some("replicated-job") => spec.mode = Mode::ReplicatedJob { max_concurrent: 1, total_completions: 1 },
+            Some("global-job") => spec.mode = Mode::GlobalJob,
+            Some(mode) => bail!("--mode {mode}: use replicated, global, replicated-job or global-job"),
         }
         if !self.command.is_empty() {
             spec.task.container.args = Some(self.command.clone());

@@ -69,7 +69,8 @@ pub async fn roll_back(wanted: &str, to: Option<Version>, conduct: &Conduct, con
 fn replicas(service: &Service) -> Option<u64> {
     match service.spec.mode {
         Mode::Replicated { replicas } => Some(replicas),
-        Mode::Global => None,
+        Mode::ReplicatedJob { total_completions, .. } => Some(total_completions),
+        Mode::Global | Mode::GlobalJob => None,
     }
 }
 

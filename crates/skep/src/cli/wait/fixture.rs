@@ -17,6 +17,9 @@ pub fn service(name: &str, replicas: u64) -> Service {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        progress_deadline: None,
+        depends_on: Vec::new(),
+        schedule: None,
         scheduling: Default::default(),
     };
     Service {
@@ -27,6 +30,7 @@ pub fn service(name: &str, replicas: u64) -> Service {
         revisions: Vec::new(),
         endpoint: Endpoint::default(),
         update_status: None,
+        job: None,
         rebalancing_since: None,
     }
 }
@@ -47,6 +51,9 @@ pub fn task(service: &str, slot: u64, state: TaskState) -> Task {
         status: TaskStatus::new(state, Timestamp(0), ""),
         not_before: None,
         failures_before: 0,
+        iteration: None,
+        running_since: None,
+        withdrawn: false,
         generic: Vec::new(),
         stop_reason: None,
         home: None,

@@ -1,7 +1,7 @@
 //! What services look like at one moment: settled, moving, or in trouble. Pure.
 //!
 //! ```text
-//! each slot:  Running · Done · Underway · Unplaced · Failing · GaveUp
+//! each slot:  Running · Done · Underway · Waiting · Unplaced · Failing · GaveUp
 //! service:    all slots Running or Done, no update under way  = settled
 //! ```
 
@@ -77,7 +77,7 @@ impl Picture {
                     self.unplaced.push(trouble(UNPLACED, format!("cannot be placed: {reason}"), Some(task)));
                     break;
                 }
-                SlotState::Running | SlotState::Done | SlotState::Underway(_) => {}
+                SlotState::Running | SlotState::Done | SlotState::Underway(_) | SlotState::Waiting(_) => {}
             }
         }
         let status = service.update_status.as_ref();
@@ -102,7 +102,7 @@ impl Picture {
             }
             Some(UpdateState::RollbackCompleted | UpdateState::Completed) | None => false,
         };
-        self.settled &= !updating && slots.complete();
+        self.settled &= !updating && slots.complete(service);
     }
 }
 
@@ -120,6 +120,8 @@ enum SlotState<'t> {
     /// It completed, and its policy is content with that.
     Done,
     Underway(&'static str),
+    /// For another service.
+    Waiting(&'t Task),
     Unplaced(&'t Task),
     Failing(&'t Task),
     GaveUp(&'t Task),
@@ -128,7 +130,10 @@ enum SlotState<'t> {
 impl<'t> Slots<'t> {
     fn of(service: &Service, tasks: &[&'t Task], past: &BTreeSet<TaskId>) -> Self {
         let mut slots: BTreeMap<Slot, Vec<&'t Task>> = BTreeMap::new();
-        for task in tasks.iter().filter(|task| task.desired < DesiredState::Remove) {
+        let run = service.job.as_ref().map(|job| job.iteration);
+        // What a job's earlier runs left is history.
+        let counts = |task: &&&Task| task.desired < DesiredState::Remove && task.iteration == run;
+        for task in tasks.iter().filter(counts) {
             slots.entry(task.slot).or_default().push(task);
         }
         for slot in slots.values_mut() {
@@ -136,7 +141,10 @@ impl<'t> Slots<'t> {
         }
         let wanted = match service.spec.mode {
             Mode::Replicated { replicas } => usize::try_from(replicas).unwrap_or(usize::MAX),
-            Mode::Global => {
+            // Before its schedule begins a first run there is nothing to wait for.
+            Mode::ReplicatedJob { .. } if run == Some(0) => 0,
+            Mode::ReplicatedJob { total_completions, .. } => usize::try_from(total_completions).unwrap_or(usize::MAX),
+            Mode::Global | Mode::GlobalJob => {
                 slots.values().filter(|slot| slot.iter().any(|t| t.desired < DesiredState::Shutdown)).count()
             }
         };
@@ -150,21 +158,45 @@ impl<'t> Slots<'t> {
         self.states.iter().filter(|state| matches!(state, SlotState::Running)).count()
     }
 
-    fn complete(&self) -> bool {
-        let good = self.states.iter().filter(|state| matches!(state, SlotState::Running | SlotState::Done)).count();
+    fn complete(&self, service: &Service) -> bool {
+        let good = self.states.iter().filter(|state| match state {
+            SlotState::Running => service.job.is_none(),
+            SlotState::Done => true,
+            SlotState::Underway(_)
+            | SlotState::Waiting(_)
+            | SlotState::Unplaced(_)
+            | SlotState::Failing(_)
+            | SlotState::GaveUp(_) => false,
+        });
+        let good = good.count();
+        // What a schedule begins takes its own time.
+        if service.spec.schedule.is_some() {
+            return true;
+        }
         good == self.wanted && self.states.len() == self.wanted
     }
 
     /// `1/3 running, 1 preparing, 1 pending (no suitable node)`
     fn line(&self, service: &Service) -> String {
-        let mut line = format!("{}/{} running", self.running(), self.wanted);
+        let done = self.states.iter().filter(|state| matches!(state, SlotState::Done)).count();
+        let mut line = match &service.job {
+            Some(job) if job.iteration == 0 => "runs by its schedule".to_owned(),
+            Some(_) => format!("{done}/{} completed", self.wanted),
+            None => format!("{}/{} running", self.running(), self.wanted),
+        };
         let mut others: BTreeMap<&str, usize> = BTreeMap::new();
         let mut reason = None;
         for state in &self.states {
             let word = match state {
+                SlotState::Running if service.job.is_some() => "running",
+                SlotState::Done if service.job.is_some() => continue,
                 SlotState::Running => continue,
                 SlotState::Done => "complete",
                 SlotState::Underway(word) => word,
+                SlotState::Waiting(task) => {
+                    reason = reason.or(task.status.error.as_deref());
+                    "waiting"
+                }
                 SlotState::Unplaced(task) => {
                     reason = reason.or(task.status.error.as_deref());
                     "pending"
@@ -176,12 +208,12 @@ impl<'t> Slots<'t> {
         for (word, count) in others {
             line.push_str(&format!(", {count} {word}"));
         }
-        let error = self.last_failure.filter(|_| !self.complete()).map(why);
+        let error = self.last_failure.filter(|_| !self.complete(service)).map(why);
         if let Some(reason) = reason.map(str::to_owned).or(error) {
             line.push_str(&format!(" ({reason})"));
         }
         match service.update_status.as_ref().map(|status| status.state) {
-            Some(UpdateState::Updating) if self.complete() => line.push_str(", watched for failures"),
+            Some(UpdateState::Updating) if self.complete(service) => line.push_str(", watched for failures"),
             Some(UpdateState::RollbackStarted) => line.push_str(", rolling back"),
             _ => {}
         }
@@ -209,10 +241,12 @@ fn state_of<'t>(service: &Service, slot: &[&'t Task], past: &BTreeSet<TaskId>) -
         if newest.desired >= DesiredState::Shutdown {
             return Some(SlotState::Underway("stopping"));
         }
-        let unplaced = newest.status.state <= TaskState::Pending && newest.status.error.is_some();
-        return Some(match unplaced {
-            true => SlotState::Unplaced(newest),
-            false => SlotState::Underway(newest.status.state.word()),
+        // The task before it may be making room.
+        let frees = |task: &&Task| task.occupies_node() && task.desired >= DesiredState::Shutdown;
+        return Some(match (newest.status.state, &newest.status.error) {
+            (TaskState::New, Some(_)) => SlotState::Waiting(newest),
+            (TaskState::Pending, Some(_)) if !slot.iter().any(frees) => SlotState::Unplaced(newest),
+            (state, _) => SlotState::Underway(state.word()),
         });
     }
     if newest.desired >= DesiredState::Shutdown {
@@ -227,7 +261,7 @@ fn state_of<'t>(service: &Service, slot: &[&'t Task], past: &BTreeSet<TaskId>) -
 
 /// A global service's slot on a drained node is not wanted; a replicated one's is until it is removed.
 fn service_wants(service: &Service, slot: &[&Task]) -> bool {
-    matches!(service.spec.mode, Mode::Replicated { .. }) && !slot.is_empty()
+    !service.spec.mode.is_global() && !slot.is_empty()
 }
 
 /// As the orchestrator sees it: changed labels and numbers replace nothing.
@@ -241,7 +275,7 @@ fn is_current(service: &Service, task: &Task) -> bool {
 fn has_failed(task: &Task) -> bool {
     match task.status.state {
         TaskState::Failed | TaskState::Rejected => true,
-        TaskState::Complete => task.spec.restart.condition == Condition::Any,
+        TaskState::Complete => task.spec.restart.condition == Condition::Any && task.iteration.is_none(),
         _ => false,
     }
 }
@@ -252,7 +286,7 @@ fn will_restart(ended: &Task, made: &[&Task]) -> bool {
     let wanted = match policy.condition {
         Condition::None => false,
         Condition::OnFailure => ended.status.state != TaskState::Complete,
-        Condition::Any => true,
+        Condition::Any => ended.iteration.is_none() || ended.status.state != TaskState::Complete,
     };
     let oldest = match policy.window {
         Duration::ZERO => Timestamp(0),
@@ -275,220 +309,4 @@ pub fn why(task: &Task) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::cli::wait::fixture::{service, task};
-    use expect_test::{Expect, expect};
-
-    fn check(service: &Service, tasks: &[Task], expected: Expect) {
-        let tasks: Vec<Task> = tasks.iter().enumerate().map(|(number, task)| numbered(task, number)).collect();
-        let picture = Picture::of(std::slice::from_ref(service), &tasks, Version(5), &BTreeSet::new());
-        let mut text = picture.lines.iter().map(|(name, line)| format!("{name}: {line}\n")).collect::<String>();
-        let told = picture.troubles.iter().map(|trouble| ("trouble", trouble));
-        for (kind, trouble) in told.chain(picture.unplaced.iter().map(|trouble| ("unplaced", trouble))) {
-            text.push_str(&format!("{kind} {}: {} {}\n", trouble.code, trouble.service, trouble.what));
-        }
-        text.push_str(if picture.settled { "settled" } else { "moving" });
-        expected.assert_eq(&text);
-    }
-
-    /// Later in the list is newer.
-    fn numbered(task: &Task, number: usize) -> Task {
-        let mut task = task.clone();
-        task.id = TaskId::from_u128(number as u128);
-        task.meta.created_at = Timestamp(number as u64);
-        task
-    }
-
-    fn ended(number: u64, state: TaskState, error: &str) -> Task {
-        let mut task = task("web", number, state);
-        task.desired = DesiredState::Shutdown;
-        task.status.error = Some(error.to_owned());
-        task
-    }
-
-    #[test]
-    fn all_slots_running_is_settled_and_less_is_not() {
-        let web = service("web", 2);
-        let one = task("web", 1, TaskState::Running);
-        check(
-            &web,
-            &[],
-            expect![[r#"
-            web: 0/2 running
-            moving"#]],
-        );
-        check(
-            &web,
-            &[one.clone(), task("web", 2, TaskState::Preparing)],
-            expect![[r#"
-            web: 1/2 running, 1 preparing
-            moving"#]],
-        );
-        check(
-            &web,
-            &[one, task("web", 2, TaskState::Running)],
-            expect![[r#"
-            web: 2/2 running
-            settled"#]],
-        );
-    }
-
-    #[test]
-    fn one_failure_is_restarted_and_the_third_is_trouble() {
-        let web = service("web", 1);
-        let failed = || ended(1, TaskState::Failed, "task: non-zero exit (1)");
-        let next = || task("web", 1, TaskState::Ready);
-        check(
-            &web,
-            &[failed(), next()],
-            expect![[r#"
-            web: 0/1 running, 1 ready (task: non-zero exit (1))
-            moving"#]],
-        );
-        check(
-            &web,
-            &[failed(), failed(), failed(), next()],
-            expect![[r#"
-            web: 0/1 running, 1 failing (task: non-zero exit (1))
-            trouble 1: web keeps failing
-            moving"#]],
-        );
-        check(
-            &web,
-            &[failed(), failed(), failed(), task("web", 1, TaskState::Running)],
-            expect![[r#"
-            web: 1/1 running
-            settled"#]],
-        );
-    }
-
-    #[test]
-    fn a_policy_without_restart_is_content_with_completion_only() {
-        let mut once = service("once", 1);
-        let mut complete = task("once", 1, TaskState::Complete);
-        Arc::make_mut(&mut complete.spec).restart.condition = Condition::None;
-        Arc::make_mut(&mut once.spec).task = (*complete.spec).clone();
-        check(
-            &once,
-            std::slice::from_ref(&complete),
-            expect![[r#"
-            once: 0/1 running, 1 complete
-            settled"#]],
-        );
-        complete.status.state = TaskState::Failed;
-        complete.status.error = Some("task: non-zero exit (3)".to_owned());
-        check(
-            &once,
-            &[complete],
-            expect![[r#"
-            once: 0/1 running, 1 failing (task: non-zero exit (3))
-            trouble 1: once failed, and its restart policy ends here
-            moving"#]],
-        );
-    }
-
-    #[test]
-    fn what_no_node_fits_and_what_a_registry_lacks() {
-        let web = service("web", 1);
-        let mut pending = task("web", 1, TaskState::Pending);
-        pending.status.error = Some("no suitable node (1 node does not satisfy the constraints)".to_owned());
-        check(
-            &web,
-            &[pending],
-            expect![[r#"
-            web: 0/1 running, 1 pending (no suitable node (1 node does not satisfy the constraints))
-            unplaced 2: web cannot be placed: no suitable node (1 node does not satisfy the constraints)
-            moving"#]],
-        );
-        let rejected = || ended(1, TaskState::Rejected, "no such image: nginx:9");
-        check(
-            &web,
-            &[rejected(), rejected()],
-            expect![[r#"
-            web: 0/1 running, 1 failing (no such image: nginx:9)
-            trouble 1: web keeps failing
-            moving"#]],
-        );
-    }
-
-    #[test]
-    fn updates_are_waited_for_and_their_ends_are_told_apart() {
-        let mut web = service("web", 1);
-        let mut old = task("web", 1, TaskState::Running);
-        web.spec_version = Version(5);
-        Arc::make_mut(&mut old.spec).container.image = "old".to_owned();
-        let new = || Task { spec_version: Version(5), ..task("web", 1, TaskState::Running) };
-        check(
-            &web,
-            std::slice::from_ref(&old),
-            expect![[r#"
-            web: 0/1 running, 1 to be updated
-            moving"#]],
-        );
-        let mut status = |state, version| {
-            let message = "of task 7".to_owned();
-            web.update_status = Some(UpdateStatus { state, started_at: Timestamp(0), completed_at: None, message });
-            web.spec_version = Version(version);
-            web.clone()
-        };
-        check(
-            &status(UpdateState::Updating, 5),
-            &[new()],
-            expect![[r#"
-            web: 1/1 running, watched for failures
-            moving"#]],
-        );
-        check(
-            &status(UpdateState::Completed, 5),
-            &[new()],
-            expect![[r#"
-            web: 1/1 running
-            settled"#]],
-        );
-        check(
-            &status(UpdateState::Paused, 5),
-            &[new()],
-            expect![[r#"
-            web: 1/1 running
-            trouble 1: web was not updated: of task 7
-            settled"#]],
-        );
-        // A rollback of an earlier deploy is not this one's.
-        check(
-            &status(UpdateState::RollbackCompleted, 5),
-            &[new()],
-            expect![[r#"
-            web: 1/1 running
-            settled"#]],
-        );
-        check(
-            &status(UpdateState::RollbackCompleted, 6),
-            &[new()],
-            expect![[r#"
-            web: 1/1 running
-            trouble 3: web was rolled back (of task 7)
-            settled"#]],
-        );
-        check(
-            &status(UpdateState::RollbackPaused, 5),
-            &[new()],
-            expect![[r#"
-            web: 1/1 running
-            trouble 1: web was not rolled back: of task 7
-            settled"#]],
-        );
-        // One that somebody asked for is no failure, whenever it was.
-        let mut asked = status(UpdateState::RollbackCompleted, 6);
-        asked.update_status.as_mut().unwrap().message = format!("{} completed", UpdateStatus::ASKED_FOR);
-        check(
-            &asked,
-            &[new()],
-            expect![[r#"
-            web: 1/1 running
-            settled"#]],
-        );
-    }
-}
+mod tests;

@@ -175,7 +175,7 @@ fn generic_resources_are_asked_for_by_kind() {
 #[test]
 fn what_cannot_be_is_refused_in_words() {
     for (line, word) in [
-        ("--mode replicated-job nginx", "jobs are not supported"),
+        ("--mode replicated-job --update-parallelism 2 nginx", "jobs may not have an update config"),
         ("--mode global --replicas 2 nginx", "global service"),
         ("--isolation hyperv nginx", "Windows"),
         ("--credential-spec file://x nginx", "Windows"),

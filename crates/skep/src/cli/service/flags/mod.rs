@@ -74,9 +74,20 @@ impl Settings {
         if let Some(wanted) = self.replicas {
             match &mut spec.mode {
                 Mode::Replicated { replicas } => *replicas = wanted,
-                Mode::Global => {
+                // As Docker has it: so many completions, as many at a time.
+                Mode::ReplicatedJob { max_concurrent, total_completions } => {
+                    (*max_concurrent, *total_completions) = (wanted, wanted);
+                }
+                Mode::Global | Mode::GlobalJob => {
                     anyhow::bail!("--replicas cannot be used with a global service: it runs once on each node")
                 }
+            }
+        }
+        match (self.unsupported.max_concurrent, &mut spec.mode) {
+            (None, _) => {}
+            (Some(most), Mode::ReplicatedJob { max_concurrent, .. }) => *max_concurrent = most,
+            (Some(_), Mode::Replicated { .. } | Mode::Global | Mode::GlobalJob) => {
+                anyhow::bail!("--max-concurrent belongs to jobs; give --mode replicated-job with `service create`")
             }
         }
         if let Some(most) = self.replicas_max_per_node {
@@ -93,15 +104,12 @@ impl Settings {
 
 impl Unsupported {
     fn refuse(&self) -> Result {
-        let Self { isolation, credential_spec, max_concurrent, memory_swap, memory_swappiness } = self;
+        let Self { isolation, credential_spec, max_concurrent: _, memory_swap, memory_swappiness } = self;
         if isolation.as_deref().is_some_and(|isolation| !matches!(isolation, "" | "default")) {
             anyhow::bail!("--isolation is for Windows nodes, which skep does not have");
         }
         if credential_spec.is_some() {
             anyhow::bail!("--credential-spec is for Windows nodes, which skep does not have");
-        }
-        if max_concurrent.is_some() {
-            anyhow::bail!("--max-concurrent belongs to jobs; give --mode replicated-job with `service create`");
         }
         if memory_swap.is_some() || memory_swappiness.is_some() {
             anyhow::bail!(
