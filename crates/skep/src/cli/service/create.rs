@@ -165,7 +165,7 @@ impl Options {
         let lists = self.lists.lists(files, own)?;
         lists.apply(&mut spec);
         if spec.task.networks.is_empty() && !lists.without_network() {
-            spec.task.networks.extend(default_network());
+            spec.task.networks.push(default_network());
         }
         self.settings.apply(&mut spec)?;
         spec.validate()?;

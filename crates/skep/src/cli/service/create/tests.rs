@@ -134,10 +134,6 @@ fn each_flag_changes_its_part_and_no_other() {
             "--log-opt max-size=1m nginx",
             json!({ "task": { "log_driver": { "name": "json-file", "options": { "max-size": "1m" } } } }),
         ),
-        (
-            "--network back nginx",
-            json!({ "task": { "networks": [{ "network": "back", "aliases": [], "address": null }] } }),
-        ),
         ("--network none nginx", json!({ "task": { "networks": [] } })),
         ("--endpoint-mode dnsrr nginx", json!({ "endpoint": { "mode": "DnsRr" } })),
         (
@@ -149,6 +145,16 @@ fn each_flag_changes_its_part_and_no_other() {
     ] {
         assert_eq!(changed(line), expected, "{line}");
     }
+}
+
+#[test]
+fn a_service_is_in_the_networks_that_it_names_or_in_the_default_one() {
+    let networks = |line: &str| -> Vec<String> {
+        spec(line).unwrap().task.networks.into_iter().map(|network| network.network).collect()
+    };
+    assert_eq!(networks("nginx"), ["default"]);
+    assert_eq!(networks("--network back --network name=front,alias=web nginx"), ["back", "front"]);
+    assert_eq!(networks("--network none nginx"), [""; 0]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use skep_model::{ContainerSpec, Labels, PortSpec, ServiceSpec};
+use skep_model::{ContainerSpec, Labels, NetworkAttachment, PortSpec, ServiceSpec};
 
 use super::pairs;
 use crate::cli::service::syntax::{
@@ -118,21 +118,20 @@ impl Lists {
             return;
         }
         let networks = &mut spec.task.networks;
-        let mut wanted = self.networks.clone();
-        let none = wanted.add.iter().any(|NetworkFlag(network)| network.is_none());
-        wanted.add.retain(|NetworkFlag(network)| network.is_some());
-        wanted.apply(
+        let add: Vec<NetworkAttachment> =
+            self.networks.add.iter().filter_map(|NetworkFlag(network)| network.clone()).collect();
+        Edit::new(&self.networks.remove, &add).apply(
             networks,
-            |NetworkFlag(network)| network.clone().expect("those that are none were taken out"),
+            Clone::clone,
             |network, name| network.network.eq_ignore_ascii_case(name),
             |a, b| a.network.eq_ignore_ascii_case(&b.network),
         );
-        if networks.is_empty() && !none {
-            networks.extend(default_network());
+        if networks.is_empty() && !self.without_network() {
+            networks.push(default_network());
         }
     }
 
-    /// Whether nothing at all may be asked of the network.
+    /// Whether the service is to be in no network at all.
     pub fn without_network(&self) -> bool {
         self.networks.add.iter().any(|NetworkFlag(network)| network.is_none())
     }
@@ -199,9 +198,9 @@ impl Lists {
     }
 }
 
-pub fn default_network() -> Option<skep_model::NetworkAttachment> {
+pub fn default_network() -> NetworkAttachment {
     let network = DEFAULT_NETWORK.to_owned();
-    Some(skep_model::NetworkAttachment { network, aliases: Vec::new(), address: None, address_v6: None })
+    NetworkAttachment { network, aliases: Vec::new(), address: None, address_v6: None }
 }
 
 fn label(edit: &Edit<KeyValue>, labels: &mut Labels) {
