@@ -194,6 +194,9 @@ pub fn blank(name: String, image: String) -> ServiceSpec {
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
         scheduling: Default::default(),
+        progress_deadline: None,
+        depends_on: Vec::new(),
+        schedule: None,
     }
 }
 
