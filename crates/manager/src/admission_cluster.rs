@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use skep_api::ClusterUpdate;
-use skep_model::{Change, Cluster, ClusterConfig, ClusterSpec};
+use skep_model::{Change, Cluster, ClusterConfig, ClusterSpec, Feature};
 
 use crate::admission::Refusal;
 use crate::trust::VALIDITY_MIN;
@@ -16,7 +16,11 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 pub fn cluster_update(cluster: &Cluster, update: ClusterUpdate) -> Result<(String, Change), Refusal> {
     let missing = || Refusal::Conflict("the cluster is not initialised yet".to_owned());
     let config = cluster.config.as_ref().ok_or_else(missing)?;
-    let ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity } = update;
+    let ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity, bin_pack } = update;
+    if bin_pack.is_some() && !cluster.has(Feature::Services) {
+        let message = "bin-packing needs managers that know it; upgrade skep on every manager".to_owned();
+        return Err(Refusal::Conflict(message));
+    }
     if let Some(period) = heartbeat_period.filter(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(period)) {
         let message = format!("a heartbeat every {period:?} is not possible; it must be 100 ms to 1 s");
         return Err(Refusal::Invalid(message));
@@ -30,6 +34,7 @@ pub fn cluster_update(cluster: &Cluster, update: ClusterUpdate) -> Result<(Strin
         task_history_limit: task_history_limit.unwrap_or(spec.task_history_limit),
         heartbeat_period: heartbeat_period.unwrap_or(spec.heartbeat_period),
         node_certificate_validity: certificate_validity.unwrap_or(spec.node_certificate_validity),
+        bin_pack: bin_pack.unwrap_or(spec.bin_pack),
         ..spec.clone()
     };
     let expected = Some(config.meta.version);

@@ -12,13 +12,16 @@ use skep_api::{
     RefusalKind, Standing, TaskReport, Welcome,
 };
 use skep_identity::NodeClock;
-use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Role, TaskId, Version};
+use skep_model::{
+    Change, Cluster, Feature, Node, NodeDescription, NodeId, NodeState, NodeStatus, Role, TaskId, Version,
+};
 use skep_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::assignments::{AssignmentSet, Difference, own_assignments};
 use crate::clock::wall_clock;
+use crate::description;
 use crate::fanout::Fanout;
 use crate::leases::{Grants, LeaseAuthority};
 use crate::peers::PeersTold;
@@ -74,7 +77,8 @@ impl Dispatcher for DispatcherService {
         let said = hello.tunnel.map(|tunnel| Said::new(node.id, tunnel, &address));
         said.iter().try_for_each(|said| refuse_copy(&cluster, said))?;
         self.reach.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() }).await?;
-        self.report_ready(&node, &hello, address).await?;
+        self.report_ready(&cluster, &node, &hello, address).await?;
+        let held_back = !cluster.has(Feature::Services);
         if let Some(said) = said {
             // The writer ends last, when there are no sessions any more.
             let _ = self.tunnels.send(said);
@@ -98,6 +102,7 @@ impl Dispatcher for DispatcherService {
             peers: PeersTold::default(),
             sent: AssignmentSet::new(),
             revision: 0,
+            held_back: held_back.then_some(hello.description),
         };
         tokio::spawn(driver.run(input, node.id));
         Ok(ReceiverStream::new(from_manager).map(Ok).boxed())
@@ -106,12 +111,19 @@ impl Dispatcher for DispatcherService {
 
 impl DispatcherService {
     /// The node is there: written only when the cluster does not know it already.
-    async fn report_ready(&self, node: &Node, hello: &Hello, address: String) -> Result<(), Refusal> {
+    async fn report_ready(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+        hello: &Hello,
+        address: String,
+    ) -> Result<(), Refusal> {
+        let description = description::writable(cluster, &hello.description);
         let status = NodeStatus { state: NodeState::Ready, message: String::new(), address };
-        if node.status == status && node.description.as_ref() == Some(&hello.description) {
+        if node.status == status && node.description.as_ref() == Some(&description) {
             return Ok(());
         }
-        let description = Some(Box::new(hello.description.clone()));
+        let description = Some(Box::new(description));
         let change = Change::ReportNode { node: node.id, description, status, at: wall_clock() };
         self.store.propose(vec![change]).await.map_err(not_written)?;
         Ok(())
@@ -149,6 +161,8 @@ struct Driver {
     peers: PeersTold,
     sent: AssignmentSet,
     revision: u64,
+    /// What the node said of itself, where not all of it could be written.
+    held_back: Option<NodeDescription>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one at a time, in its session's loop")]
@@ -241,6 +255,10 @@ impl Driver {
         if let Some(update) = self.trust.news(&cluster, self.session.node, self.certificate_role)
             && self.to_agent.send(ManagerMessage::Trust(update)).await.is_err()
         {
+            return false;
+        }
+        if self.held_back.as_ref().is_some_and(|said| description::is_to_be_said_again(&cluster, said)) {
+            // Once in a cluster's life, of the few nodes that have such a thing: the next session says it.
             return false;
         }
         self.grants.note_cluster(&cluster);

@@ -16,6 +16,7 @@ mod ca;
 mod clock;
 mod control;
 pub mod deploy;
+mod description;
 mod dispatcher;
 pub mod events;
 mod fanout;

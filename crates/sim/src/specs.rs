@@ -2,8 +2,9 @@
 
 use skep_model::{
     Condition, ContainerSpec, Dependency, DependencyCondition, EndpointMode, EndpointSpec, FailureAction, FileTarget,
-    Labels, MemoryBytes, Mode, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode,
-    Reservations, Resources, RestartPolicy, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    Labels, MemoryBytes, Mode, Mount, MountKind, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec,
+    PublishMode, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec, UpdateConfig,
+    UpdateOrder, VolumePlacement,
 };
 
 use crate::chance::Chance;
@@ -91,6 +92,13 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         (update, rollback) = (UpdateConfig::default(), UpdateConfig::default());
     }
     let depends_on = if chance.one_in(4) { vec![dependency(chance)] } else { Vec::new() };
+    let mounts = if chance.one_in(4) { vec![volume()] } else { Vec::new() };
+    placement.volumes = [None, Some(VolumePlacement::Free), Some(VolumePlacement::Stay)][chance.below(3) as usize];
+    let scheduling = Scheduling {
+        priority: chance.below(3) as i32,
+        min_available: if mode == Mode::Global { 0 } else { chance.below(3) },
+        rebalance_on_join: chance.one_in(4),
+    };
     ServiceSpec {
         name,
         labels: Labels::new(),
@@ -100,6 +108,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
                 image: image(chance).to_owned(),
                 stop_grace_period: Some(seconds(grace)),
                 secrets: if uses_secret { vec![secret] } else { Vec::new() },
+                mounts,
                 ..ContainerSpec::default()
             },
             resources: Resources { reservations, ..Resources::default() },
@@ -114,7 +123,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         update,
         rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
-        scheduling: Default::default(),
+        scheduling,
         progress_deadline: None,
         depends_on,
         schedule: None,
@@ -130,6 +139,18 @@ fn dependency(chance: &mut Chance) -> Dependency {
         required: chance.one_in(2),
         restart: chance.one_in(3),
     }
+}
+
+fn volume() -> Mount {
+    let kind = MountKind::Volume {
+        name: Some("data".to_owned()),
+        no_copy: false,
+        subpath: None,
+        driver: None,
+        options: Labels::new(),
+        labels: Labels::new(),
+    };
+    Mount { target: "/data".to_owned(), read_only: false, kind }
 }
 
 fn ports(chance: &mut Chance) -> Vec<PortSpec> {

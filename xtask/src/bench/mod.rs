@@ -15,6 +15,7 @@ mod names;
 mod placing;
 mod raft;
 mod requests;
+mod rollout;
 mod row;
 mod rows;
 mod subject;
@@ -72,6 +73,8 @@ pub fn run(options: &Options) -> Result<()> {
 type Measure = fn(&Bench) -> Result<Vec<Row>>;
 
 const ALL: &[(&str, Measure)] = &[
+    ("B1", rollout::deploy),
+    ("B2", rollout::update),
     ("B3", failover::next_write),
     ("B4", failover::tasks_elsewhere),
     ("B5", rows::idle_memory),

@@ -15,6 +15,8 @@ use super::tools::Bench;
 pub const MANAGERS: u8 = 3;
 /// The service's name: of the stack `bench`, the service `s`.
 const SERVICE: &str = "bench_s";
+/// A shell as the first process hears no signal that it does not ask for.
+const OBEDIENT: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
 const PATIENCE: Duration = Duration::from_secs(300);
 /// A command that waits longer for a dead manager is given up and begun again.
 const COMMAND_MAX: Duration = Duration::from_secs(2);
@@ -123,6 +125,34 @@ impl<'a> Three<'a> {
             self.run(1, &["stack", "deploy", "--detach", "-c", file, "bench"])?.ok()?;
         }
         self.wait_for_tasks(1, replicas, None).map(drop)
+    }
+
+    /// Creates a service of `replicas` tasks that end at once when they are told to; seconds until all of them run.
+    pub fn create(&self, replicas: usize) -> Result<f64> {
+        let (start, count) = (Instant::now(), replicas.to_string());
+        let create = ["service", "create", "--detach", "--quiet", "--name", SERVICE, "--replicas", &count, IMAGE];
+        self.run(1, &[&create[..], &["sh", "-c", OBEDIENT]].concat())?.ok()?;
+        self.wait_for_tasks(1, replicas, None)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Replaces the tasks of the service one after the other; seconds until the update says that it is completed.
+    pub fn update(&self) -> Result<f64> {
+        let start = Instant::now();
+        let how =
+            ["--update-parallelism", "1", "--update-delay", "0s", "--update-monitor", "100ms", "--env-add", "V=2"];
+        let update = [&["service", "update", "--detach", "--quiet"], &how[..], &[SERVICE]].concat();
+        self.run(1, &update)?.ok()?;
+        loop {
+            let state = self.run(1, &["service", "inspect", "--format", "{{.UpdateStatus.State}}", SERVICE])?;
+            if state.stdout.trim() == "completed" {
+                return Ok(start.elapsed().as_secs_f64());
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("the update is not completed after {PATIENCE:?}: {state}");
+            }
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Seconds until `replicas` tasks run, none of them on the node `but`, as the manager `number` shows it.

@@ -108,6 +108,8 @@ pub struct ClusterUpdate {
     pub heartbeat_period: Option<Duration>,
     /// How long a node's certificate is valid; an hour at least.
     pub certificate_validity: Option<Duration>,
+    /// Whether services that do not say fill one node before the next.
+    pub bin_pack: Option<bool>,
 }
 
 /// A spec without registry credentials (they are never read back) keeps those that the service has.
@@ -242,7 +244,7 @@ message!(GetRequest = GetRequest { kind, wanted });
 message!(NewContent = NewContent { name, labels, data });
 choice!(CreateRequest = CreateRequest in create_request { Service, Network, Secret, Config, ServiceAsGiven });
 choice!(UpdateRequest = UpdateRequest in update_request { Service, Node, Secret, Config, Cluster });
-message!(ClusterUpdate = ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity });
+message!(ClusterUpdate = ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity, bin_pack });
 message!(ServiceUpdate = ServiceUpdate { id, expected, spec, as_given });
 message!(NodeUpdate = NodeUpdate { id, expected, spec });
 message!(SecretUpdate = SecretUpdate { id, expected, labels, data });

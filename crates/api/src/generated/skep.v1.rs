@@ -2686,6 +2686,8 @@ pub struct ClusterUpdate {
     pub heartbeat_period: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "3")]
     pub certificate_validity: ::core::option::Option<u64>,
+    #[prost(bool, optional, tag = "60")]
+    pub bin_pack: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServiceUpdate {

@@ -97,7 +97,10 @@ fn resources(d: &mut Fields<'_, '_>, deploy: &mut Deploy) {
     if let Some(mut v) = r.child("reservations") {
         deploy.reservations = amounts(&mut v);
         deploy.generic_resources = generic_resources(&mut v);
-        v.unsupported(&["devices"], Some("label the nodes that have the device, and place by the label"));
+        v.unsupported(
+            &["devices"],
+            Some("say what nodes have in their config.toml (generic_resources), and reserve it as generic_resources"),
+        );
         v.finish();
     }
     r.finish();

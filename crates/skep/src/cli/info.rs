@@ -90,6 +90,9 @@ fn summary(local: &LocalInfo, cluster: Option<&ClusterInfo>) -> String {
         lines.push(format!(" Default Address Pool: {}", spec.address_pool));
         lines.push(format!(" SubnetSize: {}", spec.subnet_prefix));
         lines.push(format!(" Task History Retention Limit: {}", spec.task_history_limit));
+        if spec.bin_pack {
+            lines.push(" Placement: binpack".to_owned());
+        }
         lines.push(format!(" Heartbeat Period: {}", time::exact(spec.heartbeat_period)));
         lines.push(format!(" Certificate Validity: {}", time::exact(spec.node_certificate_validity)));
         lines.push(format!(" Created: {}", time::rfc3339(cluster.meta.created_at)));

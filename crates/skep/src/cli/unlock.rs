@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use skep_api::{AutolockChange, AutolockRequest, AutolockState, ClusterUpdate, UnlockRequest, UpdateRequest};
 
 use super::hidden_input;
@@ -35,6 +35,15 @@ pub struct UpdateOptions {
     /// How many ended tasks of each slot are kept
     #[arg(long, value_name = "COUNT")]
     task_history_limit: Option<u32>,
+    /// Which node takes a task, where a service does not say: spread, or one node filled before the next
+    #[arg(long, value_enum)]
+    placement: Option<PlacementName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlacementName {
+    Spread,
+    Binpack,
 }
 
 pub async fn unlock(host: &Host) -> Result {
@@ -65,10 +74,14 @@ pub async fn key(options: KeyOptions, host: &Host) -> Result {
 }
 
 pub async fn update(options: UpdateOptions, host: &Host) -> Result {
-    let UpdateOptions { autolock, cert_expiry, dispatcher_heartbeat, task_history_limit } = options;
+    let UpdateOptions { autolock, cert_expiry, dispatcher_heartbeat, task_history_limit, placement } = options;
     let control = host.control().await?;
-    let update =
-        ClusterUpdate { task_history_limit, heartbeat_period: dispatcher_heartbeat, certificate_validity: cert_expiry };
+    let update = ClusterUpdate {
+        task_history_limit,
+        heartbeat_period: dispatcher_heartbeat,
+        certificate_validity: cert_expiry,
+        bin_pack: placement.map(|placement| placement == PlacementName::Binpack),
+    };
     if update != ClusterUpdate::default() {
         control.update(UpdateRequest::Cluster(update)).await?;
         output::line("The cluster was updated.")?;

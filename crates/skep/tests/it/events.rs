@@ -38,18 +38,7 @@ fn every_kind_of_object_tells_of_its_life() {
     world.up("s", "services: { a: { <<: *idle } }");
     world.ok(&["service", "scale", "s_a=2"]);
     let image = format!("{}/busybox:1", world.images());
-    world.ok(&[
-        "service",
-        "update",
-        "-q",
-        "--update-monitor",
-        "1s",
-        "--image",
-        &format!("{image}"),
-        "--env-add",
-        "A=1",
-        "s_a",
-    ]);
+    world.ok(&["service", "update", "-q", "--update-monitor", "1s", "--image", &image, "--env-add", "A=1", "s_a"]);
     let node = world.ok(&["node", "ls", "-q"]).trim().to_owned();
     world.ok(&["node", "update", "--availability", "pause", &node]);
     world.ok(&["node", "update", "--label-add", "x=y", &node]);

@@ -10,7 +10,7 @@ mod service;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use skep_api::ControlClient;
-use skep_model::{Labels, Meta, Node, NodeId};
+use skep_model::{GenericResource, Labels, Meta, Node, NodeId, Platform};
 
 use super::Result;
 use super::content::Noun;
@@ -133,6 +133,15 @@ fn nanos(duration: std::time::Duration) -> Value {
     json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
+/// As in the Engine's JSON: named ones each by itself, others by their number.
+fn generic_resource(resource: &GenericResource) -> Vec<Value> {
+    let GenericResource { kind, amount, ids } = resource;
+    if ids.is_empty() {
+        return vec![json!({ "DiscreteResourceSpec": { "Kind": kind, "Value": amount } })];
+    }
+    ids.iter().map(|id| json!({ "NamedResourceSpec": { "Kind": kind, "Value": id } })).collect()
+}
+
 fn node_object(node: &Node, leader: Option<NodeId>) -> Value {
     let mut object = head(node.id.to_string(), node.meta);
     let spec = present([
@@ -145,13 +154,16 @@ fn node_object(node: &Node, leader: Option<NodeId>) -> Value {
     object.insert("Spec".to_owned(), spec);
     if let Some(description) = &node.description {
         let platform = description.platforms.first().cloned().unwrap_or_default();
-        let platforms = description.platforms.iter().map(
-            |platform| json!({ "Architecture": platform.architecture, "OS": platform.os, "Variant": platform.variant }),
-        );
-        let described = json!({
+        let platforms = |platforms: &[Platform]| -> Vec<Value> {
+            let platforms = platforms.iter();
+            let object = |it: &Platform| json!({ "Architecture": it.architecture, "OS": it.os, "Variant": it.variant });
+            platforms.map(object).collect()
+        };
+        let generic: Vec<Value> = description.generic.iter().flat_map(generic_resource).collect();
+        let mut described = json!({
             "Hostname": description.hostname,
             "Platform": { "Architecture": platform.architecture, "OS": platform.os },
-            "Platforms": platforms.collect::<Vec<_>>(),
+            "Platforms": platforms(&description.platforms),
             "Resources": {
                 "NanoCPUs": description.resources.nano_cpus.0,
                 "MemoryBytes": description.resources.memory.0,
@@ -160,6 +172,12 @@ fn node_object(node: &Node, leader: Option<NodeId>) -> Value {
             "KernelVersion": description.kernel,
             "MissingFeatures": description.missing_features,
         });
+        if !description.emulated.is_empty() {
+            described["EmulatedPlatforms"] = json!(platforms(&description.emulated));
+        }
+        if !generic.is_empty() {
+            described["Resources"]["GenericResources"] = json!(generic);
+        }
         object.insert("Description".to_owned(), described);
     }
     let status = present([

@@ -19,7 +19,7 @@ impl Sheet {
         writeln!(self.0, "{text}").expect("a string takes what is written to it");
     }
 
-    /// `Key:	value`, with the values below each other.
+    /// `Key: value`, with the values below each other.
     fn field(&mut self, indent: usize, key: &str, value: impl Display) {
         let key = format!("{}{key}:", " ".repeat(indent));
         self.line(format_args!("{key:<24}{value}"));

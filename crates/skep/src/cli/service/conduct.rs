@@ -76,8 +76,8 @@ pub async fn edit(
     let mut round = 0;
     loop {
         let service = control.service(wanted).await?;
-        let spec = edit(&service)?;
-        ensure_networks(&spec, control).await?;
+        let mut spec = edit(&service)?;
+        settle_networks(&mut spec, control).await?;
         let update = ServiceUpdate { id: service.id, expected: service.meta.version, spec, as_given };
         match control.update(UpdateRequest::Service(Box::new(update))).await {
             Ok(written) => return Ok((service, written)),
@@ -87,12 +87,23 @@ pub async fn edit(
     }
 }
 
-/// The first service that names no network makes the one of those.
-pub async fn ensure_networks(spec: &ServiceSpec, control: &ControlClient) -> Result {
-    if !spec.task.networks.iter().any(|attachment| attachment.network == DEFAULT_NETWORK) {
-        return Ok(());
+/// Networks by their names, where they were given by id; the first service that names none makes the one of those.
+pub async fn settle_networks(spec: &mut ServiceSpec, control: &ControlClient) -> Result {
+    let known = control.networks(Filter::default()).await?;
+    let named = |name: &str| known.iter().find(|network| network.spec.name.eq_ignore_ascii_case(name));
+    let mut wants_default = false;
+    for attachment in &mut spec.task.networks {
+        match named(&attachment.network) {
+            Some(_) => {}
+            None if attachment.network == DEFAULT_NETWORK => wants_default = true,
+            None => {
+                let meant = known.iter().find(|network| network.id.to_string() == attachment.network);
+                // What is neither is refused by the manager, in its words.
+                attachment.network = meant.map_or(attachment.network.clone(), |network| network.spec.name.clone());
+            }
+        }
     }
-    if has_default(control).await? {
+    if !wants_default {
         return Ok(());
     }
     let spec = NetworkSpec { name: DEFAULT_NETWORK.to_owned(), driver: "overlay".to_owned(), ..NetworkSpec::default() };

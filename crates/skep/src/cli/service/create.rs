@@ -130,7 +130,7 @@ pub async fn run(options: Options, control: &ControlClient) -> Result {
     if options.conduct.with_registry_auth {
         spec.task.container.registry_auth = login::registry_auth(&spec.task.container.image)?;
     }
-    conduct::ensure_networks(&spec, control).await?;
+    conduct::settle_networks(&mut spec, control).await?;
     let name = spec.name.clone();
     let spec = Box::new(spec);
     let request = match options.conduct.no_resolve_image {

@@ -164,3 +164,54 @@ fn a_task_stays_where_its_volume_is_until_its_node_is_drained() {
     let moved = world.running("s_db")[0].node.clone();
     assert_ne!(moved, home);
 }
+
+#[test]
+fn generic_resources_are_given_by_name_and_told_to_the_container() {
+    let world = World::of_nodes(2);
+    world.lab().node(2).write_config("generic_resources = [\"gpu=UUID1\", \"gpu=UUID2\", \"apple=3\"]\n").unwrap();
+    let cluster = Cluster::in_world(world, 1, 1, &[]);
+    let world = &cluster.world;
+    let service = |replicas: u8| {
+        format!(
+            "services:\n  a:\n    <<: *idle\n    deploy:\n      replicas: {replicas}\n      resources: {{ reservations: {{ generic_resources: [\n        \
+             {{ discrete_resource_spec: {{ kind: gpu, value: 1 }} }}, {{ discrete_resource_spec: {{ kind: apple, value: 1 }} }}] }} }}\n"
+        )
+    };
+    world.up("s", &service(2));
+    assert_eq!(nodes_of(world, "s_a"), ["n2", "n2"]);
+    let mut told: Vec<String> =
+        ["s_a.1", "s_a.2"].map(|task| world.sh(task, "echo $DOCKER_RESOURCE_GPU $DOCKER_RESOURCE_APPLE")).into();
+    told.sort();
+    assert_eq!(told, ["UUID1 1", "UUID2 1"]);
+    let refused = world.deploy("s", &service(3));
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("n2: 0 gpu free, 1 reserved by each task"), "{refused}");
+    let inspected = world.ok(&["node", "inspect", "n2"]);
+    assert!(inspected.contains("NamedResourceSpec") && inspected.contains("UUID2"), "{inspected}");
+}
+
+#[test]
+fn a_cluster_may_pack_and_a_service_may_be_with_another_or_apart() {
+    let cluster = Cluster::new(1, 2);
+    let world = &cluster.world;
+    world.ok(&["swarm", "update", "--placement", "binpack"]);
+    world.up(
+        "s",
+        "services:\n\
+         \x20 packed: { <<: *idle, deploy: { replicas: 3 } }\n\
+         \x20 spread: { <<: *idle, x-skep: { placement: spread }, deploy: { replicas: 3 } }\n",
+    );
+    let packed = nodes_of(world, "s_packed");
+    assert!(packed.iter().all(|node| *node == packed[0]), "{packed:?}");
+    assert_eq!(nodes_of(world, "s_spread"), ["n1", "n2", "n3"]);
+    world.up(
+        "t",
+        "services:\n\
+         \x20 db: { <<: *idle }\n\
+         \x20 app: { <<: *idle, x-skep: { affinity: [db], placement: spread }, deploy: { replicas: 2 } }\n\
+         \x20 far: { <<: *idle, x-skep: { anti-affinity: [db] }, deploy: { replicas: 2 } }\n",
+    );
+    let db = nodes_of(world, "t_db")[0].clone();
+    assert_eq!(nodes_of(world, "t_app"), [db.as_str(); 2]);
+    assert!(!nodes_of(world, "t_far").contains(&db), "{db}");
+}
