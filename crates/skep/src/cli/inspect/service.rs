@@ -73,7 +73,7 @@ fn spec(spec: &ServiceSpec) -> Value {
     });
     // Not Docker's, so only where they say something.
     if let Some(deadline) = progress_deadline {
-        object["ProgressDeadline"] = nanos(*deadline).into();
+        object["ProgressDeadline"] = nanos(*deadline);
     }
     if !depends_on.is_empty() {
         object["DependsOn"] = depends_on.iter().map(dependency).collect();
