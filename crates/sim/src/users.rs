@@ -33,7 +33,7 @@ impl World {
             join_tokens: JoinTokenHashes::default(),
             next_raft_id: 1,
             unlock_key: None,
-            level: 0,
+            level: FEATURE_LEVEL,
             trust: TrustHistory::default(),
         };
         let mut changes = vec![Change::SetClusterConfig { config: Box::new(config), expected: None }];

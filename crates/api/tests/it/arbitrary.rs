@@ -55,6 +55,7 @@ impl Source {
         let v4 = format!("{}.{}.{}.{}", octets[0], octets[1], octets[2], octets[3]);
         match expected {
             "IPv4 address" => v4,
+            "IPv6 address" => format!("fd00::{:x}", bits as u16),
             "IP address" if bits.is_multiple_of(2) => v4,
             "IP address" => format!("fd00::{:x}", bits as u16),
             "socket address" if bits.is_multiple_of(2) => format!("{v4}:{}", bits as u16),

@@ -57,7 +57,7 @@ fn found_by(sabotage: Sabotage) -> (u64, &'static [&'static str]) {
         Sabotage::ReplicaSkipsEntry => (10, &["replicas-equal"]),
         Sabotage::SnapshotForgetsTask => (10, &["replicas-equal"]),
         Sabotage::DeposedLeaderWrites => (60, &["one-leader-writes"]),
-        Sabotage::LeaderSkipsBarrier => (60, &["one-task-a-slot", "no-overcommitment", "placement-allowed"]),
+        Sabotage::LeaderSkipsBarrier => (200, &["one-task-a-slot", "no-overcommitment", "placement-allowed"]),
         Sabotage::LeaderReshuffles => (20, &["no-needless-stop"]),
         Sabotage::DropDesiredShutdown => (10, &["one-task-a-slot", "fixpoint", "in-desired-state"]),
         Sabotage::IgnoreConstraints => (10, &["placement-allowed"]),
@@ -74,7 +74,7 @@ fn found_by(sabotage: Sabotage) -> (u64, &'static [&'static str]) {
         Sabotage::NodesStayDown => (60, &["nodes-return"]),
         Sabotage::LeaderForgetsElection => (30, &["patience-after-election"]),
         Sabotage::AgentOutlivesLease => (60, &["at-most-one"]),
-        Sabotage::FenceTooSoon => (60, &["at-most-one"]),
+        Sabotage::FenceTooSoon => (200, &["at-most-one"]),
         Sabotage::LeasesUnconfirmed => (60, &["at-most-one"]),
         Sabotage::AgentKeepsContainers => (10, &["containers-match"]),
     }

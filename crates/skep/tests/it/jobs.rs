@@ -24,7 +24,7 @@ fn a_job_runs_to_its_completions_and_again_for_a_new_file() {
     world.up("s", &yaml("two"));
     assert_eq!(world.tasks("s_j").len(), 6);
     let log = world.ok(&["service", "logs", "s_j"]);
-    assert_eq!((log.matches("one").count(), log.matches("two").count()), (3, 3), "{log}");
+    assert_eq!((log.matches("| one").count(), log.matches("| two").count()), (3, 3), "{log}");
 }
 
 #[test]

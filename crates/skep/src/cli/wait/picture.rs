@@ -209,7 +209,7 @@ impl<'t> Slots<'t> {
             line.push_str(&format!(", {count} {word}"));
         }
         let error = self.last_failure.filter(|_| !self.complete(service)).map(why);
-        if let Some(reason) = reason.map(str::to_owned).or(error) {
+        if let Some(reason) = reason.map(str::to_owned).or(error).filter(|reason| !reason.is_empty()) {
             line.push_str(&format!(" ({reason})"));
         }
         match service.update_status.as_ref().map(|status| status.state) {

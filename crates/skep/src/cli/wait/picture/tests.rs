@@ -230,8 +230,8 @@ fn a_job_is_settled_by_its_completions_and_a_schedule_at_once() {
         &job,
         &[earlier.clone(), first.clone(), of_run(2, TaskState::Running, 2)],
         expect![[r#"
-        j: 1/2 completed, 1 running
-        moving"#]],
+            j: 1/2 completed, 1 running
+            moving"#]],
     );
     check(
         &job,
