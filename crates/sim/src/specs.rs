@@ -1,9 +1,9 @@
 //! Random specs of services: every policy and mode, on a cluster that is sometimes too small.
 
 use skep_model::{
-    Condition, ContainerSpec, EndpointMode, EndpointSpec, FailureAction, FileTarget, Labels, MemoryBytes, Mode, Mount,
-    MountKind, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode, Reservations, Resources,
-    RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, VolumePlacement,
+    Condition, ContainerSpec, EndpointMode, EndpointSpec, FailureAction, FileTarget, Labels, MemoryBytes, Mode,
+    NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode, Reservations, Resources,
+    RestartPolicy, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use crate::chance::Chance;
@@ -85,13 +85,6 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         false => update(chance),
     };
     let (update, rollback) = (updates(chance), updates(chance));
-    let mounts = if chance.one_in(4) { vec![volume()] } else { Vec::new() };
-    placement.volumes = [None, Some(VolumePlacement::Free), Some(VolumePlacement::Stay)][chance.below(3) as usize];
-    let scheduling = Scheduling {
-        priority: chance.below(3) as i32,
-        min_available: if mode == Mode::Global { 0 } else { chance.below(3) },
-        rebalance_on_join: chance.one_in(4),
-    };
     ServiceSpec {
         name,
         labels: Labels::new(),
@@ -101,7 +94,6 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
                 image: image(chance).to_owned(),
                 stop_grace_period: Some(seconds(grace)),
                 secrets: if uses_secret { vec![secret] } else { Vec::new() },
-                mounts,
                 ..ContainerSpec::default()
             },
             resources: Resources { reservations, ..Resources::default() },
@@ -116,20 +108,8 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         update,
         rollback,
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
-        scheduling,
+        scheduling: Default::default(),
     }
-}
-
-fn volume() -> Mount {
-    let kind = MountKind::Volume {
-        name: Some("data".to_owned()),
-        no_copy: false,
-        subpath: None,
-        driver: None,
-        options: Labels::new(),
-        labels: Labels::new(),
-    };
-    Mount { target: "/data".to_owned(), read_only: false, kind }
 }
 
 fn ports(chance: &mut Chance) -> Vec<PortSpec> {
