@@ -108,7 +108,6 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
                 image: image(chance).to_owned(),
                 stop_grace_period: Some(seconds(grace)),
                 secrets: if uses_secret { vec![secret] } else { Vec::new() },
-                mounts,
                 ..ContainerSpec::default()
             },
             resources: Resources { reservations, ..Resources::default() },
@@ -139,18 +138,6 @@ fn dependency(chance: &mut Chance) -> Dependency {
         required: chance.one_in(2),
         restart: chance.one_in(3),
     }
-}
-
-fn volume() -> Mount {
-    let kind = MountKind::Volume {
-        name: Some("data".to_owned()),
-        no_copy: false,
-        subpath: None,
-        driver: None,
-        options: Labels::new(),
-        labels: Labels::new(),
-    };
-    Mount { target: "/data".to_owned(), read_only: false, kind }
 }
 
 fn ports(chance: &mut Chance) -> Vec<PortSpec> {
