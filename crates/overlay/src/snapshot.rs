@@ -155,8 +155,8 @@ impl std::fmt::Display for Protocol {
 
 /// A published port as the helper holds it.
 ///
-/// nftables redirects what arrives for the node's own IPv4 addresses before any socket sees it; the helper's socket
-/// gets the rest: the loopback addresses, and IPv6. It also makes the port visibly taken (`ss`, EADDRINUSE).
+/// nftables redirects what arrives for the node's own addresses before any socket sees it; the helper's socket gets the
+/// rest: the loopback and link-local addresses, and IPv6 where no task behind the port has it. It also makes the port visibly taken (`ss`, EADDRINUSE).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Listener {
     pub protocol: Protocol,

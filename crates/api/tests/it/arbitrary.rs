@@ -57,10 +57,11 @@ impl Source {
             "IPv4 address" => v4,
             "IPv6 address" => format!("fd00::{:x}", bits as u16),
             "IP address" if bits.is_multiple_of(2) => v4,
-            "IP address" => format!("fd00::{:x}", bits as u16),
+            "IP address" | "IPv6 address" => format!("fd00::{:x}", bits as u16),
             "socket address" if bits.is_multiple_of(2) => format!("{v4}:{}", bits as u16),
             "socket address" => format!("[fd00::{:x}]:{}", bits as u16, octets[4]),
             "IPv4 network address" => format!("{v4}/{}", octets[4] % 33),
+            "IPv6 network address" => format!("fd00::{:x}/{}", bits as u16, octets[4] % 129),
             _ => self.0.next_id::<()>().to_string(),
         }
     }

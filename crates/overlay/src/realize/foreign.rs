@@ -25,6 +25,8 @@ pub enum Warning {
     ForwardDropped { table: String, chain: String },
     /// The kernel has no VXLAN.
     NoVxlan,
+    /// A network has IPv6, and the kernel has none.
+    NoIpv6,
     /// The old iptables interface is in use; whether it drops forwarded packets cannot be seen over nftables.
     LegacyIptables,
 }
@@ -42,6 +44,10 @@ impl fmt::Display for Warning {
                 "this kernel has no vxlan module, so containers on other nodes see this node's address instead of that of \
                  a published port's client, and this node serves no clients of other nodes; install the module \
                  (linux-modules-extra-raspi for Ubuntu on a Raspberry Pi)"
+            ),
+            Self::NoIpv6 => f.write_str(
+                "this kernel has no IPv6, or no nftables for it, so containers on this node have IPv4 addresses alone, also \
+                 on networks that have both; boot without ipv6.disable=1, or install the kernel's modules for nf_tables",
             ),
             Self::LegacyIptables => write!(
                 f,

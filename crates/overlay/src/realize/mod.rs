@@ -155,7 +155,7 @@ impl Overlay {
             tunnel: None,
         };
         let carrier = tunnel::choose(config.data_plane)?;
-        let ipv6 = if sysctl::has_ipv6() { Ipv6::On } else { Ipv6::Off };
+        let ipv6 = if sysctl::has_ipv6() && nft::is_able(Family::V6) { Ipv6::On } else { Ipv6::Off };
         Ok(Self { namespaces, carrier, ipv6, state: Mutex::new(state) })
     }
 
@@ -231,6 +231,8 @@ impl Overlay {
         let mut warnings =
             foreign::settle(state.table.socket(), &Family::BOTH[..all_rules.len()]).map_err(RealizeError::Foreign)?;
         warnings.extend((kernel == ingress::Kernel::Unable).then_some(Warning::NoVxlan));
+        let lacks = |network: &Network| network.subnet_v6.is_some() && !self.has_ipv6();
+        warnings.extend(node.networks.iter().any(lacks).then_some(Warning::NoIpv6));
         Ok(Applied { snapshot, problems, warnings, table })
     }
 

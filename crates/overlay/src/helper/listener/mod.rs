@@ -1,6 +1,6 @@
-//! Published ports, held with real sockets in the node's own network namespace: they answer on the loopback addresses
-//! and IPv6, and no other program can take the port unseen. IPv4 from elsewhere is redirected by nftables before it
-//! gets here.
+//! Published ports, held with real sockets in the node's own network namespace: they answer on the loopback addresses,
+//! and over IPv6 for tasks without it, and no other program can take the port unseen. All else is redirected by nftables
+//! before it gets here.
 
 mod bind;
 mod tcp;

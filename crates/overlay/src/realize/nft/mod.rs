@@ -12,6 +12,7 @@ mod picker;
 mod ruleset;
 
 use std::collections::BTreeSet;
+use std::io;
 
 pub use expression::{Meta, R0, Rule, Verdict};
 pub use message::{Location, list_chains, list_rules, new_rule_first, remove_rule};
@@ -22,6 +23,7 @@ use super::family::Family;
 use super::namespace::Age;
 use crate::netlink::{self, Message, NetlinkError, Socket};
 use crate::plan::Rules;
+use crate::sys;
 
 /// The tables' name, in the node's namespace and in each sandbox's.
 pub const TABLE: &str = "skep";
@@ -111,6 +113,25 @@ impl Table {
 
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+}
+
+/// Whether this kernel takes a table of the family at all: modules may be missing for one and there for the other. It is
+/// tried in a network namespace that ends with the thread, where no packet meets it.
+pub fn is_able(family: Family) -> bool {
+    let attempt = move || {
+        sys::namespace::unshare_network()?;
+        let table = Table::open(family).and_then(|mut table| table.apply(&Rules::default()));
+        table.map(drop).map_err(io::Error::other)
+    };
+    let thread = std::thread::Builder::new().name("skep-probe".to_owned()).spawn(attempt);
+    let attempted = thread.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    match attempted.and_then(|attempt| attempt) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, ?family, "the kernel takes no such table");
+            false
+        }
     }
 }
 
