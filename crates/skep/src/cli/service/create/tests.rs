@@ -136,7 +136,7 @@ fn each_flag_changes_its_part_and_no_other() {
         ),
         (
             "--network back nginx",
-            json!({ "task": { "networks": [{ "network": "back", "aliases": [], "address": null }] } }),
+            json!({ "task": { "networks": [{ "network": "back", "aliases": [], "address": null, "address_v6": null }] } }),
         ),
         ("--network none nginx", json!({ "task": { "networks": [] } })),
         ("--endpoint-mode dnsrr nginx", json!({ "endpoint": { "mode": "DnsRr" } })),
