@@ -60,6 +60,7 @@ impl Source {
             "IP address" | "IPv6 address" => format!("fd00::{:x}", bits as u16),
             "socket address" if bits.is_multiple_of(2) => format!("{v4}:{}", bits as u16),
             "socket address" => format!("[fd00::{:x}]:{}", bits as u16, octets[4]),
+            "IPv6 network address" => format!("fd00:{:x}::/64", bits as u16),
             "IPv4 network address" => format!("{v4}/{}", octets[4] % 33),
             "IPv6 network address" => format!("fd00::{:x}/{}", bits as u16, octets[4] % 129),
             _ => self.0.next_id::<()>().to_string(),

@@ -119,6 +119,9 @@ fn is_right(cluster: &Cluster, task: &Task) -> bool {
         && alone == 1
         && !updating
         && !has_surplus(cluster, service)
+        // Spreading a service anew stops what runs as it should.
+        && service.rebalancing_since.is_none()
+        && !service.spec.scheduling.rebalance_on_join
         && node.is_some_and(|node| {
             node.status.state == NodeState::Ready
                 && node.spec.availability != Availability::Drain
