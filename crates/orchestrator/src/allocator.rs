@@ -71,16 +71,13 @@ pub fn subnet_for(cluster: &Cluster, spec: &NetworkSpec) -> Result<(Ipv4Net, Ipv
 /// each IPv4 address is found again. None: it is to have none, or older managers would lose it.
 pub fn subnet_v6_for(cluster: &Cluster, spec: &NetworkSpec, subnet: Ipv4Net) -> Result<Option<Ipv6Net>, Refusal> {
     let name = &spec.name;
-    if !cluster.has(Feature::Services) {
-        let is_asked_for = spec.ipv6 == Some(true) || spec.subnet_v6.is_some();
-        return match is_asked_for {
-            false => Ok(None),
-            true => Err(Refusal(format!(
-                "network {name} asks for IPv6, which some managers of this cluster are too old for; upgrade them first"
-            ))),
-        };
+    let is_asked_for = spec.ipv6.unwrap_or(spec.subnet_v6.is_some());
+    if is_asked_for && !cluster.has(Feature::Services) {
+        return Err(Refusal(format!(
+            "network {name} asks for IPv6, which some managers of this cluster are too old for; upgrade them first"
+        )));
     }
-    let Some(config) = cluster.config.as_ref().filter(|_| spec.ipv6 != Some(false)) else { return Ok(None) };
+    let Some(config) = cluster.config.as_ref().filter(|_| is_asked_for) else { return Ok(None) };
     let own = |range: Ipv4Net| {
         let first = config.prefix().network().to_bits() | u128::from(range.network().to_bits());
         Ipv6Net::new(Ipv6Addr::from_bits(first), 96 + range.prefix_len()).expect("96 and at most 32 bits")

@@ -56,7 +56,7 @@ pub struct CreateOptions {
     /// The IPv4 address of its way out; the first of the range by default
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<Ipv4Addr>,
-    /// IPv6 addresses for its containers too: so it is, unless `--ipv6=false`
+    /// IPv6 addresses for its containers too; so it is where an IPv6 --subnet is given
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ipv6: Option<bool>,
     /// No way out of it

@@ -49,7 +49,8 @@ fn containers_services_and_ports_have_ipv6_beside_ipv4() {
     let yaml = format!(
         "{WHO}services:\n\
          \x20 web: {{ <<: *who, ports: [\"8080:80\"], deploy: {{ replicas: 2 }} }}\n\
-         \x20 client: {{ <<: *idle, cap_add: [NET_ADMIN] }}\n"
+         \x20 client: {{ <<: *idle, cap_add: [NET_ADMIN] }}\n\
+         networks: {{ default: {{ enable_ipv6: true }} }}\n"
     );
     world.up("s", &yaml);
     let own = addresses(&world, "s_client.1")[0];
@@ -100,7 +101,7 @@ fn networks_are_closed_to_each_other_and_internal_ones_to_the_outside() {
          \x20 b: {{ <<: *web, networks: [two] }}\n\
          \x20 closed: {{ <<: *web, networks: [inner] }}\n\
          \x20 both: {{ <<: *web, networks: [one, inner] }}\n\
-         networks: {{ one: {{}}, two: {{}}, inner: {{ internal: true }} }}\n"
+         networks: {{ one: {{ enable_ipv6: true }}, two: {{ enable_ipv6: true }}, inner: {{ enable_ipv6: true, internal: true }} }}\n"
     );
     world.up("s", &yaml);
     let address = |task: &str| addresses(&world, task)[0];
@@ -128,7 +129,7 @@ fn a_network_may_have_a_range_of_its_own_or_none() {
          \x20 neighbour: {{ <<: *idle, networks: [without] }}\n\
          networks:\n\
          \x20 own: {{ ipam: {{ config: [{{ subnet: 10.1.0.0/24 }}, {{ subnet: \"fd00:1::/64\" }}] }} }}\n\
-         \x20 without: {{ enable_ipv6: false }}\n"
+         \x20 without: {{}}\n"
     );
     world.up("s", &yaml);
     let chosen: Ipv6Addr = "fd00:1::20".parse().unwrap();

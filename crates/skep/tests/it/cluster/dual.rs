@@ -33,7 +33,7 @@ fn services_on_other_nodes_are_reached_over_ipv6_by_name_address_and_port_and_ne
                  placement: {{ constraints: [\"node.hostname != n1\"], max_replicas_per_node: 1 }} }} }}\n\
              \x20 client: {{ <<: *idle, networks: [front], deploy: {{ placement: {{ constraints: [\"node.hostname == n1\"] }} }} }}\n\
              \x20 stranger: {{ <<: *idle, networks: [back], deploy: {{ placement: {{ constraints: [\"node.hostname == n1\"] }} }} }}\n\
-             networks: {{ front: {{}}, back: {{}} }}\n"
+             networks: {{ front: {{ enable_ipv6: true }}, back: {{ enable_ipv6: true }} }}\n"
         ),
     );
     let own = world.sh("s_client.1", "ip -6 -o addr show scope global | awk '{print $4}' | cut -d/ -f1");
