@@ -96,7 +96,10 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
     placement.volumes = [None, Some(VolumePlacement::Free), Some(VolumePlacement::Stay)][chance.below(3) as usize];
     let scheduling = Scheduling {
         priority: chance.below(3) as i32,
-        min_available: if mode == Mode::Global { 0 } else { chance.below(3) },
+        min_available: match mode {
+            Mode::Replicated { replicas: 3.. } => chance.below(2),
+            Mode::Replicated { .. } | Mode::Global | Mode::ReplicatedJob { .. } | Mode::GlobalJob => 0,
+        },
         rebalance_on_join: chance.one_in(4),
     };
     ServiceSpec {
@@ -108,6 +111,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
                 image: image(chance).to_owned(),
                 stop_grace_period: Some(seconds(grace)),
                 secrets: if uses_secret { vec![secret] } else { Vec::new() },
+                mounts,
                 ..ContainerSpec::default()
             },
             resources: Resources { reservations, ..Resources::default() },
@@ -138,6 +142,18 @@ fn dependency(chance: &mut Chance) -> Dependency {
         required: chance.one_in(2),
         restart: chance.one_in(3),
     }
+}
+
+fn volume() -> Mount {
+    let kind = MountKind::Volume {
+        name: Some("data".to_owned()),
+        no_copy: false,
+        subpath: None,
+        driver: None,
+        options: Labels::new(),
+        labels: Labels::new(),
+    };
+    Mount { target: "/data".to_owned(), read_only: false, kind }
 }
 
 fn ports(chance: &mut Chance) -> Vec<PortSpec> {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use skep_model::{
-    Availability, Cluster, DesiredState, Mode, Node, NodeState, Service, Slot, Task, TaskId, TaskState, UpdateState,
+    Availability, Cluster, DesiredState, Mode, Node, NodeId, NodeState, Service, Slot, Task, TaskId, TaskState,
+    UpdateState, VolumePlacement,
 };
 
 use super::Violation;
@@ -145,4 +146,19 @@ fn could_take(cluster: &Cluster, node: &Node, task: &Task) -> bool {
         && memory + reserved(task).memory.unwrap_or_default().0 <= has.memory.0
         && !task.host_ports.iter().any(|port| port.published != 0 && ports.contains(&port.published))
         && (most == 0 || of_service < most)
+        && waits_for(cluster, task).is_none_or(|home| home == node.id)
+}
+
+/// The node that has a task's data, for as long as it is waited for.
+fn waits_for(cluster: &Cluster, task: &Task) -> Option<NodeId> {
+    let home = cluster.nodes.get(&task.home?)?;
+    let gone = home.status.state == NodeState::Down
+        || home.spec.availability == Availability::Drain
+        || !home.satisfies(&task.spec.placement.constraints);
+    let waits = match task.spec.placement.volumes {
+        None => !gone,
+        Some(VolumePlacement::Stay) => true,
+        Some(VolumePlacement::Free) => false,
+    };
+    waits.then_some(home.id)
 }

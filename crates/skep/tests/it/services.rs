@@ -20,6 +20,11 @@ impl World {
         assert_eq!(self.ok(&line), format!("{name}\n"));
     }
 
+    /// The same for a job, which has no rules of updates.
+    fn update_job(&self, name: &str, flags: &[&str]) {
+        self.ok(&[&["service", "update", "-q"], flags, &[name]].concat());
+    }
+
     fn spec(&self, name: &str) -> Value {
         let text = self.ok(&["service", "inspect", "--format", "json", name]);
         let object: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -255,6 +260,20 @@ fn a_service_that_cannot_come_up_says_why_and_a_global_one_is_not_scaled() {
     let name = world.ok(&["service", "ls", "--format", "{{.ID}} {{.Name}}"]);
     let row = name.lines().find(|row| made.starts_with(row.split(' ').next().unwrap())).unwrap().to_owned();
     assert!(row.contains(" busybox_"), "a name is made of the image's: {row}");
+}
+
+#[test]
+fn a_job_is_created_by_flags_and_waited_for_until_it_is_done() {
+    let world = World::new();
+    let image = format!("{}/busybox:1", world.images());
+    let job = ["--mode", "replicated-job", "--replicas", "3", "--max-concurrent", "1"];
+    world.ok(&[&["service", "create", "-q", "--name", "job"], &job[..], &[&image, "sh", "-c", "echo done"]].concat());
+    assert_eq!(world.ok(&["service", "ls", "--format", "{{.Replicas}}"]), "0/1 (3/3 completed)\n");
+    assert_eq!(world.ok(&["service", "logs", "--raw", "job"]).matches("done").count(), 3);
+    world.update_job("job", &["--env-add", "A=1"]);
+    assert_eq!(world.ok(&["service", "logs", "--raw", "job"]).matches("done").count(), 6, "an update runs it again");
+    let refused = world.refused(&["service", "create", "--max-concurrent", "2", &image]);
+    assert!(refused.contains("--max-concurrent belongs to jobs"), "{refused}");
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct Settings {
     /// Number of tasks
     #[arg(long, value_name = "NUMBER")]
     replicas: Option<u64>,
+    /// Tasks of a job that run at a time; as many as --replicas by default
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrent: Option<u64>,
     /// Most tasks on one node; 0 is no limit
     #[arg(long, value_name = "NUMBER")]
     replicas_max_per_node: Option<u64>,
@@ -53,8 +56,6 @@ struct Unsupported {
     isolation: Option<String>,
     #[arg(long, hide = true)]
     credential_spec: Option<String>,
-    #[arg(long, hide = true)]
-    max_concurrent: Option<u64>,
     #[arg(long, hide = true)]
     memory_swap: Option<String>,
     #[arg(long, hide = true)]
@@ -83,7 +84,7 @@ impl Settings {
                 }
             }
         }
-        match (self.unsupported.max_concurrent, &mut spec.mode) {
+        match (self.max_concurrent, &mut spec.mode) {
             (None, _) => {}
             (Some(most), Mode::ReplicatedJob { max_concurrent, .. }) => *max_concurrent = most,
             (Some(_), Mode::Replicated { .. } | Mode::Global | Mode::GlobalJob) => {
@@ -104,7 +105,7 @@ impl Settings {
 
 impl Unsupported {
     fn refuse(&self) -> Result {
-        let Self { isolation, credential_spec, max_concurrent: _, memory_swap, memory_swappiness } = self;
+        let Self { isolation, credential_spec, memory_swap, memory_swappiness } = self;
         if isolation.as_deref().is_some_and(|isolation| !matches!(isolation, "" | "default")) {
             anyhow::bail!("--isolation is for Windows nodes, which skep does not have");
         }
