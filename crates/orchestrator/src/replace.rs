@@ -170,7 +170,7 @@ fn is_prepared(fleet: &Fleet, slot: Slot) -> bool {
         return false;
     }
     let (Some(new), Some(old)) = (new(fleet, tasks), tasks.serving()) else { return false };
-    let due = new.not_before.is_none_or(|at| at <= fleet.now);
+    let due = restart::is_due(new, fleet.now);
     let refused = new.status.state == TaskState::Pending && new.status.error.is_some();
     match new.status.state {
         TaskState::Ready => due && stops_first(fleet),

@@ -82,16 +82,19 @@ pub fn is_of_this_run(fleet: &Fleet, task: &Task) -> bool {
 fn start_delayed(fleet: &mut Fleet, slot: Slot) {
     let waiting = fleet.slots[&slot].live().find(|task| task.desired == DesiredState::Ready).cloned();
     let Some(task) = waiting else { return };
-    let due = task.not_before.unwrap_or(task.meta.created_at);
-    let longest = BACKOFF_MAX.max(task.spec.restart.delay);
-    let is_over = due <= fleet.now || lies_too_far(due, longest, fleet.now);
     let free = match task.spec.at_most_one {
         true => !fleet.may_still_run(slot, Some(task.id)),
         false => fleet.slots[&slot].others_that_run(&task).all(|other| lets_start(fleet, other)),
     };
-    if is_over && free {
+    if is_due(&task, fleet.now) && free {
         fleet.want(&task, DesiredState::Running);
     }
+}
+
+/// Whether a delayed task has waited for long enough, by whichever clock its delay was told.
+pub fn is_due(task: &Task, now: Timestamp) -> bool {
+    let due = task.not_before.unwrap_or(task.meta.created_at);
+    due <= now || lies_too_far(due, BACKOFF_MAX.max(task.spec.restart.delay), now)
 }
 
 /// Whether a slot's next task may start although `other` still runs there: it is the one that the service's order keeps

@@ -11,7 +11,7 @@ use skep_model::{
 use super::{Checker, Violation};
 use crate::log::{Log, Plan};
 
-/// Ended tasks of a slot beyond the cluster's limit and those still to stop: a bound on what is kept.
+/// Tasks of a slot that live, and ended ones beyond the cluster's limit: a bound on what is kept.
 const HISTORY_SLACK: usize = 8;
 
 impl Checker {
@@ -105,7 +105,8 @@ fn slots(after: &Cluster) -> Result<(), Violation> {
     for task in after.tasks.values() {
         let (live, all) = filled.entry((task.service, task.slot)).or_default();
         *live += usize::from(task.is_live() && task.desired == skep_model::DesiredState::Running);
-        *all += 1;
+        // What is still to stop is no history yet: a node that comes and goes may have to tell the end of many.
+        *all += usize::from(task.status.state.is_terminal() || task.is_live());
     }
     let limit = after.config.as_ref().map_or(5, |config| config.spec.task_history_limit as usize);
     for ((service, slot), (live, all)) in filled {
@@ -118,7 +119,9 @@ fn slots(after: &Cluster) -> Result<(), Violation> {
             return Err(Violation::new("one-task-a-slot", detail));
         }
         if all > limit + HISTORY_SLACK {
-            let detail = format!("slot {slot} of {} keeps {all} tasks", service.name());
+            let tasks = after.tasks_of_service(service.id).filter(|task| task.slot == slot);
+            let tasks: Vec<_> = tasks.map(|t| (t.id, t.desired, t.status.state, t.node)).collect();
+            let detail = format!("slot {slot} of {} keeps {all} tasks: {tasks:?}", service.name());
             return Err(Violation::new("history-bounded", detail));
         }
     }

@@ -89,6 +89,8 @@ fn service_at_rest(cluster: &Cluster, service: &Service) -> Result<(), Violation
             }
             // Two are left where an update that starts first was paused between them.
             [_, _] if paused => {}
+            // Its turn comes once the slot before it is done, whose task waits for a place.
+            [_, _] if waits && matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) => {}
             // The replacement cannot be placed: the old one runs on.
             [a, b] if [a, b].iter().any(|task| task.status.state <= TaskState::Pending) => {}
             _ => {
