@@ -89,19 +89,24 @@ pub fn order(service: &Service) -> UpdateOrder {
 /// Whether the slot is to be filled anew: a task of an older spec runs, or the last that ran was of one and
 /// rests (it is done, or failed and waits). What ended because it was to stop is not the updater's.
 fn is_dirty(fleet: &Fleet, slot: Slot, tasks: &SlotTasks) -> bool {
-    // A global service's task on a node that takes no new ones stays as it is, until the node does.
-    let closed =
-        match slot {
-            Slot::Replica(_) => false,
-            Slot::Node(node) => fleet.cluster.nodes.get(&node).is_none_or(|node| {
-                node.status.state != NodeState::Ready || node.spec.availability != Availability::Active
-            }),
-        };
     let stale = |task: &Arc<Task>| !is_current(fleet.service, task);
     let rests = |task: &Arc<Task>| task.status.state.is_terminal() && task.desired <= skep_model::DesiredState::Running;
     // Beside a live task, one that rests is an attempt that was given up.
     let empty = tasks.newest_live().is_none();
-    !closed && (tasks.live().any(stale) || (empty && tasks.newest().is_some_and(|task| stale(task) && rests(task))))
+    !is_closed(fleet, slot)
+        && (tasks.live().any(stale) || (empty && tasks.newest().is_some_and(|task| stale(task) && rests(task))))
+}
+
+/// Whether the slot is a global service's on a node that takes no new tasks: it stays as it is, until the node does.
+fn is_closed(fleet: &Fleet, slot: Slot) -> bool {
+    match slot {
+        Slot::Replica(_) => false,
+        Slot::Node(node) => {
+            fleet.cluster.nodes.get(&node).is_none_or(|node| {
+                node.status.state != NodeState::Ready || node.spec.availability != Availability::Active
+            })
+        }
+    }
 }
 
 /// Slots that are not done: to be filled anew, or with a new task on its way. A failure that was tolerated is done.
@@ -111,7 +116,7 @@ fn unfinished(fleet: &Fleet, dirty: &[Slot], started_at: Timestamp) -> Vec<Slot>
     fleet
         .slots
         .iter()
-        .filter(|(slot, tasks)| dirty.binary_search(slot).is_ok() || waited_for(tasks))
+        .filter(|(slot, tasks)| dirty.binary_search(slot).is_ok() || (!is_closed(fleet, **slot) && waited_for(tasks)))
         .map(|(slot, _)| *slot)
         .collect()
 }
