@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use skep_api::{ControlClient, Filter, RefusalKind, RemoveRequest};
-use skep_model::Kind;
+use skep_model::{Kind, Service, ServiceSpec, StackRevision};
 
 use super::history;
 use crate::cli::Result;
@@ -20,19 +20,26 @@ pub enum Before {
 }
 
 pub async fn before(control: &ControlClient, stack: &str) -> Result<Before> {
+    let filter = Filter { stack: Some(stack.to_owned()), ..Filter::default() };
+    let services = control.services(filter).await?;
     match control.stack(stack).await {
-        Ok(stack) => Ok(stack.revisions.last().map_or(Before::Nothing, |last| Before::Revision(last.number))),
-        Err(refusal) if refusal.kind == RefusalKind::NotFound => {
-            let filter = Filter { stack: Some(stack.to_owned()), ..Filter::default() };
-            match control.services(filter).await?.is_empty() {
-                true => Ok(Before::Nothing),
-                false => anyhow::bail!(
-                    "stack {stack} has services and no revision that --atomic could go back to; deploy it once without"
-                ),
-            }
-        }
+        Ok(stack) => Ok(revision_of(&stack.revisions, &services).map_or(Before::Nothing, Before::Revision)),
+        Err(refusal) if refusal.kind == RefusalKind::NotFound => match services.is_empty() {
+            true => Ok(Before::Nothing),
+            false => anyhow::bail!(
+                "stack {stack} has services and no revision that --atomic could go back to; deploy it once without"
+            ),
+        },
         Err(refusal) => Err(refusal.into()),
     }
+}
+
+/// The newest revision that the services are as in: after a deploy that failed and was rolled back by itself this is
+/// not the newest of all. That one where somebody has changed a service since.
+fn revision_of(revisions: &[StackRevision], services: &[Service]) -> Option<u64> {
+    let runs = |spec: &ServiceSpec| services.iter().any(|service| *service.spec == *spec);
+    let is_now = |it: &&StackRevision| it.services.len() == services.len() && it.services.iter().all(runs);
+    revisions.iter().rev().find(is_now).or(revisions.last()).map(|revision| revision.number)
 }
 
 /// Undoes a deploy that failed as `error` says. Who interrupts the command, or loses the cluster, has not failed yet.
@@ -68,5 +75,35 @@ async fn back(control: &ControlClient, stack: &str, before: Before, timeout: Dur
             control.remove(RemoveRequest { kind: Kind::Stack, wanted: stack.to_owned(), force: false }).await?;
             Ok("nothing of it is left but named volumes".to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::time;
+    use crate::cli::wait::fixture::service;
+
+    #[test]
+    fn what_runs_is_gone_back_to_and_not_what_failed_before() {
+        let image = |image: &str| {
+            let mut service = service("demo_web", 1);
+            let mut spec = (*service.spec).clone();
+            spec.task.container.image = image.to_owned();
+            service.spec = spec.into();
+            service
+        };
+        let revision = |number, service: &Service| StackRevision {
+            number,
+            created_at: time::now(),
+            author: "root".to_owned(),
+            services: vec![(*service.spec).clone()],
+        };
+        let (good, bad, by_hand) = (image("web:1"), image("web:nope"), image("web:3"));
+        let revisions = [revision(1, &good), revision(2, &bad)];
+        assert_eq!(revision_of(&revisions, &[good]), Some(1));
+        assert_eq!(revision_of(&revisions, &[bad]), Some(2));
+        assert_eq!(revision_of(&revisions, &[by_hand]), Some(2));
+        assert_eq!(revision_of(&[], &[]), None);
     }
 }

@@ -89,7 +89,7 @@ fn changes(stack: &str, before: Option<&StackRevision>, revision: &StackRevision
     let gone = before.services.iter().filter(|old| find(&revision.services, &old.name).is_none());
     said.extend(gone.map(|old| format!("-{}", short(old))));
     match said.is_empty() {
-        true => "networks, secrets or configs".to_owned(),
+        true => "services as before".to_owned(),
         false => said.join("; "),
     }
 }
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                r#""4" "networks, secrets or configs""#,
+                r#""4" "services as before""#,
                 r#""3" "web: image, environment; +job; -db""#,
                 r#""2" "web: image, environment""#,
                 r#""1" "first deploy: web, db""#,

@@ -90,7 +90,13 @@ impl Picture {
                 self.troubles.push(trouble(1, what, slots.last_failure));
                 false
             }
-            Some(UpdateState::RollbackCompleted | UpdateState::RollbackPaused) if rolled_back => {
+            Some(UpdateState::RollbackPaused) if rolled_back => {
+                let message = status.map_or("", |status| &status.message);
+                let what = format!("was not updated, and going back failed too: {message}");
+                self.troubles.push(trouble(1, what, slots.last_failure));
+                false
+            }
+            Some(UpdateState::RollbackCompleted) if rolled_back => {
                 let what = format!("was rolled back ({})", status.map_or("", |status| &status.message));
                 self.troubles.push(trouble(ROLLED_BACK, what, slots.last_failure));
                 false

@@ -206,6 +206,14 @@ fn updates_are_waited_for_and_their_ends_are_told_apart() {
             trouble 1: web was not rolled back: of task 7
             settled"#]],
     );
+    check(
+        &status(UpdateState::RollbackPaused, 6),
+        &[new()],
+        expect![[r#"
+            web: 1/1 running
+            trouble 1: web was not updated, and going back failed too: of task 7
+            settled"#]],
+    );
     // One that somebody asked for is no failure, whenever it was.
     let mut asked = status(UpdateState::RollbackCompleted, 6);
     asked.update_status.as_mut().unwrap().message = format!("{} completed", UpdateStatus::ASKED_FOR);
