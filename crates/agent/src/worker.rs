@@ -201,18 +201,17 @@ impl Worker {
         // A daemon that lost what it reported last may run a task whose end is known: that one is to stop.
         let ended = task.status.state.is_terminal();
         let wish = Wish::Be(if ended { task.desired.max(DesiredState::Shutdown) } else { task.desired });
+        let lives_on = |driven: &&Driven| driven.task.spec.differs_in_contents_only(&task.spec);
+        let refreshed = self.tasks.get(&task.id).filter(lives_on).map(|_| {
+            let contents = self.contents_of(&task);
+            Arc::new(Refreshed { task: Arc::clone(&task), contents })
+        });
         if let Some(driven) = self.tasks.get_mut(&task.id) {
-            let changed = !Arc::ptr_eq(&driven.task.spec, &task.spec) && driven.task.spec != task.spec;
-            let (known, id) = (std::mem::replace(&mut driven.task, Arc::clone(&task)), task.id);
-            if changed && known.spec.differs_in_contents_only(&task.spec) {
-                let refreshed = Refreshed { contents: self.contents_of(&task), task };
-                if let Some(driven) = self.tasks.get(&id) {
-                    driven.refreshed.send_replace(Some(Arc::new(refreshed)));
-                }
+            if refreshed.is_some() {
+                driven.refreshed.send_replace(refreshed);
             }
-            if let Some(driven) = self.tasks.get(&id) {
-                driven.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
-            }
+            driven.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+            driven.task = task;
             return;
         }
         let (sender, receiver) = watch::channel(wish);

@@ -168,15 +168,5 @@ fn service(ids: &mut IdSource, number: usize) -> Service {
     let mut spec = spec::service(&format!("service-{number}"), 1);
     spec.task.placement = placement;
     spec.task.resources = Resources { reservations, ..Resources::default() };
-    Service {
-        id: ids.next_id(),
-        meta: Meta::new(NOW),
-        spec: Arc::new(spec),
-        spec_version: Version(0),
-        revisions: Vec::new(),
-        endpoint: skep_model::Endpoint::default(),
-        update_status: None,
-        job: None,
-        rebalancing_since: None,
-    }
+    Service::new(ids.next_id(), spec, NOW)
 }

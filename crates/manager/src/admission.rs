@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use skep_model::{
-    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Endpoint, Feature, IdSource, Kind, Labels, Meta,
-    Network, NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
+    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Feature, IdSource, Kind, Labels, Meta, Network,
+    NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
 };
 use skep_orchestrator::allocator;
 
@@ -139,17 +139,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
     if cluster.service_named(&spec.name).is_some() {
         return Err(Refusal::Conflict(format!("service {} already exists", spec.name)));
     }
-    let service = Service {
-        id: ids.next_id(),
-        meta: Meta::new(at),
-        spec: Arc::new(spec),
-        spec_version: Version(0),
-        revisions: Vec::new(),
-        endpoint: Endpoint::default(),
-        update_status: None,
-        job: None,
-        rebalancing_since: None,
-    };
+    let service = Service::new(ids.next_id(), spec, at);
     check_ports(cluster, &service)?;
     Ok(service)
 }
@@ -187,7 +177,6 @@ fn check_ports(cluster: &Cluster, service: &Service) -> Result<(), Refusal> {
 /// Checks a spec and pins the contents that it refers to.
 fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
-    crate::admission_order::check(cluster, &spec)?;
     let name = spec.name.clone();
     let new = spec.needs_services_level();
     if !new.is_empty() && !cluster.has(Feature::Services) {
@@ -197,6 +186,7 @@ fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec,
             new.join(", ")
         )));
     }
+    crate::admission_order::check(cluster, &spec)?;
     let missing = |kind: &str, wanted: &str| {
         Refusal::NotFound(format!(
             "service {name}: {kind} {wanted} not found; create it first with `skep {kind} create {wanted}`"

@@ -1,25 +1,12 @@
-//! What a service's order and runs may ask of the cluster: dependencies without circles, and managers that know them.
+//! What a service's order may ask of the cluster: dependencies without circles.
 
-use skep_model::{Cluster, Feature, ServiceSpec};
+use skep_model::{Cluster, ServiceSpec};
 
 use crate::admission::Refusal;
 
-/// Refuses what an older manager would lose, and services that would wait for each other.
+/// Refuses services that would wait for each other.
 pub fn check(cluster: &Cluster, spec: &ServiceSpec) -> Result<(), Refusal> {
-    let ServiceSpec { name, mode, progress_deadline, depends_on, schedule, .. } = spec;
-    let asked = [
-        (mode.is_job(), "jobs"),
-        (schedule.is_some(), "x-skep.schedule"),
-        (!depends_on.is_empty(), "depends_on"),
-        (progress_deadline.is_some(), "x-skep.progress-deadline"),
-    ];
-    let newer = asked.into_iter().find(|(used, _)| *used && !cluster.has(Feature::Services));
-    if let Some((_, what)) = newer {
-        return Err(Refusal::Invalid(format!(
-            "service {name}: {what} can be used once every manager has this version of skep; upgrade the others first \
-             (`skep node ls` shows them)"
-        )));
-    }
+    let name = &spec.name;
     match circle(cluster, spec) {
         Some(circle) => Err(Refusal::Invalid(format!(
             "service {name}: services depend on each other in a circle: {}; remove one of these dependencies",

@@ -193,9 +193,8 @@ async fn sleep_or_forever(pause: Option<Duration>) {
 #[cfg(test)]
 mod tests {
     use skep_model::{
-        Change, ContainerSpec, Endpoint, EndpointSpec, IdSource, Labels, Meta, Mode, Node, NodeSpec, NodeState,
-        NodeStatus, Placement, Resources, RestartPolicy, Service, ServiceId, ServiceSpec, Slot, Task, TaskSpec,
-        TaskState, TaskStatus, Timestamp, UpdateConfig, Version,
+        Change, IdSource, Meta, Mode, Node, NodeSpec, NodeState, NodeStatus, Service, ServiceId, ServiceSpec, Slot,
+        Task, TaskState, TaskStatus, Timestamp, Version,
     };
     use skep_store::{DataKey, StoreConfig};
 
@@ -204,41 +203,10 @@ mod tests {
     const AT: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
     fn service(id: ServiceId) -> Service {
-        let task = TaskSpec {
-            container: ContainerSpec { image: "db:1".into(), ..ContainerSpec::default() },
-            resources: Resources::default(),
-            restart: RestartPolicy::default(),
-            placement: Placement::default(),
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-            at_most_one: true,
-            drain: None,
-        };
-        let spec = ServiceSpec {
-            name: "db".into(),
-            labels: Labels::new(),
-            mode: Mode::Replicated { replicas: 2 },
-            task,
-            update: UpdateConfig::default(),
-            rollback: UpdateConfig::default(),
-            endpoint: EndpointSpec::default(),
-            progress_deadline: None,
-            depends_on: Vec::new(),
-            schedule: None,
-            scheduling: Default::default(),
-        };
-        Service {
-            id,
-            meta: Meta::new(AT),
-            spec: Arc::new(spec),
-            spec_version: Version(0),
-            revisions: Vec::new(),
-            endpoint: Endpoint::default(),
-            update_status: None,
-            job: None,
-            rebalancing_since: None,
-        }
+        let mut spec = ServiceSpec { mode: Mode::Replicated { replicas: 2 }, ..ServiceSpec::new("db", "db:1") };
+        spec.task.at_most_one = true;
+
+        Service::new(id, spec, AT)
     }
 
     fn task(ids: &mut IdSource, service: &Service, slot: u64) -> Task {

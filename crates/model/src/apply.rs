@@ -9,6 +9,7 @@ mod tunnel;
 
 use std::sync::Arc;
 
+use self::contents::Rewrite;
 use crate::change::Kind;
 use crate::{
     Change, Cluster, Due, JobStatus, ManagerStatus, NetworkId, Node, NodeId, Rejection, Service, ServiceId,
@@ -148,7 +149,7 @@ impl Cluster {
                 self.secrets.insert(secret.id, Arc::from(secret));
             }
             Change::UpdateSecret { secret, expected, labels, digest, data, at } => {
-                self.update_secret(*secret, *expected, labels, digest, data, *at, version)?;
+                self.update_secret(*secret, &Rewrite { expected: *expected, labels, digest, data, at: *at }, version)?;
             }
             Change::RemoveSecret { secret } => self.remove_secret(*secret)?,
             Change::CreateConfig { config } => {
@@ -162,7 +163,7 @@ impl Cluster {
                 self.configs.insert(config.id, Arc::from(config));
             }
             Change::UpdateConfig { config, expected, labels, digest, data, at } => {
-                self.update_config(*config, *expected, labels, digest, data, *at, version)?;
+                self.update_config(*config, &Rewrite { expected: *expected, labels, digest, data, at: *at }, version)?;
             }
             Change::RemoveConfig { config } => self.remove_config(*config)?,
             Change::PutStack { stack } => {

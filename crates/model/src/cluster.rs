@@ -45,10 +45,18 @@ pub(crate) struct Index {
 /// Why a name or id on a command line stands for no object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    #[error("{kind} `{wanted}` not found{}", .hint.as_ref().map(|h| format!("; did you mean `{h}`?")).unwrap_or_default())]
+    #[error("{kind} `{wanted}` not found; {}", way_on(*.kind, .hint.as_deref()))]
     NotFound { kind: Kind, wanted: String, hint: Option<String> },
     #[error("{kind} `{wanted}` is ambiguous: it stands for {}", .candidates.join(", "))]
     Ambiguous { kind: Kind, wanted: String, candidates: Vec<String> },
+}
+
+fn way_on(kind: Kind, hint: Option<&str>) -> String {
+    match (hint, kind) {
+        (Some(hint), _) => format!("did you mean `{hint}`?"),
+        (None, Kind::Task) => "`skep service ps SERVICE` lists those of a service".to_owned(),
+        (None, _) => format!("`skep {kind} ls` lists what is there"),
+    }
 }
 
 impl Cluster {

@@ -55,6 +55,8 @@ impl ServiceSpec {
         let Placement { strategy, affinity, anti_affinity, volumes, .. } = &self.task.placement;
         let Scheduling { priority, min_available, rebalance_on_join } = self.scheduling;
         let asked = [
+            ("deploy.mode: replicated-job or global-job", self.mode.is_job()),
+            ("depends_on", !self.depends_on.is_empty()),
             ("deploy.resources.reservations.generic_resources", !self.task.resources.generic.is_empty()),
             ("x-skep.on-change", self.task.container.on_change.is_some()),
             ("x-skep.placement", strategy.is_some()),
@@ -64,6 +66,8 @@ impl ServiceSpec {
             ("x-skep.priority", priority != 0),
             ("x-skep.min-available", min_available != 0),
             ("x-skep.rebalance", rebalance_on_join),
+            ("x-skep.schedule", self.schedule.is_some()),
+            ("x-skep.progress-deadline", self.progress_deadline.is_some()),
         ];
         asked.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
     }

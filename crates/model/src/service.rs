@@ -92,6 +92,21 @@ impl UpdateStatus {
 impl Service {
     pub const REVISIONS_KEPT: usize = 10;
 
+    /// One that has just been asked for: nothing is allocated, and nothing runs.
+    pub fn new(id: ServiceId, spec: impl Into<Arc<ServiceSpec>>, at: Timestamp) -> Self {
+        Self {
+            id,
+            meta: Meta::new(at),
+            spec: spec.into(),
+            spec_version: Version(0),
+            revisions: Vec::new(),
+            endpoint: Endpoint::default(),
+            update_status: None,
+            job: None,
+            rebalancing_since: None,
+        }
+    }
+
     pub fn name(&self) -> &str {
         &self.spec.name
     }

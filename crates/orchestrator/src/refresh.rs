@@ -8,6 +8,7 @@ use std::sync::Arc;
 use skep_model::{Change, Task};
 
 use crate::fleet::Fleet;
+use crate::is_current;
 
 /// Gives live tasks the contents that the service has now.
 pub fn reconcile(fleet: &mut Fleet) {
@@ -19,7 +20,7 @@ pub fn reconcile(fleet: &mut Fleet) {
         .slots
         .values()
         .flat_map(|slot| slot.live())
-        .filter(|task| task.spec.differs_in_contents_only(&service.spec.task))
+        .filter(|task| !is_current(&service, task) && task.spec.differs_in_contents_only(&service.spec.task))
         .cloned()
         .collect();
     for task in stale {

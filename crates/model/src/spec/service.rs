@@ -34,6 +34,23 @@ pub struct ServiceSpec {
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
 
 impl ServiceSpec {
+    /// One replica of an image, with Swarm's defaults in all else.
+    pub fn new(name: impl Into<String>, image: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            labels: Labels::new(),
+            mode: Mode::Replicated { replicas: 1 },
+            task: TaskSpec::new(image),
+            update: UpdateConfig::default(),
+            rollback: UpdateConfig::default(),
+            endpoint: EndpointSpec::default(),
+            progress_deadline: None,
+            depends_on: Vec::new(),
+            schedule: None,
+            scheduling: Scheduling::default(),
+        }
+    }
+
     /// How long an update may go without another slot done before it has failed.
     pub fn progress_deadline(&self) -> Duration {
         self.progress_deadline.unwrap_or(PROGRESS_DEADLINE)
@@ -107,6 +124,20 @@ pub struct TaskSpec {
 pub const DRAIN: Duration = Duration::from_secs(10);
 
 impl TaskSpec {
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            container: ContainerSpec { image: image.into(), ..ContainerSpec::default() },
+            resources: Resources::default(),
+            restart: RestartPolicy::default(),
+            placement: Placement::default(),
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+            at_most_one: false,
+            drain: None,
+        }
+    }
+
     /// How long its connections are waited for.
     pub fn drain(&self) -> Duration {
         self.drain.unwrap_or(DRAIN)

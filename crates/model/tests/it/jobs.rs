@@ -14,17 +14,7 @@ fn job(schedule: Option<Schedule>) -> (Cluster, ServiceId) {
         ..service_spec("job")
     };
     let id = ServiceId::from_u128(7);
-    let service = Service {
-        id,
-        meta: Meta::new(AT),
-        spec: Arc::new(spec),
-        spec_version: Version(0),
-        revisions: Vec::new(),
-        endpoint: Endpoint::default(),
-        update_status: None,
-        job: None,
-        rebalancing_since: None,
-    };
+    let service = Service::new(id, spec, AT);
     cluster.apply(&Change::CreateService { service: Box::new(service) }, 1).unwrap();
     (cluster, id)
 }

@@ -12,43 +12,11 @@ use skep_model::*;
 pub const AT: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
 pub fn service_spec(name: &str) -> ServiceSpec {
-    ServiceSpec {
-        name: name.to_owned(),
-        labels: Labels::new(),
-        mode: Mode::Replicated { replicas: 1 },
-        task: TaskSpec {
-            container: ContainerSpec { image: "nginx:1".to_owned(), ..ContainerSpec::default() },
-            resources: Resources::default(),
-            restart: RestartPolicy::default(),
-            placement: Placement::default(),
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-            at_most_one: false,
-            drain: None,
-        },
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
-        endpoint: EndpointSpec::default(),
-        progress_deadline: None,
-        depends_on: Vec::new(),
-        schedule: None,
-        scheduling: Default::default(),
-    }
+    ServiceSpec::new(name, "nginx:1")
 }
 
 fn service(ids: &mut IdSource, name: &str) -> Service {
-    Service {
-        id: ids.next_id(),
-        meta: Meta::new(AT),
-        spec: Arc::new(service_spec(name)),
-        spec_version: Version(0),
-        revisions: Vec::new(),
-        endpoint: Endpoint::default(),
-        update_status: None,
-        job: None,
-        rebalancing_since: None,
-    }
+    Service::new(ids.next_id(), service_spec(name), AT)
 }
 
 pub fn node(ids: &mut IdSource) -> Node {
@@ -263,6 +231,10 @@ fn a_name_or_an_unambiguous_prefix_finds_an_object() {
     assert_eq!(cluster.find_task("web.1").unwrap().id, task);
     assert_eq!(cluster.find_node(&node.to_string()).unwrap().id, node);
     assert_eq!(cluster.find_service("webb").unwrap_err().to_string(), "service `webb` not found; did you mean `web`?");
+    assert_eq!(
+        cluster.find_service("api").unwrap_err().to_string(),
+        "service `api` not found; `skep service ls` lists what is there"
+    );
 }
 
 #[test]

@@ -26,27 +26,9 @@ pub struct Sim {
 
 pub fn spec(name: &str, replicas: u64) -> ServiceSpec {
     ServiceSpec {
-        name: name.to_owned(),
-        labels: Labels::new(),
         mode: Mode::Replicated { replicas },
-        task: TaskSpec {
-            container: ContainerSpec { image: "app:1".into(), ..ContainerSpec::default() },
-            resources: Resources::default(),
-            restart: RestartPolicy::default(),
-            placement: Placement::default(),
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-            at_most_one: false,
-            drain: None,
-        },
         update: UpdateConfig { monitor: Duration::from_secs(1), ..UpdateConfig::default() },
-        rollback: UpdateConfig::default(),
-        endpoint: EndpointSpec::default(),
-        progress_deadline: None,
-        depends_on: Vec::new(),
-        schedule: None,
-        scheduling: Default::default(),
+        ..ServiceSpec::new(name, "app:1")
     }
 }
 
@@ -103,17 +85,7 @@ impl Sim {
 
     pub fn create(&mut self, spec: ServiceSpec) -> ServiceId {
         let id = self.ids.next_id();
-        let service = Service {
-            id,
-            meta: Meta::new(self.now),
-            spec: Arc::new(spec),
-            spec_version: Version(0),
-            revisions: Vec::new(),
-            endpoint: Endpoint::default(),
-            update_status: None,
-            job: None,
-            rebalancing_since: None,
-        };
+        let service = Service::new(id, spec, self.now);
         self.apply(Change::CreateService { service: Box::new(service) });
         id
     }

@@ -49,42 +49,10 @@ impl Lab {
     }
 
     pub fn service(&mut self, name: &str, edit: impl FnOnce(&mut TaskSpec)) -> ServiceId {
-        let mut task = TaskSpec {
-            container: ContainerSpec { image: "nginx".into(), ..ContainerSpec::default() },
-            resources: Resources::default(),
-            restart: RestartPolicy::default(),
-            placement: skep_model::Placement::default(),
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-            at_most_one: false,
-            drain: None,
-        };
+        let mut task = TaskSpec::new("nginx");
         edit(&mut task);
-        let spec = ServiceSpec {
-            name: name.to_owned(),
-            labels: Labels::new(),
-            mode: Mode::Replicated { replicas: 1 },
-            task,
-            update: UpdateConfig::default(),
-            rollback: UpdateConfig::default(),
-            endpoint: EndpointSpec::default(),
-            progress_deadline: None,
-            depends_on: Vec::new(),
-            schedule: None,
-            scheduling: Default::default(),
-        };
-        let service = Service {
-            id: self.ids.next_id(),
-            meta: Meta::new(NOW),
-            spec: Arc::new(spec),
-            spec_version: Version(0),
-            revisions: Vec::new(),
-            endpoint: Endpoint::default(),
-            update_status: None,
-            job: None,
-            rebalancing_since: None,
-        };
+        let spec = ServiceSpec { task, ..ServiceSpec::new(name, "nginx") };
+        let service = Service::new(self.ids.next_id(), spec, NOW);
         let id = service.id;
         self.apply(Change::CreateService { service: Box::new(service) });
         id

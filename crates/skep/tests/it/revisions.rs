@@ -212,6 +212,11 @@ fn an_atomic_deploy_that_fails_leaves_everything_as_it_was() {
     assert_eq!((value(&world, "s_a.1"), value(&world, "s_b.1")), ("1".to_owned(), "1".to_owned()));
     assert_eq!(world.ok(&["service", "ls", "--format", "{{.Name}}"]), "s_a\ns_b\n");
     assert_eq!((world.until_running("s_a", 1).len(), world.until_running("s_b", 1).len()), (a.len(), b.len()));
+    // The newest revision is the one that failed. It ran only until it was undone, and is no way back.
+    let again =
+        world.skep(&["stack", "deploy", "--atomic", "-c", &world.compose("s", &bad.replace("V: 2", "V: 3")), "s"]);
+    assert_eq!(again.code, 3, "{again}");
+    assert_eq!((value(&world, "s_a.1"), value(&world, "s_b.1")), ("1".to_owned(), "1".to_owned()));
     world.ok(&["stack", "deploy", "--atomic", "-c", &world.compose("s", &FILE.replace("V: 1", "V: 4")), "s"]);
     assert_eq!(value(&world, "s_a.1"), "4", "one that works stays");
 }

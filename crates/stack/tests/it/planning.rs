@@ -1,7 +1,5 @@
 //! A plan says what differs, and nothing where nothing does.
 
-use std::sync::Arc;
-
 use expect_test::expect;
 use proptest::prelude::*;
 use skep_model::*;
@@ -81,17 +79,7 @@ fn deployed(stack: &StackSpec) -> Cluster {
         spec.task.force_update = 3;
         let linux = PlatformSpec { os: "linux".to_owned(), ..PlatformSpec::default() };
         spec.task.placement.platforms = vec![linux];
-        let service = Service {
-            id: ids.next_id(),
-            meta: Meta::new(AT),
-            spec: Arc::new(spec),
-            spec_version: Version(0),
-            revisions: Vec::new(),
-            endpoint: Endpoint::default(),
-            update_status: None,
-            job: None,
-            rebalancing_since: None,
-        };
+        let service = Service::new(ids.next_id(), spec, AT);
         apply(Change::CreateService { service: Box::new(service) });
     }
     cluster

@@ -7,9 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use skep_api::{ControlClient, CreateRequest};
-use skep_model::{
-    ContainerSpec, EndpointSpec, Labels, Mode, Placement, Resources, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig,
-};
+use skep_model::{Mode, ServiceSpec};
 
 use super::conduct::{self, Conduct};
 use super::flags::Settings;
@@ -151,7 +149,7 @@ impl Options {
         files: &[(String, String)],
         own: impl Fn(&str) -> Option<String>,
     ) -> Result<ServiceSpec> {
-        let mut spec = blank(name, conduct::image(&self.image)?);
+        let mut spec = ServiceSpec::new(name, conduct::image(&self.image)?);
         match self.mode.as_deref() {
             None | Some("replicated") => {}
             Some("global") => spec.mode = Mode::Global,
@@ -170,33 +168,6 @@ impl Options {
         self.settings.apply(&mut spec)?;
         spec.validate()?;
         Ok(spec)
-    }
-}
-
-/// A service of Docker's defaults.
-pub fn blank(name: String, image: String) -> ServiceSpec {
-    ServiceSpec {
-        name,
-        labels: Labels::new(),
-        mode: Mode::Replicated { replicas: 1 },
-        task: TaskSpec {
-            container: ContainerSpec { image, ..ContainerSpec::default() },
-            resources: Resources::default(),
-            restart: RestartPolicy::default(),
-            placement: Placement::default(),
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-            at_most_one: false,
-            drain: None,
-        },
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
-        endpoint: EndpointSpec::default(),
-        scheduling: Default::default(),
-        progress_deadline: None,
-        depends_on: Vec::new(),
-        schedule: None,
     }
 }
 

@@ -16,10 +16,9 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::StreamExt;
-use skep_api::{ControlClient, Filter, Refusal, RefusalKind, WatchRequest};
+use skep_api::{ControlClient, Filter, Refusal};
 use skep_model::{Service, Task, TaskId, Version};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Result;
 use super::failure::{Exit, INTERRUPTED, TIMED_OUT};
@@ -33,11 +32,6 @@ const STABLE: Duration = Duration::from_secs(1);
 const STABLE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How long a task may find no node: old tasks may be about to make room, a node about to come up.
 const UNPLACED: Duration = Duration::from_secs(5);
-/// Progress that is not replicated is looked at this often; nothing is looked at more often than the second.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-const LOOK_PAUSE: Duration = Duration::from_millis(40);
-/// How long a manager may be out of reach: a new leader is found sooner.
-const OUT_OF_REACH: Duration = Duration::from_secs(15);
 
 /// What is waited for.
 #[derive(Debug)]
@@ -92,33 +86,8 @@ impl<'a> Waiting<'a> {
 
     /// What went wrong; nothing when all is settled.
     async fn run(&mut self) -> Result<Vec<Trouble>> {
-        let mut lost_since = None;
-        loop {
-            let mut events = match self.control.watch(WatchRequest { after: self.goal.since }).await {
-                Ok(events) => events,
-                Err(refusal) => {
-                    give_up_later(&mut lost_since, refusal)?;
-                    sleep(LOOK_EVERY).await;
-                    continue;
-                }
-            };
-            loop {
-                match self.look().await {
-                    Ok(Some(troubles)) => return Ok(troubles),
-                    Ok(None) => lost_since = None,
-                    Err(refusal) => {
-                        give_up_later(&mut lost_since, refusal)?;
-                        break;
-                    }
-                }
-                sleep(LOOK_PAUSE).await;
-                if let Ok(None | Some(Err(_))) = timeout(LOOK_EVERY, events.next()).await {
-                    // The stream ended, with its manager: ask again.
-                    sleep(LOOK_EVERY).await;
-                    break;
-                }
-            }
-        }
+        let (control, since) = (self.control, self.goal.since);
+        follow::run(control, since, async || self.look().await).await
     }
 
     async fn look(&mut self) -> Result<Option<Vec<Trouble>>, Refusal> {
@@ -151,13 +120,5 @@ impl<'a> Waiting<'a> {
         // A service that is gone is removed by somebody else, and nothing to wait for.
         let enough = if picture.failed_before { STABLE_AFTER_FAILURE } else { STABLE };
         lasted(&mut self.settled_since, picture.settled, enough).then(Vec::new)
-    }
-}
-
-fn give_up_later(lost_since: &mut Option<Instant>, refusal: Refusal) -> Result {
-    let since = *lost_since.get_or_insert_with(Instant::now);
-    match refusal.kind == RefusalKind::Unavailable && since.elapsed() < OUT_OF_REACH {
-        true => Ok(()),
-        false => Err(refusal.into()),
     }
 }

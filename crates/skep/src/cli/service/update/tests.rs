@@ -1,7 +1,6 @@
 //! A service, a command line, and what becomes of the service.
 
 use super::*;
-use crate::cli::service::create::blank;
 use clap::Parser;
 use skep_model::{HealthTest, Mode, PublishMode};
 
@@ -24,7 +23,7 @@ fn edited(spec: &ServiceSpec, line: &str) -> Result<ServiceSpec> {
 }
 
 fn web() -> ServiceSpec {
-    blank("web".to_owned(), "nginx:1@sha256:aa".to_owned())
+    ServiceSpec::new("web", "nginx:1@sha256:aa")
 }
 
 /// Applies the lines one after the other.
