@@ -178,8 +178,10 @@ fn check_ports(cluster: &Cluster, service: &Service) -> Result<(), Refusal> {
 fn service_spec(cluster: &Cluster, mut spec: ServiceSpec) -> Result<ServiceSpec, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
     let name = spec.name.clone();
-    let new = spec.needs_services_level();
-    if !new.is_empty() && !cluster.has(Feature::Services) {
+    let mut new = spec.needs();
+    new.retain(|(feature, _)| !cluster.has(*feature));
+    if !new.is_empty() {
+        let new: Vec<_> = new.into_iter().map(|(_, name)| name).collect();
         return Err(Refusal::Conflict(format!(
             "service {name}: {} is known to newer managers only: update skep on every manager first (`skep node ls` shows \
              their versions)",

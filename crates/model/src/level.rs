@@ -12,7 +12,8 @@ use crate::{Cluster, Placement, Scheduling, ServiceSpec};
 /// - 1: several managers, autolock.
 /// - 2: the tunnel between nodes.
 /// - 3: jobs, order, placement and contents of services beyond Swarm's oldest; IPv6 within networks.
-pub const FEATURE_LEVEL: u32 = 3;
+/// - 4: hooks and templates of services; drivers and balancing of networks.
+pub const FEATURE_LEVEL: u32 = 4;
 
 /// Something that needs every manager to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,26 +50,29 @@ impl Cluster {
 }
 
 impl ServiceSpec {
-    /// What it asks for that came with [`Feature::Services`], by the names in a compose file: an older manager would not
-    /// keep it.
-    pub fn needs_services_level(&self) -> Vec<&'static str> {
+    /// What it asks for that came with a feature, by the names in a compose file: an older manager would not keep it.
+    pub fn needs(&self) -> Vec<(Feature, &'static str)> {
         let Placement { strategy, affinity, anti_affinity, volumes, .. } = &self.task.placement;
         let Scheduling { priority, min_available, rebalance_on_join } = self.scheduling;
         let asked = [
-            ("deploy.mode: replicated-job or global-job", self.mode.is_job()),
-            ("depends_on", !self.depends_on.is_empty()),
-            ("deploy.resources.reservations.generic_resources", !self.task.resources.generic.is_empty()),
-            ("x-skep.on-change", self.task.container.on_change.is_some()),
-            ("x-skep.placement", strategy.is_some()),
-            ("x-skep.affinity", !affinity.is_empty()),
-            ("x-skep.anti-affinity", !anti_affinity.is_empty()),
-            ("x-skep.volume", volumes.is_some()),
-            ("x-skep.priority", priority != 0),
-            ("x-skep.min-available", min_available != 0),
-            ("x-skep.rebalance", rebalance_on_join),
-            ("x-skep.schedule", self.schedule.is_some()),
-            ("x-skep.progress-deadline", self.progress_deadline.is_some()),
+            (Feature::Services, "deploy.mode: replicated-job or global-job", self.mode.is_job()),
+            (Feature::Services, "depends_on", !self.depends_on.is_empty()),
+            (
+                Feature::Services,
+                "deploy.resources.reservations.generic_resources",
+                !self.task.resources.generic.is_empty(),
+            ),
+            (Feature::Services, "x-skep.on-change", self.task.container.on_change.is_some()),
+            (Feature::Services, "x-skep.placement", strategy.is_some()),
+            (Feature::Services, "x-skep.affinity", !affinity.is_empty()),
+            (Feature::Services, "x-skep.anti-affinity", !anti_affinity.is_empty()),
+            (Feature::Services, "x-skep.volume", volumes.is_some()),
+            (Feature::Services, "x-skep.priority", priority != 0),
+            (Feature::Services, "x-skep.min-available", min_available != 0),
+            (Feature::Services, "x-skep.rebalance", rebalance_on_join),
+            (Feature::Services, "x-skep.schedule", self.schedule.is_some()),
+            (Feature::Services, "x-skep.progress-deadline", self.progress_deadline.is_some()),
         ];
-        asked.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
+        asked.into_iter().filter(|(.., asked)| *asked).map(|(feature, name, _)| (feature, name)).collect()
     }
 }
