@@ -201,8 +201,11 @@ impl Worker {
         // A daemon that lost what it reported last may run a task whose end is known: that one is to stop.
         let ended = task.status.state.is_terminal();
         let wish = Wish::Be(if ended { task.desired.max(DesiredState::Shutdown) } else { task.desired });
-        let lives_on = |driven: &&Driven| driven.task.spec.differs_in_contents_only(&task.spec);
-        let refreshed = self.tasks.get(&task.id).filter(lives_on).map(|_| {
+        let has_others = |driven: &&Driven| {
+            let (known, told) = (&driven.task.spec, &task.spec);
+            known.container != told.container && known.lives_on_as(told)
+        };
+        let refreshed = self.tasks.get(&task.id).filter(has_others).map(|_| {
             let contents = self.contents_of(&task);
             Arc::new(Refreshed { task: Arc::clone(&task), contents })
         });

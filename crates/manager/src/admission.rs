@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use skep_model::{
-    Change, Cluster, Config, ConfigId, ContentDigest, Contents, Feature, IdSource, Kind, Labels, Meta, Network,
-    NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
+    Change, Cluster, Config, ConfigId, ContentDigest, Contents, IdSource, Kind, Labels, Meta, Network, NetworkSpec,
+    Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
 };
 use skep_orchestrator::allocator;
 

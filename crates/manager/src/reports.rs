@@ -61,12 +61,13 @@ pub fn must_be_written(cluster: &Cluster, task: TaskId, state: TaskState) -> boo
     state >= TaskState::Running || cluster.tasks.get(&task).is_some_and(is_waited_for)
 }
 
-/// An update stops the old task once this one is prepared.
+/// An update, or a move to another node, stops the old task once this one is prepared.
 fn is_a_replacement(cluster: &Cluster, task: &Task) -> bool {
     let status = cluster.services.get(&task.service).and_then(|service| service.update_status.as_ref());
     let updating =
         status.is_some_and(|status| matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted));
-    task.desired == DesiredState::Ready && updating
+    let serves = |other: &Arc<Task>| other.slot == task.slot && other.id != task.id && other.is_live();
+    task.desired == DesiredState::Ready && (updating || cluster.tasks_of_service(task.service).any(serves))
 }
 
 /// Another service waits for its start, which without a health check is the same as that it runs.

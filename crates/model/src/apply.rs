@@ -12,7 +12,7 @@ use std::sync::Arc;
 use self::contents::Rewrite;
 use crate::change::Kind;
 use crate::{
-    Change, Cluster, Due, JobStatus, ManagerStatus, NetworkId, Node, NodeId, Rejection, Service, ServiceId,
+    Change, Cluster, Due, Feature, JobStatus, ManagerStatus, NetworkId, Node, NodeId, Rejection, Service, ServiceId,
     ServiceRevision, ServiceSpec, Task, TaskId, Timestamp, Version,
 };
 
@@ -252,6 +252,7 @@ impl Cluster {
         at: Timestamp,
         version: Version,
     ) -> Result<(), Rejection> {
+        let notes = self.has(Feature::GentleUpdates);
         let service = self.service_mut(id)?;
         check_version(Kind::Service, &id, expected, service.meta.version)?;
         if service.spec == *spec {
@@ -264,7 +265,13 @@ impl Cluster {
             return Ok(());
         }
         service.job = service.job.take().map(|job| job.updated(&old, spec, at));
-        service.revisions.push(ServiceRevision { spec_version: service.spec_version, spec: old, replaced_at: at });
+        let unfinished = notes && service.update_status.as_ref().is_some_and(|status| !status.state.is_completed());
+        service.revisions.push(ServiceRevision {
+            spec_version: service.spec_version,
+            spec: old,
+            replaced_at: at,
+            unfinished,
+        });
         let excess = service.revisions.len().saturating_sub(Service::REVISIONS_KEPT);
         service.revisions.drain(..excess);
         service.spec_version = version;

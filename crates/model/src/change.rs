@@ -137,7 +137,7 @@ pub enum Change {
         node: NodeId,
         status: TaskStatus,
     },
-    /// The task lives on with other contents of its secrets and configs; refused for anything else.
+    /// The task lives on with other contents of its secrets and configs, or other constraints; refused for anything else.
     RefreshTask {
         task: TaskId,
         spec: Arc<TaskSpec>,

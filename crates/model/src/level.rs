@@ -24,6 +24,9 @@ pub enum Feature {
     Tunnel,
     /// What a service or network may ask for since level 3: an older manager would lose it.
     Services,
+    /// Updates that keep what they can: tasks that live on with other constraints, revisions that know whether they were
+    /// completed, moves that stop nothing before the new task is prepared.
+    GentleUpdates,
 }
 
 impl Feature {
@@ -33,6 +36,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
+            Feature::GentleUpdates => 4,
         }
     }
 }

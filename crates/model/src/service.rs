@@ -30,6 +30,8 @@ pub struct ServiceRevision {
     pub spec: Arc<ServiceSpec>,
     /// When it was replaced.
     pub replaced_at: Timestamp,
+    /// Whether it was replaced before all of the service's tasks ran it: its update was overtaken, or had failed.
+    pub unfinished: bool,
 }
 
 /// Where a service answers: what the allocator gave it.
@@ -78,6 +80,13 @@ pub enum UpdateState {
     RollbackCompleted,
 }
 
+impl UpdateState {
+    /// Whether all of the service's tasks were what it asks for when this was written.
+    pub fn is_completed(self) -> bool {
+        matches!(self, UpdateState::Completed | UpdateState::RollbackCompleted)
+    }
+}
+
 impl UpdateStatus {
     /// What the message of a rollback that somebody asked for begins with, in Swarm's words; one that a failure began
     /// says which task failed.
@@ -113,5 +122,11 @@ impl Service {
 
     pub fn previous_spec(&self) -> Option<&ServiceSpec> {
         self.revisions.last().map(|revision| &*revision.spec)
+    }
+
+    /// What an update that failed goes back to: the last spec that all tasks ran, or the one before where none is known.
+    pub fn last_good(&self) -> Option<&ServiceRevision> {
+        let good = |revision: &&ServiceRevision| !revision.unfinished && revision.spec != self.spec;
+        self.revisions.iter().rfind(good).or(self.revisions.last())
     }
 }

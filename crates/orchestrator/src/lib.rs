@@ -93,6 +93,7 @@ fn reconcile_one(
     leaving::reconcile(&mut fleet, evicted);
     restart::reconcile(&mut fleet);
     if !service.spec.mode.is_job() {
+        moves::hand_over(&mut fleet);
         update::reconcile(&mut fleet);
     }
     order::reconcile(&mut fleet);

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::{
-    Availability, Change, Cluster, DesiredState, IdSource, Mode, NodeId, NodeState, Service, Slot, Task, TaskId,
-    TaskState, Timestamp, UpdateState,
+    Availability, Change, Cluster, DesiredState, Feature, IdSource, Mode, NodeId, NodeState, Service, Slot, Task,
+    TaskId, TaskState, Timestamp,
 };
 
 use crate::fleet::Fleet;
-use crate::{leaving, restart};
+use crate::slot::SlotTasks;
+use crate::{is_current, leaving, restart};
 
 /// A node that has just come keeps its peace for so long: others may follow it, or it may go again.
 const JOIN_REST: Duration = Duration::from_secs(10);
@@ -49,7 +50,11 @@ pub fn movable<'c>(cluster: &'c Cluster, service: &'c Arc<Service>, now: Timesta
     let held = !leaving::starts_first(&fleet) && leaving::spare(&fleet) == 0;
     let settled = newest.values().filter_map(|task| settled_at(task)).max();
     let waited = settled.is_none_or(|at| restart::wait_is_over(at, at.after(service.spec.update.delay), now));
-    let may = newest.len() == replicas && in_flight < at_once && !held && waited;
+    let rests = fleet.slots.values().filter_map(failed_try).any(|failed| {
+        let at = failed.status.at;
+        !restart::wait_is_over(at, restart::back_off(failed, at).1, now)
+    });
+    let may = newest.len() == replicas && in_flight < at_once && !held && waited && !rests;
     may.then(|| newest.into_values().collect())
 }
 
@@ -69,18 +74,58 @@ pub fn replace(
     ids: &mut IdSource,
 ) -> Option<(Vec<Change>, TaskId)> {
     let mut fleet = Fleet::new(cluster, service, now, ids);
+    let failed = fleet.slots.get(&task.slot).and_then(failed_try);
+    let failures = failed.map_or(0, |failed| restart::back_off(failed, now).0);
     if leaving::starts_first(&fleet) {
-        fleet.create(task.slot, DesiredState::Running, None, 0);
+        fleet.create(task.slot, DesiredState::Running, None, failures);
     } else {
-        fleet.want_because(task, DesiredState::Shutdown, Some(format!("moved to {to}, to spread the service evenly")));
-        // Ready: its image is pulled while the old task stops.
-        fleet.create(task.slot, DesiredState::Ready, Some(now), 0);
+        if !cluster.has(Feature::GentleUpdates) {
+            fleet.want_because(task, DesiredState::Shutdown, Some(moved(to)));
+        }
+        // Ready: its image is pulled while the old task serves.
+        fleet.create(task.slot, DesiredState::Ready, Some(now), failures);
     }
     let made = fleet.changes.iter().find_map(|change| match change {
         Change::CreateTask { task } => Some(task.id),
         _ => None,
     })?;
     Some((fleet.changes, made))
+}
+
+/// Stops old tasks whose replacement on another node is prepared; as many as leave `min-available` serving.
+pub fn hand_over(fleet: &mut Fleet) {
+    if leaving::starts_first(fleet) || !fleet.cluster.has(Feature::GentleUpdates) {
+        return;
+    }
+    let mut spare = leaving::spare(fleet);
+    let prepared: Vec<(Arc<Task>, NodeId)> = fleet.slots.values().filter_map(|slot| prepared(fleet, slot)).collect();
+    for (old, to) in prepared {
+        if spare == 0 {
+            return;
+        }
+        spare -= 1;
+        let to = name_of(fleet.cluster, to);
+        fleet.want_because(&old, DesiredState::Shutdown, Some(moved(&to)));
+    }
+}
+
+/// A task that serves though the next one of the same spec is prepared, and where that is.
+fn prepared(fleet: &Fleet, slot: &SlotTasks) -> Option<(Arc<Task>, NodeId)> {
+    let next = slot.newest_live().filter(|task| is_current(fleet.service, task))?;
+    let old = slot.serving().filter(|task| task.id != next.id && is_current(fleet.service, task))?;
+    let ready = next.desired == DesiredState::Ready && next.status.state == TaskState::Ready;
+    let node = next.node.filter(|_| ready && restart::is_due(next, fleet.now))?;
+    Some((Arc::clone(old), node))
+}
+
+/// The slot's last task where that failed elsewhere while an older one serves: a move that is tried again in its time.
+fn failed_try(slot: &SlotTasks) -> Option<&Arc<Task>> {
+    let failed = |task: &&Arc<Task>| matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+    slot.newest().filter(failed).filter(|_| slot.serving().is_some())
+}
+
+fn moved(to: &str) -> String {
+    format!("moved to {to}, to spread the service evenly")
 }
 
 /// When a service that is spread anew may go on, where that waits for time alone.
@@ -90,17 +135,14 @@ pub fn next_steps_at(cluster: &Cluster, service: &Service) -> Vec<Timestamp> {
     }
     let settled = cluster.tasks_of_service(service.id).filter_map(|task| settled_at(task));
     let steps = settled.map(|at| at.after(service.spec.update.delay));
+    let failed = cluster.tasks_of_service(service.id).filter(|task| task.status.state.is_terminal());
+    let steps = steps.chain(failed.map(|task| restart::back_off(task, task.status.at).1));
     let joins = joined(cluster).map(|at| at.after(JOIN_REST));
     steps.chain(joins.filter(|_| service.spec.scheduling.rebalance_on_join)).collect()
 }
 
 fn is_calm(service: &Service) -> bool {
-    match service.update_status.as_ref().map(|status| status.state) {
-        None | Some(UpdateState::Completed | UpdateState::RollbackCompleted) => true,
-        Some(
-            UpdateState::Updating | UpdateState::Paused | UpdateState::RollbackStarted | UpdateState::RollbackPaused,
-        ) => false,
-    }
+    service.update_status.as_ref().is_none_or(|status| status.state.is_completed())
 }
 
 fn joins_rest(cluster: &Cluster, service: &Service, now: Timestamp) -> bool {

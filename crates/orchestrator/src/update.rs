@@ -196,7 +196,7 @@ fn stuck(fleet: &Fleet, status: &UpdateStatus, config: &UpdateConfig, unfinished
 
 fn react(fleet: &mut Fleet, status: UpdateStatus, action: FailureAction, why: &str) {
     let service = Arc::clone(fleet.service);
-    let previous = service.revisions.last().filter(|_| action == FailureAction::Rollback);
+    let previous = service.last_good().filter(|_| action == FailureAction::Rollback);
     let rolling_back = status.state == UpdateState::RollbackStarted;
     match previous {
         Some(previous) if !rolling_back => {

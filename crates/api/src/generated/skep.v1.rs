@@ -1177,6 +1177,8 @@ pub struct ServiceRevision {
     pub spec: ::core::option::Option<ServiceSpec>,
     #[prost(fixed64, tag = "3")]
     pub replaced_at: u64,
+    #[prost(bool, tag = "80")]
+    pub unfinished: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoint {

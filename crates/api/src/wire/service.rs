@@ -8,7 +8,7 @@ message!(
     Service = Service { id, meta, spec, spec_version, revisions, endpoint, update_status, job, rebalancing_since }
 );
 message!(JobStatus = JobStatus { iteration, last_execution, followed_to, message });
-message!(ServiceRevision = ServiceRevision { spec_version, spec, replaced_at });
+message!(ServiceRevision = ServiceRevision { spec_version, spec, replaced_at, unfinished });
 message!(Endpoint = Endpoint { ports, virtual_ips });
 message!(VirtualIp = VirtualIp { network, address });
 message!(UpdateStatus = UpdateStatus { state, started_at, completed_at, message, progress });

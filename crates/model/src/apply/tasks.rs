@@ -189,8 +189,8 @@ impl Cluster {
         version: Version,
     ) -> Result<(), Rejection> {
         let task = self.task_mut(id)?;
-        // Its container is what its old spec says: only files of it can be other ones.
-        if task.status.state.is_terminal() || !task.spec.differs_in_contents_only(spec) {
+        // Its container is what its old spec says: only files of it can be other ones, and what was asked of its node.
+        if task.status.state.is_terminal() || !task.spec.lives_on_as(spec) {
             return Err(backwards(task, "refreshed"));
         }
         (task.spec, task.spec_version, task.meta.version) = (Arc::clone(spec), spec_version, version);

@@ -143,12 +143,14 @@ impl TaskSpec {
         self.drain.unwrap_or(DRAIN)
     }
 
-    /// Whether `other` is this spec with other contents of the same secrets and configs at the same places.
-    pub fn differs_in_contents_only(&self, other: &TaskSpec) -> bool {
+    /// Whether a task of this spec may live on as one of `other`, which has other contents of the same secrets and configs
+    /// at the same places, other constraints, or both, and nothing else that is new.
+    pub fn lives_on_as(&self, other: &TaskSpec) -> bool {
         let without = |spec: &TaskSpec| {
             let mut spec = spec.clone();
             spec.container.secrets.iter_mut().for_each(|secret| secret.digest = None);
             spec.container.configs.iter_mut().for_each(|config| config.digest = None);
+            spec.placement.constraints.clear();
             spec
         };
         self != other && without(self) == without(other)

@@ -34,6 +34,7 @@ pub fn edit(spec: &mut ServiceSpec, word: &str) {
         "global-job" => spec.mode = Mode::GlobalJob,
         "at-most-one" => spec.task.at_most_one = true,
         "label" => drop(spec.labels.insert(value.to_owned(), String::new())),
+        "rebalance" => spec.scheduling.rebalance_on_join = true,
         "force" => spec.task.force_update += 1,
         "deadline" => spec.progress_deadline = Some(seconds(value)),
         "cpus" => spec.task.resources.reservations.nano_cpus = Some(NanoCpus(number() * 1_000_000_000)),

@@ -81,20 +81,23 @@ pub async fn history(options: HistoryOptions, control: &ControlClient) -> Result
 
 /// Newest first. A revision was made when the one before it was replaced.
 fn revisions(service: &Service, options: &ListOptions) -> Vec<Row> {
-    let past =
-        service.revisions.iter().map(|revision| (revision.spec_version, &revision.spec, Some(revision.replaced_at)));
-    let all: Vec<_> = past.chain([(service.spec_version, &service.spec, None)]).collect();
+    let past = service.revisions.iter();
+    let past = past.map(|old| (old.spec_version, &old.spec, Some(old.replaced_at), old.unfinished));
+    let all: Vec<_> = past.chain([(service.spec_version, &service.spec, None, false)]).collect();
     let mut rows = Vec::new();
-    for (index, (version, spec, _)) in all.iter().enumerate() {
+    for (index, (version, spec, _, unfinished)) in all.iter().enumerate() {
         let before = index.checked_sub(1).map(|before| &all[before]);
-        let (created, changes) = match before {
-            Some((_, old, replaced_at)) => (*replaced_at, service_changes(old, spec).join(", ")),
+        let (created, mut changes) = match before {
+            Some((_, old, replaced_at, _)) => (*replaced_at, service_changes(old, spec).join(", ")),
             // Earlier ones may have been forgotten: then nobody knows what made this one.
             None if service.revisions.len() < Service::REVISIONS_KEPT => {
                 (Some(service.meta.created_at), "created".to_owned())
             }
             None => (None, String::new()),
         };
+        if *unfinished {
+            changes.push_str(" (never completed)");
+        }
         let image = &spec.task.container.image;
         rows.push(row([
             ("Revision", version.0.to_string()),
