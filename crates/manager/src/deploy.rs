@@ -161,13 +161,19 @@ impl Draft<'_> {
             );
         };
         let (id, name) = (existing.id.to_string(), existing.name.clone());
-        if existing.contents.current == admission::digest_of(&new.data) && existing.labels == new.labels {
+        if existing.contents.current == admission::digest_of(&new.data, new.kind) && existing.labels == new.labels {
             self.unchanged(Kind::Secret, id, name);
             return Ok(());
         }
         let expected = existing.meta.version;
-        let change =
-            admission::secret_update(&self.picture, existing.id, expected, new.labels, Some(new.data), self.at)?;
+        let change = admission::secret_update(
+            &self.picture,
+            existing.id,
+            expected,
+            new.labels,
+            Some((new.data, new.kind)),
+            self.at,
+        )?;
         self.push(change, Kind::Secret, id, name, Action::Updated)
     }
 
@@ -184,13 +190,19 @@ impl Draft<'_> {
             );
         };
         let (id, name) = (existing.id.to_string(), existing.name.clone());
-        if existing.contents.current == admission::digest_of(&new.data) && existing.labels == new.labels {
+        if existing.contents.current == admission::digest_of(&new.data, new.kind) && existing.labels == new.labels {
             self.unchanged(Kind::Config, id, name);
             return Ok(());
         }
         let expected = existing.meta.version;
-        let change =
-            admission::config_update(&self.picture, existing.id, expected, new.labels, Some(new.data), self.at)?;
+        let change = admission::config_update(
+            &self.picture,
+            existing.id,
+            expected,
+            new.labels,
+            Some((new.data, new.kind)),
+            self.at,
+        )?;
         self.push(change, Kind::Config, id, name, Action::Updated)
     }
 

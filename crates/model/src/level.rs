@@ -24,6 +24,12 @@ pub enum Feature {
     Tunnel,
     /// What a service or network may ask for since level 3: an older manager would lose it.
     Services,
+    /// `post_start` and `pre_stop` of services.
+    Hooks,
+    /// Secrets and configs that are templates: an agent that does not know them would deliver them as they are.
+    Templates,
+    /// Volumes with options: an older node would put the data into a folder.
+    VolumeOptions,
 }
 
 impl Feature {
@@ -33,6 +39,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
+            Feature::Hooks | Feature::Templates | Feature::VolumeOptions => 4,
         }
     }
 }
@@ -63,6 +70,9 @@ impl ServiceSpec {
                 !self.task.resources.generic.is_empty(),
             ),
             (Feature::Services, "x-skep.on-change", self.task.container.on_change.is_some()),
+            (Feature::Hooks, "post_start", !self.task.container.post_start.is_empty()),
+            (Feature::Hooks, "pre_stop", !self.task.container.pre_stop.is_empty()),
+            (Feature::VolumeOptions, "volumes: driver_opts", self.task.container.has_volume_options()),
             (Feature::Services, "x-skep.placement", strategy.is_some()),
             (Feature::Services, "x-skep.affinity", !affinity.is_empty()),
             (Feature::Services, "x-skep.anti-affinity", !anti_affinity.is_empty()),

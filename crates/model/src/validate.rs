@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use crate::{
-    Concurrency, ContainerSpec, Cron, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec,
-    Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder,
+    Concurrency, ContainerSpec, Cron, EndpointMode, GenericRequest, MemoryBytes, Mode, MountKind, NanoCpus,
+    NetworkSpec, Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder, VolumeSource,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -208,6 +208,13 @@ impl ContainerSpec {
             if !targets.insert(mount.target.trim_end_matches('/')) {
                 return Err(format!("duplicate mount point: {}", mount.target));
             }
+            if let MountKind::Volume { name, options, .. } = &mount.kind {
+                let shown = name.as_deref().unwrap_or(&mount.target);
+                VolumeSource::of(options).map_err(|problem| format!("volume {shown}: {problem}"))?;
+                if name.is_none() && !options.is_empty() {
+                    return Err(format!("the volume at {} has options and needs a name", mount.target));
+                }
+            }
         }
         let mut files = BTreeSet::new();
         let names =
@@ -220,6 +227,15 @@ impl ContainerSpec {
         for (what, signal) in [("stop_signal", &self.stop_signal), ("on-change", &self.on_change)] {
             if let Some(signal) = signal.as_ref().filter(|signal| !is_signal(signal)) {
                 return Err(format!("{what} `{signal}` is no signal; use a name such as SIGHUP, or 1 to 64"));
+            }
+        }
+        for (kind, hooks) in [("post_start", &self.post_start), ("pre_stop", &self.pre_stop)] {
+            if hooks.iter().any(|hook| hook.command.first().is_none_or(String::is_empty)) {
+                return Err(format!("a {kind} hook has no command"));
+            }
+            let relative = hooks.iter().filter_map(|hook| hook.working_dir.as_ref()).find(|dir| !dir.starts_with('/'));
+            if let Some(relative) = relative {
+                return Err(format!("the working_dir `{relative}` of a {kind} hook must be an absolute path"));
             }
         }
         if self.stop_grace_period.is_some_and(|period| period > Duration::from_secs(24 * 3600)) {

@@ -3,6 +3,7 @@
 //! Secrets and configs lie in a tmpfs of the node, one folder a task, readable by root alone until the
 //! container mounts them; they are gone with the task, and with the power.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,7 +29,7 @@ pub struct Delivered {
 #[derive(Debug, Clone)]
 pub struct Delivery<'a> {
     pub target: &'a FileTarget,
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
 }
 
 /// The text of /etc/hosts: loopback, the service's extra hosts, the container's own addresses.
@@ -181,9 +182,9 @@ fn write_delivery(root: &Path, path: &Path, item: &Delivery<'_>) -> io::Result<b
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let known = fs::read(path).is_ok_and(|known| known == item.data);
+    let known = fs::read(path).is_ok_and(|known| known == *item.data);
     if !known {
-        fs::write(path, item.data)?;
+        fs::write(path, &item.data)?;
     }
     std::os::unix::fs::chown(path, Some(item.target.uid), Some(item.target.gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(item.target.mode & 0o7777))?;

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skep_image::{Credentials, Image, Platform, Reference};
-use skep_model::{ContainerSpec, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
+use skep_model::{ContainerSpec, Labels, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
 use skep_overlay::snapshot::RESOLVER;
 use skep_runtime::Plan;
 use skep_runtime::plan::Network;
 
 use super::contents::Contents;
-use super::files;
 use super::plan::{Prepared, container_plan, volume_targets};
 use super::template::expand;
+use super::{files, hooks};
 use crate::network::{Attach, Attached, NetworkHandle};
 use crate::node::{Node, chain};
+use crate::volumes::{VolumeError, Wanted};
 
 /// Why a task cannot run here, in words for its status.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ pub async fn plan(
         layers: image.layers.iter().rev().cloned().collect(),
         cgroup_parent: node.containers_cgroup(),
         network: Network::Path(attached.netns.clone()),
-        volumes: volumes(node, task, &image, &folder)?,
+        volumes: volumes(node, task, &image, &folder).await?,
         folder,
         files,
     };
@@ -135,7 +136,7 @@ fn fresh_folder(folder: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    hooks::forget(folder)
 }
 
 fn text_files(
@@ -158,42 +159,45 @@ fn text_files(
         .map_err(|error| format!("failed to write the files of `{}`: {error}", folder.display()))
 }
 
-/// The host folder of each volume target.
-fn volumes(node: &Node, task: &Task, image: &Image, folder: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
-    let spec = &task.spec.container;
-    let mut sources = BTreeMap::new();
-    for (number, (target, name)) in volume_targets(spec, &image.config).into_iter().enumerate() {
-        let written = spec.mounts.iter().find(|mount| mount.target == target);
-        let source = match &name {
-            Some(name) => named_volume(node, task, name, written)?,
-            None => folder.join("volumes").join(number.to_string()),
-        };
-        std::fs::create_dir_all(&source)
-            .map_err(|error| format!("failed to create `{}`: {error}", source.display()))?;
-        sources.insert(target, source);
-    }
-    Ok(sources)
+/// The host folder of each volume target. On a thread of its own: a volume may be a server's.
+async fn volumes(
+    node: &Arc<Node>,
+    task: &Task,
+    image: &Image,
+    folder: &Path,
+) -> Result<BTreeMap<String, PathBuf>, String> {
+    let (node, task, folder) = (Arc::clone(node), task.clone(), folder.to_owned());
+    let targets = volume_targets(&task.spec.container, &image.config);
+    let made = tokio::task::spawn_blocking(move || {
+        let mut sources = BTreeMap::new();
+        for (number, (target, name)) in targets.into_iter().enumerate() {
+            let written = task.spec.container.mounts.iter().find(|mount| mount.target == target);
+            let source = match &name {
+                Some(name) => named_volume(&node, &task, name, written)?,
+                None => folder.join("volumes").join(number.to_string()),
+            };
+            std::fs::create_dir_all(&source)
+                .map_err(|error| format!("failed to create `{}`: {error}", source.display()))?;
+            sources.insert(target, source);
+        }
+        Ok(sources)
+    });
+    made.await.expect("making volumes does not panic")
 }
 
 fn named_volume(node: &Node, task: &Task, name: &str, written: Option<&Mount>) -> Result<PathBuf, String> {
-    let name = expand(name, task, &node.settings.facts)?;
+    let facts = &node.settings.facts;
+    let (name, none) = (expand(name, task, facts)?, Labels::new());
+    let id = task.id.to_string();
     let Some(MountKind::Volume { driver, options, labels, subpath, .. }) = written.map(|mount| &mount.kind) else {
-        return node.volumes.ensure(&name, &Default::default()).map_err(|error| chain(&error));
+        let wanted = Wanted { name: &name, labels: &none, options: &none, subpath: None };
+        return node.volumes.take(&id, wanted).map_err(|error| chain(&error));
     };
-    let foreign = driver.as_deref().filter(|driver| *driver != "local" || !options.is_empty());
-    if let Some(driver) = foreign {
-        return Err(crate::volumes::VolumeError::Driver { name, driver: driver.to_owned() }.to_string());
+    if let Some(driver) = driver.as_deref().filter(|driver| *driver != "local") {
+        return Err(VolumeError::Driver { name, driver: driver.to_owned() }.to_string());
     }
-    let data = node.volumes.ensure(&name, labels).map_err(|error| chain(&error))?;
-    match subpath {
-        None => Ok(data),
-        Some(subpath) => {
-            let inside = Path::new(subpath).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-            if inside {
-                Ok(data.join(subpath))
-            } else {
-                Err(format!("volume {name}: subpath `{subpath}` leads out of the volume"))
-            }
-        }
-    }
+    let expanded = options.iter().map(|(key, value)| Ok((key.clone(), expand(value, task, facts)?)));
+    let options = expanded.collect::<Result<Labels, String>>()?;
+    let wanted = Wanted { name: &name, labels, options: &options, subpath: subpath.as_deref() };
+    node.volumes.take(&id, wanted).map_err(|error| chain(&error))
 }

@@ -231,6 +231,10 @@ pub struct ContainerSpec {
     pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "80")]
     pub on_change: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "90")]
+    pub post_start: ::prost::alloc::vec::Vec<Hook>,
+    #[prost(message, repeated, tag = "91")]
+    pub pre_stop: ::prost::alloc::vec::Vec<Hook>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Words {
@@ -287,6 +291,19 @@ pub mod health_test {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DisabledTest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hook {
+    #[prost(string, repeated, tag = "1")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "2")]
+    pub user: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub working_dir: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "5")]
+    pub privileged: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
     #[prost(string, tag = "1")]
@@ -1256,6 +1273,11 @@ pub struct Task {
     pub stop_reason: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(bytes = "bytes", optional, tag = "62")]
     pub home: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(btree_map = "string, string", tag = "90")]
+    pub service_labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slot {
@@ -2633,6 +2655,9 @@ pub struct NewContent {
     >,
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
+    /// Rendered for each task, in Go's language.
+    #[prost(bool, tag = "90")]
+    pub template: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateRequest {
@@ -5766,6 +5791,11 @@ pub struct VolumeSummary {
     pub created_at: u64,
     #[prost(uint64, tag = "6")]
     pub containers: u64,
+    #[prost(btree_map = "string, string", tag = "90")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveVolumeRequest {

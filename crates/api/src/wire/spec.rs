@@ -2,10 +2,10 @@
 
 use skep_model::{
     Concurrency, Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, Dependency, DependencyCondition,
-    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
-    Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
-    PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
-    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Hook, Limits,
+    LogDriver, Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec,
+    PortProtocol, PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy,
+    Schedule, Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 
 use super::{DecodeError, Element, Field, choice, enumeration, message, message_field};
@@ -103,6 +103,8 @@ message!(
         dns_search,
         dns_options,
         on_change,
+        post_start,
+        pre_stop,
     }
 );
 enumeration!(PullPolicy = PullPolicy { Missing, Always, Never });
@@ -138,6 +140,7 @@ impl Element for HealthTest {
     }
 }
 
+message!(Hook = Hook { command, user, working_dir, env, privileged });
 message!(Mount = Mount { target, read_only, kind });
 choice!(MountKind = MountKind in mount_kind {;
     Bind(BindMount) { source, propagation, create_source, non_recursive },

@@ -322,6 +322,7 @@ async fn a_stack_with_all_its_secrets_fits_one_request() -> Result<()> {
         name: format!("secret-{number}"),
         labels: draw(1),
         data: Bytes::from(vec![7; 500 * 1024]),
+        template: draw(u64::from(number)),
     };
     let request = DeployRequest {
         name: "counter".to_owned(),

@@ -115,7 +115,7 @@ pub(super) fn decode(entry: &Entry, decoded: &mut Decoded, report: &mut Report) 
     f.belongs(&MISPLACED);
     f.unsupported(&["develop"], Some("it is for `docker compose watch`"));
     f.unsupported(&["pull_refresh_after"], Some("use pull_policy"));
-    f.unsupported(&["pre_start", "post_start", "pre_stop"], Some("do it in the image's entry point"));
+    f.unsupported(&["pre_start"], Some("do it in the image's entry point, or in a job that the service depends_on"));
     f.refused("volumes_from", "name the volumes in both services");
     f.refused("provider", "a cluster runs containers only; run the provider's service as one");
     f.finish();

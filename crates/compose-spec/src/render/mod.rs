@@ -119,10 +119,7 @@ fn service_tree(service: &Service) -> Tree {
     tree.set("dns_search", Tree::strings(&s.dns_search));
     tree.set("domainname", Tree::optional(s.domainname.as_ref()));
     tree.optional_list("entrypoint", s.entrypoint.as_deref());
-    tree.set(
-        "environment",
-        Tree::map_of(s.environment.iter().map(|(key, value)| (key, value.as_deref().map_or(Tree::null(), Tree::text)))),
-    );
+    tree.set("environment", parts::environment(&s.environment));
     tree.set("expose", Tree::strings(&s.expose));
     tree.set("extra_hosts", Tree::strings(s.extra_hosts.iter().map(|(name, address)| format!("{name}={address}"))));
     tree.set("group_add", Tree::strings(&s.group_add));
@@ -145,6 +142,8 @@ fn service_tree(service: &Service) -> Tree {
     }
     tree.set("platform", Tree::optional(s.platform.as_ref()));
     tree.set("ports", Tree::list(s.ports.iter().map(parts::port)));
+    tree.set("post_start", Tree::list(s.post_start.iter().map(parts::hook)));
+    tree.set("pre_stop", Tree::list(s.pre_stop.iter().map(parts::hook)));
     tree.flag("privileged", s.privileged);
     tree.set("profiles", Tree::strings(&s.profiles));
     tree.set("pull_policy", Tree::optional(s.pull_policy.as_ref().map(parts::pull_policy)));

@@ -83,10 +83,16 @@ impl<R: ImageResolver> ControlService<R> {
             UpdateRequest::Cluster(update) => admission::cluster_update(&cluster, update)?,
             UpdateRequest::Secret(SecretUpdate { id, expected, labels, data }) => {
                 let data = data.map(|data| data.to_vec());
+                // New bytes of a template are a template.
+                let kind = cluster.secrets.get(&id).map(|it| it.contents.current.kind()).unwrap_or_default();
+                let data = data.map(|data| (data, kind));
                 (id.to_string(), admission::secret_update(&cluster, id, expected, labels, data, at)?)
             }
             UpdateRequest::Config(ConfigUpdate { id, expected, labels, data }) => {
                 let data = data.map(|data| data.to_vec());
+                // New bytes of a template are a template.
+                let kind = cluster.configs.get(&id).map(|it| it.contents.current.kind()).unwrap_or_default();
+                let data = data.map(|data| (data, kind));
                 (id.to_string(), admission::config_update(&cluster, id, expected, labels, data, at)?)
             }
         };
@@ -311,7 +317,7 @@ fn scaling(cluster: &Cluster, request: &ScaleRequest) -> Result<(String, Change)
 }
 
 fn content(new: skep_api::NewContent) -> NewContent {
-    NewContent { name: new.name, labels: new.labels, data: new.data.to_vec() }
+    NewContent { name: new.name, labels: new.labels, data: new.data.to_vec(), kind: new.template }
 }
 
 pub(super) fn deployed(object: deploy::Deployed) -> DeployedObject {

@@ -54,6 +54,7 @@ fn task(ids: &mut IdSource, service: &Service) -> Task {
         generic: Vec::new(),
         stop_reason: None,
         home: None,
+        service_labels: Labels::new(),
     }
 }
 

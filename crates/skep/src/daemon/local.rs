@@ -156,6 +156,7 @@ impl Local for LocalService {
             driver: "local".to_owned(),
             mountpoint: volume.mountpoint.display().to_string(),
             labels: volume.labels,
+            options: volume.options,
             created_at: Timestamp(
                 volume.created_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64),
             ),
@@ -176,6 +177,7 @@ impl Local for LocalService {
             Ok(()) => Ok(()),
             Err(VolumeError::NotFound(_)) if force => Ok(()),
             Err(error @ VolumeError::NotFound(_)) => Err(Refusal::new(RefusalKind::NotFound, error.to_string())),
+            Err(error @ VolumeError::InUse { .. }) => Err(Refusal::new(RefusalKind::Conflict, error.to_string())),
             Err(error @ VolumeError::Name(_)) => Err(Refusal::new(RefusalKind::Invalid, error.to_string())),
             Err(error) => Err(Refusal::internal(&error)),
         }

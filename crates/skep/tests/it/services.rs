@@ -287,7 +287,7 @@ fn small_mistakes_are_told_and_change_nothing() {
         (&["service", "scale", "web"], "does not say how many"),
         (&["service", "scale", "web=2", "nobody=3"], "nobody"),
         (&["service", "ps", "web", "--filter", "desired-state=up"], "invalid desired-state filter: `up`"),
-        (&["secret", "create", "--template-driver", "golang", "sec", content], "templates are not supported"),
+        (&["secret", "create", "--template-driver", "jinja", "sec", content], "`jinja` is not known; golang is"),
         (&["config", "create", "--driver", "vault", "conf", content], "not supported"),
         (&["unlock"], "this node is not locked"),
         (&["network", "create", "default"], "already exists"),

@@ -109,6 +109,8 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
         dns_search,
         dns_options,
         on_change,
+        post_start,
+        pre_stop,
     } = old;
     changes.part("image", image, &new.image);
     changes.part("pull_policy", pull_policy, &new.pull_policy);
@@ -139,6 +141,8 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
     changes.part("stop_signal", stop_signal, &new.stop_signal);
     changes.part("stop_grace_period", stop_grace_period, &new.stop_grace_period);
     changes.part("healthcheck", health_check, &new.health_check);
+    changes.part("post_start", post_start, &new.post_start);
+    changes.part("pre_stop", pre_stop, &new.pre_stop);
     changes.part("volumes", mounts, &new.mounts);
     changes.part("secrets", secrets, &new.secrets);
     changes.part("configs", configs, &new.configs);

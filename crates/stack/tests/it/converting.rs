@@ -41,6 +41,8 @@ services:
     ulimits: {nofile: -1, nproc: {soft: 1, hard: 2}}
     security_opt: [no-new-privileges, seccomp=unconfined]
     healthcheck: {test: curl localhost, interval: 5s}
+    post_start: [{command: migrate up, user: app, environment: {B: 2}}]
+    pre_stop: [{command: [bye], privileged: true, working_dir: /x}]
     restart: on-failure:4
     logging: {options: {max-size: 1m}}
     platform: linux/arm64
@@ -197,10 +199,10 @@ volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                16 | volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                   |           ^^^
                    help: volumes are folders of the node: remove driver, or mount the storage on the nodes and bind it
-            compose.yml:16:11: error: volumes.nfs: driver_opts are not supported yet
+            compose.yml:16:11: error: volumes.nfs.driver_opts: the option `device` is missing; write what is mounted, such as device: ":/export"
                16 | volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                   |           ^^^
-                   help: mount the storage on the nodes, and bind it: /mnt/storage:/path
+                   help: type, device and o are what `mount -t TYPE -o O DEVICE` is given
             compose.yml:3:5: warning: services.web.build has no effect in a cluster
                 3 |     build: .
                   |     ^^^^^

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use skep_model::{
-    ContainerSpec, HealthCheck, HealthTest, Labels, Mode, MountKind, NanoCpus, PublishMode, Resources, Service,
+    ContainerSpec, HealthCheck, HealthTest, Hook, Labels, Mode, MountKind, NanoCpus, PublishMode, Resources, Service,
     Timestamp, UpdateConfig,
 };
 
@@ -69,6 +69,8 @@ pub fn service(service: &Service, now: Timestamp) -> String {
     if let Some(check) = &spec.task.container.health_check {
         health(&mut sheet, check);
     }
+    hooks(&mut sheet, "Post Start", &spec.task.container.post_start);
+    hooks(&mut sheet, "Pre Stop", &spec.task.container.pre_stop);
     sheet.0
 }
 
@@ -238,6 +240,13 @@ fn health(sheet: &mut Sheet, check: &HealthCheck) {
     duration("Start Interval", check.start_interval);
     if let Some(retries) = check.retries {
         sheet.field(1, "Retries", retries);
+    }
+}
+
+fn hooks(sheet: &mut Sheet, heading: &str, hooks: &[Hook]) {
+    if !hooks.is_empty() {
+        sheet.line(format_args!("{heading}:"));
+        hooks.iter().for_each(|hook| sheet.field(1, "Command", hook.command.join(" ")));
     }
 }
 
