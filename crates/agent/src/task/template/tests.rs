@@ -1,3 +1,5 @@
+//! Templates and what becomes of them: values, blocks, and each way in which one is refused.
+
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
