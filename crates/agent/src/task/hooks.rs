@@ -21,6 +21,7 @@ use super::driver::{Driver, blocking, stop_wished};
 use super::hook_run::{Run, kill_session};
 use super::step::Observed;
 use super::template::expand;
+use super::watch::Ended;
 
 const RECORD: &str = "hooks.json";
 /// A hook that died of the container's end is seen a little before that end.
@@ -83,14 +84,15 @@ impl Driver {
         };
     }
 
-    /// Runs all of them, whatever becomes of each, but not beyond `until`.
-    pub(super) async fn pre_stop(&mut self, until: Instant) {
+    /// Runs all of them, whatever becomes of each, but not beyond `until`. The container's end, where it came meanwhile:
+    /// some hooks ask for it themselves.
+    pub(super) async fn pre_stop(&mut self, until: Instant) -> Option<Ended> {
         let runs = match self.observed {
             Observed::Started | Observed::Running { .. } | Observed::Doomed { .. } => true,
             Observed::Nothing | Observed::Created | Observed::Ended { .. } => false,
         };
         let (path, plans) = (self.record(), self.hook_plans("pre_stop"));
-        let Some(running) = self.container.as_mut().filter(|_| runs) else { return };
+        let running = self.container.as_mut().filter(|_| runs)?;
         let container = running.container.clone();
         let mut failures = Vec::new();
         let hooks = async {
@@ -107,8 +109,7 @@ impl Driver {
         };
         let over = tokio::select! {
             biased;
-            // Then there is nothing to prepare any more.
-            _ = running.watch.ended() => return,
+            ended = running.watch.ended() => return Some(ended),
             over = tokio::time::timeout_at(until, hooks) => over.is_err(),
         };
         if over {
@@ -118,6 +119,7 @@ impl Driver {
             tracing::warn!(task.id = self.id(), failure, "a hook failed, the task stops all the same");
         }
         self.complaint = failures.into_iter().next();
+        None
     }
 
     /// Ends the hook that an earlier daemon had under way.

@@ -31,14 +31,29 @@ impl Driver {
         if failure.is_none() {
             self.drain().await;
         }
+        if matches!(self.observed, Observed::Ended { .. }) {
+            // While it was drained: its end is told once.
+            return;
+        }
         let never_ran = self.observed == Observed::Created;
         let grace = if never_ran { Duration::from_secs(1) } else { self.setup.task.spec.container.stop_grace() };
         let until = Instant::now() + grace;
-        self.pre_stop(until).await;
-        let Some(running) = &mut self.container else {
+        let ended = match self.pre_stop(until).await {
+            Some(ended) => Some(ended),
+            None => self.signalled(never_ran, until).await,
+        };
+        let Some(mut ended) = ended else {
             self.observed = Observed::Ended { exit_code: 0, oom_killed: false, error: None, stop_asked: true };
             return;
         };
+        let stop_asked = failure.is_none();
+        ended.error = failure.or(ended.error);
+        self.ended(ended, stop_asked);
+    }
+
+    /// The stop signal, and SIGKILL when it has not ended by then. `None` without a container.
+    async fn signalled(&mut self, never_ran: bool, until: Instant) -> Option<Ended> {
+        let running = self.container.as_mut()?;
         let container = running.container.clone();
         let first = move || if never_ran { container.signal(Signal::KILL) } else { container.stop() };
         if let Err(error) = blocking(first).await {
@@ -48,23 +63,18 @@ impl Driver {
                 "the stop signal was not delivered"
             );
         }
-        let mut ended = match tokio::time::timeout_at(until, running.watch.ended()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                let container = running.container.clone();
-                if let Err(error) = blocking(move || container.signal(Signal::KILL)).await {
-                    tracing::debug!(
-                        task.id = self.setup.task.id.to_string(),
-                        error = chain(&error),
-                        "SIGKILL was not delivered"
-                    );
-                }
-                running.watch.ended().await
-            }
-        };
-        let stop_asked = failure.is_none();
-        ended.error = failure.or(ended.error);
-        self.ended(ended, stop_asked);
+        if let Ok(ended) = tokio::time::timeout_at(until, running.watch.ended()).await {
+            return Some(ended);
+        }
+        let container = running.container.clone();
+        if let Err(error) = blocking(move || container.signal(Signal::KILL)).await {
+            tracing::debug!(
+                task.id = self.setup.task.id.to_string(),
+                error = chain(&error),
+                "SIGKILL was not delivered"
+            );
+        }
+        Some(running.watch.ended().await)
     }
 
     /// Why a container that nobody asked to stop is stopped.

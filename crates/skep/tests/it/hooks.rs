@@ -110,6 +110,11 @@ fn a_hook_that_fails_is_named_and_a_stop_prepares_within_the_grace() {
     });
     assert_eq!(read(&told), "");
 
+    // A hook may ask for the end itself; then no more is waited for, and nothing has failed.
+    world.up("t", &yaml(&folder, "    pre_stop: [{ command: [\"sh\", \"-c\", \"kill 1; sleep 100000\"] }]\n"));
+    let stopped = stop(&world.until_running("t_a", 1)[0].id);
+    assert_eq!(stopped.error, "", "{stopped:?}");
+
     // A hook that hangs takes no more than the grace.
     let hanging = yaml(&folder, "    pre_stop: [{ command: [\"sleep\", \"100000\"] }]\n");
     world.up("t", &hanging.replace("stop_grace_period: 60s", "stop_grace_period: 1s"));
