@@ -101,8 +101,12 @@ impl Driver {
                 Err(failed) => failures.push(failed.reason),
                 Ok(plans) => {
                     for plan in &plans {
-                        let ended = run(&container, plan, "pre_stop", &path, &mut record).await;
-                        failures.extend(ended.err().map(|failed| failed.reason));
+                        let Err(failed) = run(&container, plan, "pre_stop", &path, &mut record).await else { continue };
+                        if failed.killed {
+                            // The container's end may be on its way, and is no failure of the hook.
+                            tokio::time::sleep(END_FOLLOWS).await;
+                        }
+                        failures.push(failed.reason);
                     }
                 }
             }
