@@ -9,6 +9,7 @@
 
 mod describe;
 mod drains;
+mod examine;
 mod leases;
 mod managers;
 mod network;
@@ -43,6 +44,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use describe::{describe, own_level};
+pub use examine::{Examiner, firewall, host_complaints, host_routes};
 pub use network::NetworkHandle;
 pub use node::chain;
 pub use reporter::Known;
@@ -134,6 +136,7 @@ pub enum AgentError {
 pub struct Agent {
     reporter: Reporter,
     network: NetworkHandle,
+    examiner: Examiner,
     node: Arc<Node>,
     connected: watch::Receiver<bool>,
     managers: watch::Receiver<Vec<String>>,
@@ -189,6 +192,14 @@ impl Agent {
         let leave = CancellationToken::new();
         let managers = Managers::new(own_manager, managers);
         let known_managers = managers.watch();
+        let examiner = Examiner {
+            network: network.clone(),
+            clock: Arc::clone(tls.clock()),
+            data_dir: node.settings.data_dir.clone(),
+            tunnel_port,
+            warnings: warnings.clone().into(),
+            word: word.subscribe(),
+        };
         let setup = SessionSetup {
             tls,
             managers,
@@ -211,13 +222,14 @@ impl Agent {
         // Ends with the worker, which ends with the session.
         let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
         let remembering = tokio::spawn(keeping);
-        let relay = Relay::new(Arc::clone(&node), identity.node_id);
+        let relay = Relay::new(Arc::clone(&node), identity.node_id, examiner.clone());
         let session = tokio::spawn(run(setup, worker, relay, stop.clone()));
         let keeper = tokio::spawn(Arc::clone(&node).mind_keeper(stop.clone()));
         let managers = known_managers;
         Ok(Self {
             reporter,
             network,
+            examiner,
             node,
             connected,
             managers,
@@ -254,6 +266,11 @@ impl Agent {
     /// This node's network, to be asked.
     pub fn network(&self) -> NetworkHandle {
         self.network.clone()
+    }
+
+    /// What this node finds out about itself.
+    pub fn examiner(&self) -> Examiner {
+        self.examiner.clone()
     }
 
     /// Stops the agent; containers, names and published ports go on.

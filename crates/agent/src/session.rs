@@ -350,6 +350,7 @@ async fn take(
         }
         ManagerMessage::Log { request, task, options } => relay.log(request, task, options, to_manager.clone()),
         ManagerMessage::Exec { request, task, spec } => relay.exec(request, task, spec, to_manager.clone()),
+        ManagerMessage::Probe { request, managers } => relay.probe(request, managers, to_manager.clone()),
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
         ManagerMessage::LeaseGrant(grant) => setup.leases.take(&grant),

@@ -94,6 +94,7 @@ impl OwnTunnel {
         place: Option<&AssignedPlace>,
         peers: &BTreeMap<NodeId, AssignedPeer>,
         mtu: u16,
+        path: Option<u16>,
     ) -> Option<Mesh> {
         let place = place.filter(|_| !peers.is_empty())?;
         Some(Mesh {
@@ -102,6 +103,7 @@ impl OwnTunnel {
             address: place.address,
             nodes: place.nodes,
             mtu,
+            path,
             peers: peers.values().map(mesh_peer).collect(),
         })
     }
@@ -209,9 +211,9 @@ mod tests {
             blocks: vec!["10.64.0.64/26".parse().unwrap()],
         };
         let peers = BTreeMap::from([(node, peer)]);
-        assert_eq!(own.mesh(Some(&place), &BTreeMap::new(), 1420), None);
-        assert_eq!(own.mesh(None, &peers, 1420), None, "nor has one that was not told its place");
-        let mesh = own.mesh(Some(&place), &peers, 1420).unwrap();
+        assert_eq!(own.mesh(Some(&place), &BTreeMap::new(), 1420, None), None);
+        assert_eq!(own.mesh(None, &peers, 1420, None), None, "nor has one that was not told its place");
+        let mesh = own.mesh(Some(&place), &peers, 1420, None).unwrap();
         assert_eq!((mesh.address, mesh.mtu, mesh.peers.len()), (place.address, 1420, 1));
         assert_eq!(mesh.peers[0].key, PublicKey::from_bytes([7; 32]));
     }

@@ -29,6 +29,13 @@ impl Ca for CaService {
             crate::levels::refuse_older(&self.store.cluster(), request.level, "of this node")
                 .map_err(|message| Refusal::new(RefusalKind::Unsupported, message))?;
         }
+        if let Some(collision) = self.store.cluster().collision(&request.routes) {
+            let message = format!(
+                "{collision}: containers and that network would hide each other; give that interface another network, or \
+                 make the cluster anew with another pool (`skep init --default-addr-pool CIDR`)"
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
         let id: NodeId = self.ids.lock().await.next_id();
         let (issued, certificate) = self.sign(&config, &request.csr, id, role)?;
         let spec = NodeSpec { role, availability: request.availability, ..NodeSpec::default() };

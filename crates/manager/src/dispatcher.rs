@@ -305,9 +305,10 @@ impl Driver {
                     self.reports.report(node, task, status);
                 }
             }
-            AgentMessage::Log { .. } | AgentMessage::Exec { .. } | AgentMessage::End { .. } => {
-                self.sessions.answer(node, message)
-            }
+            AgentMessage::Log { .. }
+            | AgentMessage::Exec { .. }
+            | AgentMessage::Probed { .. }
+            | AgentMessage::End { .. } => self.sessions.answer(node, message),
             AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
             AgentMessage::Applied { revision } => self.note_applied(revision),
             AgentMessage::Settle { task } => self.settle(task),

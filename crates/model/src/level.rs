@@ -24,6 +24,8 @@ pub enum Feature {
     Tunnel,
     /// What a service or network may ask for since level 3: an older manager would lose it.
     Services,
+    /// Agents examine themselves and their way to the others; managers pass the question on.
+    Doctor,
 }
 
 impl Feature {
@@ -33,6 +35,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
+            Feature::Doctor => 4,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer};
@@ -15,7 +15,8 @@ use skep_overlay::snapshot::{Listener, ServeError};
 use skep_overlay::{Attachment, Overlay};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Attach, Attached, Command, Fixed, KeepAddresses, NetworkSetup, blocking};
+use super::{Attach, Attached, Command, Condition, Fixed, KeepAddresses, NetworkSetup, blocking};
+use crate::examine::{collisions, host_routes};
 use crate::network_view::{ClusterView, LocalEndpoint, node_network, overlay_network};
 use crate::node::{chain, now};
 use crate::tunnel::{self, OwnTunnel};
@@ -24,9 +25,12 @@ use crate::tunnel::{self, OwnTunnel};
 const RETRY: Duration = Duration::from_secs(1);
 /// Without a change: what somebody else took from the node's network comes again.
 const REPEAT: Duration = Duration::from_secs(30);
+/// Between two looks at the machine's own routes.
+const COLLISIONS: Duration = Duration::from_secs(10);
 
 /// An answer that is given once the change is realized.
 type Reply = Box<dyn FnOnce(&Owner) + Send>;
+type Peers = watch::Receiver<BTreeMap<NodeId, AssignedPeer>>;
 
 pub(super) struct Owner {
     overlay: Arc<Overlay>,
@@ -38,6 +42,9 @@ pub(super) struct Owner {
     peers: watch::Sender<BTreeMap<NodeId, AssignedPeer>>,
     /// The longest packet that fits into the tunnel to any of the peers.
     mtu: u16,
+    /// The longest that was seen to reach all of them, where that is less.
+    path: Option<u16>,
+    condition: watch::Sender<Condition>,
     cluster: ClusterView,
     /// Nothing is realized before the first picture of the cluster: it would take down what lives.
     informed: bool,
@@ -46,6 +53,11 @@ pub(super) struct Owner {
     local: BTreeMap<TaskId, LocalEndpoint>,
     refused: Vec<(Listener, String)>,
     warned: Vec<String>,
+    /// Other programs' routes into the cluster's ranges, in words, and when they were looked for.
+    collisions: Vec<String>,
+    looked_for_collisions: Option<Instant>,
+    /// What is wrong as of the last time that all was realized.
+    wrong: Vec<String>,
     /// Who waits for what was taken in to be realized.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -61,19 +73,25 @@ impl Owner {
             tunnel,
             peers: watch::Sender::new(BTreeMap::new()),
             mtu: tunnel::mtu([].iter()),
+            path: None,
+            condition: watch::Sender::new(Condition { mtu: tunnel::mtu([].iter()), ..Condition::default() }),
             cluster: ClusterView::default(),
             informed: false,
             awaited: BTreeSet::new(),
             local: BTreeMap::new(),
             refused: Vec::new(),
             warned: Vec::new(),
+            collisions: Vec::new(),
+            looked_for_collisions: None,
+            wrong: Vec::new(),
             waiting: Vec::new(),
         }
     }
 
     /// What is asked without the owner.
-    pub(super) fn shared(&self) -> (Arc<Overlay>, Arc<Helper>, watch::Receiver<BTreeMap<NodeId, AssignedPeer>>) {
-        (Arc::clone(&self.overlay), Arc::clone(&self.helper), self.peers.subscribe())
+    pub(super) fn shared(&self) -> (Arc<Overlay>, Arc<Helper>, Peers, watch::Receiver<Condition>) {
+        let (overlay, helper) = (Arc::clone(&self.overlay), Arc::clone(&self.helper));
+        (overlay, helper, self.peers.subscribe(), self.condition.subscribe())
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -161,6 +179,7 @@ impl Owner {
                     let _ = done.send(());
                 }));
             }
+            Command::SetPath(path) => self.path = path,
             Command::InForce(done) => self.waiting.push(done),
             Command::OthersServe { service, task, reply } => {
                 let endpoint = self.cluster.endpoints.get(&service);
@@ -272,7 +291,33 @@ impl Owner {
 
     /// False when something failed and must be tried again.
     async fn realize(&mut self) -> bool {
-        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
+        self.wrong.clear();
+        self.look_for_collisions().await;
+        let done = self.realize_now().await;
+        let wrong = std::mem::take(&mut self.wrong);
+        let condition = Condition { mtu: self.mtu, path: self.path.filter(|path| *path < self.mtu), warnings: wrong };
+        self.condition.send_if_modified(|known| std::mem::replace(known, condition.clone()) != condition);
+        done
+    }
+
+    /// Another program's routes into the cluster's ranges: whatever else is done, containers there are out of reach.
+    async fn look_for_collisions(&mut self) {
+        // A router has many routes, and changes come in bursts.
+        if self.looked_for_collisions.is_none_or(|at| at.elapsed() >= COLLISIONS) {
+            let pool = self.cluster.place.as_ref().map(|place| place.pool);
+            let ranges = self.cluster.networks.values().map(|network| network.subnet).chain(pool).collect();
+            match blocking(move || host_routes().map(|routes| collisions(&routes, &ranges))).await {
+                Ok(found) => self.collisions = found,
+                Err(error) => tracing::debug!(error = chain(&error), "this machine's routes could not be listed"),
+            }
+            self.looked_for_collisions = Some(Instant::now());
+        }
+        self.collisions.clone().into_iter().for_each(|collision| self.warn_once(collision));
+    }
+
+    async fn realize_now(&mut self) -> bool {
+        let path = self.path.filter(|path| *path < self.mtu);
+        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu, path);
         let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams, mesh);
         let planned = self.overlay.plan(&wanted);
         for problem in &planned.problems {
@@ -317,6 +362,9 @@ impl Owner {
     }
 
     fn warn_once(&mut self, warning: String) {
+        if !self.wrong.contains(&warning) {
+            self.wrong.push(warning.clone());
+        }
         if !self.warned.contains(&warning) {
             tracing::warn!(warning, "network");
             self.warned.push(warning);

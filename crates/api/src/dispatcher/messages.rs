@@ -6,6 +6,7 @@ use std::time::Duration;
 use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp, TunnelKey};
 
 use super::Assignments;
+use crate::doctor::{ManagerTarget, ProbePart};
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
 use crate::wire::{choice, message};
 
@@ -49,6 +50,11 @@ pub enum AgentMessage {
     /// a manager that [settles](Welcome::settles).
     Settle {
         task: TaskId,
+    },
+    /// An answer to [`ManagerMessage::Probe`]; `End` follows the last.
+    Probed {
+        request: u64,
+        part: ProbePart,
     },
 }
 
@@ -118,6 +124,11 @@ pub enum ManagerMessage {
     Settled {
         task: TaskId,
     },
+    /// Look at yourself and at your way to the other nodes. Only to an agent of a level that knows it.
+    Probe {
+        request: u64,
+        managers: Vec<ManagerTarget>,
+    },
 }
 
 /// The word of a manager that could confirm, after it heard a heartbeat, that it may speak for the cluster.
@@ -174,6 +185,7 @@ choice!(AgentMessage = AgentMessage in agent_message {
     End(RequestEnd) { request, error },
     Applied(Applied) { revision },
     Settle(Settle) { task },
+    Probed(ProbeReply) { request, part },
 });
 message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges, tunnel });
 message!(TunnelHello = TunnelHello { key, port, address });
@@ -185,6 +197,7 @@ choice!(ManagerMessage = ManagerMessage in manager_message {
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
     Settled(Settled) { task },
+    Probe(ProbeCommand) { request, managers },
 });
 message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
 message!(Welcome = Welcome { node, heartbeat_period, managers, time, settles });

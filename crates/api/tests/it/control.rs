@@ -113,6 +113,10 @@ impl Control for Fake {
         written(&format!("{request:?}"))
     }
 
+    async fn diagnose(&self, _: Caller, (): ()) -> Result<skep_api::Diagnosis, Refusal> {
+        Ok(skep_api::Diagnosis { nodes: Vec::new() })
+    }
+
     async fn explain(&self, _: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
         let verdict = NodeVerdict {
             id: "n".to_owned(),

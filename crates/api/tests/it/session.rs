@@ -125,6 +125,7 @@ fn said() -> Vec<ManagerMessage> {
         ManagerMessage::Feed { request, input: ExecInput::End },
         ManagerMessage::Cancel { request },
         ManagerMessage::Settled { task },
+        ManagerMessage::Probe { request, managers: vec![manager()] },
         ManagerMessage::LeaseGrant(LeaseGrant {
             sent: u64::MAX,
             granted_for: Duration::from_secs(15),
@@ -163,6 +164,8 @@ fn heard() -> Vec<AgentMessage> {
         AgentMessage::End { request, error: None },
         AgentMessage::Applied { revision: u64::MAX },
         AgentMessage::Settle { task: draw(7) },
+        AgentMessage::Probed { request, part: ProbePart::Began { time: draw(8) } },
+        AgentMessage::Probed { request, part: ProbePart::Examined(examined()) },
         AgentMessage::Leaving,
     ]
 }
@@ -192,5 +195,32 @@ async fn every_message_survives_in_both_directions() -> Result<()> {
     match session.next().await {
         None | Some(Err(_)) => Ok(()),
         Some(Ok(message)) => anyhow::bail!("unexpected {message:?}"),
+    }
+}
+
+fn manager() -> ManagerTarget {
+    ManagerTarget { node: Some(draw(9)), address: "10.0.0.1:7377".to_owned() }
+}
+
+fn examined() -> Examined {
+    Examined {
+        complaints: vec![Complaint { what: "the disk is full".to_owned(), mend: String::new() }],
+        peers: vec![PeerProbe {
+            node: draw(10),
+            address: [10, 127, 240, 2].into(),
+            endpoint: "[2001:db8::2]:7377".parse().ok(),
+            sent: 30,
+            answered: 29,
+            round_trip: Some(Duration::from_micros(7)),
+            passes: Some(1340),
+            received_bytes: u64::MAX,
+            handshake_age: None,
+        }],
+        managers: vec![ManagerProbe { manager: manager(), reached: Reached::Silent, connected_in: None }],
+        firewall: Some(Firewall::Firewalld),
+        tunnel_port: 7377,
+        mtu: 1340,
+        interface_mtu: 1420,
+        clock_synchronised: Some(false),
     }
 }

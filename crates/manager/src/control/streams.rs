@@ -116,7 +116,7 @@ async fn relay_logs(
                 let _ = to.send(Err(Refusal::new(RefusalKind::NotFound, error))).await;
                 return;
             }
-            Some(Answer::Exec(_)) => return,
+            Some(Answer::Exec(_) | Answer::Probed(_)) => return,
             None => {
                 let message = "the stream was cut: the node's session ended, or the reader was too slow";
                 let _ = to.send(Err(Refusal::new(RefusalKind::Unavailable, message))).await;
@@ -146,7 +146,7 @@ async fn relay_exec(
                     let _ = to.send(Err(Refusal::new(RefusalKind::Conflict, error))).await;
                     return;
                 }
-                Some(Answer::End { error: None } | Answer::Log(_)) => return,
+                Some(Answer::End { error: None } | Answer::Log(_) | Answer::Probed(_)) => return,
                 None => {
                     let message = "the session was cut: the node is not connected any more";
                     let _ = to.send(Err(Refusal::new(RefusalKind::Unavailable, message))).await;

@@ -22,6 +22,8 @@ pub struct Mesh {
     pub nodes: Ipv4Net,
     /// The longest packet that fits into the tunnel, in bytes.
     pub mtu: u16,
+    /// The longest that was seen to reach every peer, where that is less.
+    pub path: Option<u16>,
     /// Every other node that has said its key, in any order.
     pub peers: Vec<MeshPeer>,
 }
@@ -44,7 +46,7 @@ pub struct MeshPeer {
 
 /// The tunnel that the node's place among others asks for: behind a peer are its own address and its blocks.
 pub(super) fn tunnel(node: &NodeNetwork, twins: Option<&Twins>) -> Option<Tunnel> {
-    let Mesh { key, port, address, nodes: _, mtu, peers } = node.mesh.as_ref()?;
+    let Mesh { key, port, address, nodes: _, mtu, path: _, peers } = node.mesh.as_ref()?;
     let peer = |peer: &MeshPeer| {
         let MeshPeer { node: _, key, endpoint, address, blocks, keepalive_s } = peer;
         let allowed = blocks.iter().copied().chain([Ipv4Net::from(*address)]).map(IpNet::V4);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::ingress::MTU_MIN_V6;
 use super::twins::Twins;
 use super::{Mesh, NodeNetwork, bridge_name, link_name};
 use crate::tunnel;
@@ -15,6 +16,8 @@ pub struct Via {
     pub interface: String,
     /// The node's own address that its processes' packets there carry.
     pub source: IpAddr,
+    /// The longest packet that goes there, in bytes, where that is less than the interface takes.
+    pub mtu: Option<u16>,
 }
 
 /// The most exact range wins: a container here, then what this node's blocks hold, for which a bridge without ports
@@ -23,7 +26,7 @@ pub(super) fn routes(node: &NodeNetwork, twins: Option<&Twins>) -> BTreeMap<IpNe
     let routes = routes_v4(node);
     let twin = |(range, via): (&Ipv4Net, &Via)| {
         let via = Via { source: twins?.address_of(via.source)?, ..via.clone() };
-        Some((IpNet::V6(twins?.range(*range)?), via))
+        Some((IpNet::V6(twins?.range(*range)?), Via { mtu: via.mtu.map(|mtu| mtu.max(MTU_MIN_V6)), ..via }))
     };
     let twins: Vec<_> = routes.iter().filter_map(twin).collect();
     routes.into_iter().map(|(range, via)| (range.into(), via)).chain(twins).collect()
@@ -32,13 +35,13 @@ pub(super) fn routes(node: &NodeNetwork, twins: Option<&Twins>) -> BTreeMap<IpNe
 fn routes_v4(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
     let mut routes = BTreeMap::new();
     if let Some(mesh) = &node.mesh {
-        let through = || Via { interface: tunnel::INTERFACE.to_owned(), source: mesh.address.into() };
+        let through = || Via { interface: tunnel::INTERFACE.to_owned(), source: mesh.address.into(), mtu: mesh.path };
         routes.insert(mesh.nodes.trunc(), through());
         routes.extend(node.networks.iter().map(|network| (network.subnet.trunc(), through())));
         routes.extend(exceptions(node, mesh).map(|block| (block, through())));
     }
     for network in &node.networks {
-        let here = || Via { interface: bridge_name(&network.id), source: network.gateway.into() };
+        let here = || Via { interface: bridge_name(&network.id), source: network.gateway.into(), mtu: None };
         match node.mesh {
             Some(_) => routes.extend(network.blocks.iter().map(|block| (block.trunc(), here()))),
             None => drop(routes.insert(network.subnet.trunc(), here())),
@@ -48,7 +51,7 @@ fn routes_v4(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
     for endpoint in &node.endpoints {
         if let Some(gateway) = gateways.get(endpoint.network.as_str()) {
             let interface = link_name(&endpoint.sandbox, &endpoint.network);
-            routes.insert(endpoint.address.into(), Via { interface, source: (*gateway).into() });
+            routes.insert(endpoint.address.into(), Via { interface, source: (*gateway).into(), mtu: None });
         }
     }
     routes

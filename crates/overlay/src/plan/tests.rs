@@ -197,12 +197,13 @@ fn mesh(peers: &[MeshPeer]) -> Mesh {
         address: ip("10.127.0.1"),
         nodes: "10.127.0.0/18".parse().unwrap(),
         mtu: 1420,
+        path: None,
         peers: peers.to_vec(),
     }
 }
 
 fn routes(node: &NodeNetwork) -> impl Iterator<Item = String> {
-    planned(node).routes.into_iter().map(|(to, Via { interface, source })| format!("{to} {interface} {source}"))
+    planned(node).routes.into_iter().map(|(to, Via { interface, source, mtu: _ })| format!("{to} {interface} {source}"))
 }
 
 #[test]

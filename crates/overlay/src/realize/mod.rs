@@ -19,6 +19,7 @@ mod foreign;
 mod ingress;
 mod link;
 mod namespace;
+mod neighbourhood;
 mod nft;
 mod policy;
 mod route;
@@ -38,6 +39,7 @@ use std::sync::{Mutex, MutexGuard};
 
 pub use error::{RealizeError, TunnelStatsError};
 pub use foreign::Warning;
+pub use neighbourhood::{HostRoute, host_routes};
 pub use sandbox::Attachment;
 
 use self::addresses::AddressBook;

@@ -127,7 +127,7 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
             // The link's own address is what a masqueraded source becomes, and what loose reverse path filtering wants.
             routes.push(link::new_address(index, IpNet::from(gateway)));
             routes.push(link::new_neighbour(index, address, attachment.address));
-            routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index }));
+            routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index, mtu: None }));
         }
     }
     node.all(&routes).map_err(failed("route to"))
@@ -167,7 +167,8 @@ fn requests_inside(indexes: &[u32], attachments: &[Attachment]) -> Vec<Message> 
         requests.push(link::up(*index));
         requests.extend(network.own(*address).into_iter().map(|own| link::new_address(*index, own)));
         for (_, gateway) in attachment.hops() {
-            let route = |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index });
+            let route =
+                |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index, mtu: None });
             requests.push(link::new_neighbour(*index, gateway, network.gateway));
             requests.push(route(IpNet::from(gateway), None));
             let (whole, anywhere) = match network.subnet_v6.filter(|_| gateway.is_ipv6()) {

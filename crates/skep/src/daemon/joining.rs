@@ -17,6 +17,7 @@ use super::config::NodeConfig;
 use super::member::{Member, MemberFile};
 use super::membership::{Membership, internal, invalid};
 use super::node_clock::node_clock;
+use super::pool::own_routes;
 use super::standing::ask;
 
 /// Longer than the managers take to give up on it.
@@ -41,7 +42,8 @@ impl Membership {
         let identity = self.identity();
         let key = identity.key().map_err(|error| internal(error.into()))?;
         let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
-        let request = IssueRequest { token, csr, availability, level: skep_agent::own_level() };
+        let routes = own_routes().await.map_err(internal)?;
+        let request = IssueRequest { token, csr, availability, level: skep_agent::own_level(), routes };
         let (issued, manager) = first_certificate(&self.config, &managers, &parsed, &request).await?;
         let credentials =
             Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;

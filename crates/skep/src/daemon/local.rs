@@ -5,13 +5,13 @@ use std::io::Read;
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
-use skep_agent::{Known, VolumeError, chain, credentials, describe};
+use skep_agent::{Known, VolumeError, chain, credentials, describe, firewall, host_complaints};
 use skep_api::{
-    ArchiveChunk, BackupPart, BackupRequest, Caller, ContainerList, ContainerSummary, ImageList, ImageLoaded,
+    ArchiveChunk, BackupPart, BackupRequest, Caller, ContainerList, ContainerSummary, Examined, ImageList, ImageLoaded,
     ImageRemoved, ImageSummary, InitRequest, Initialized, JoinRequest, Joined, LayerProgress, LeaveRequest, Left,
-    ListContainersRequest, Local, LocalInfo, Messages, PullImageRequest, PullProgress, RecoverRequest, Recovered,
-    Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest, RestorePart, Restored, UnlockRequest, VolumeList,
-    VolumeSummary,
+    ListContainersRequest, Local, LocalInfo, ManagerTarget, Messages, PullImageRequest, PullProgress, RecoverRequest,
+    Recovered, Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest, RestorePart, Restored, UnlockRequest,
+    VolumeList, VolumeSummary,
 };
 use skep_image::{ErrorKind, ImageError, Platform, Progress, Reference, Roots};
 use skep_model::{MountKind, TaskState, Timestamp};
@@ -186,6 +186,16 @@ impl Local for LocalService {
         let tasks = self.0.tasks().await;
         let shown = tasks.into_iter().filter(|known| request.all || !known.status.state.is_terminal());
         Ok(ContainerList { containers: shown.filter_map(container).collect() })
+    }
+
+    async fn examine(&self, _: Caller, (): ()) -> Result<Examined, Refusal> {
+        let looked = self.0.look(|member| (member.agent.examiner(), member.agent.managers().borrow().clone())).await;
+        let Some((examiner, managers)) = looked else {
+            let complaints = host_complaints(&self.0.config.data_dir);
+            return Ok(Examined { complaints, firewall: firewall("/".as_ref()), ..Examined::default() });
+        };
+        let targets = managers.into_iter().map(|address| ManagerTarget { node: None, address });
+        Ok(examiner.examine(targets.collect()).await)
     }
 
     async fn pull_image(&self, _: Caller, request: PullImageRequest) -> Result<Messages<PullProgress>, Refusal> {

@@ -28,6 +28,7 @@ use super::control_gate::ControlGate;
 use super::instance;
 use super::joining::tell_leaving;
 use super::member::{Member, MemberFile, MemberSetup, open_store, random_seed};
+use super::pool::{choose, own_routes};
 use super::rebirth::{finish_recovery, kept_folders};
 
 /// Raft numbers count from here, and are never used twice.
@@ -115,7 +116,7 @@ impl Membership {
     }
 
     /// Makes this node the first of a new cluster.
-    pub async fn init(&self, request: InitRequest) -> Result<Initialized, Refusal> {
+    pub async fn init(&self, mut request: InitRequest) -> Result<Initialized, Refusal> {
         let mut member = self.member.lock().await;
         self.refuse_member(member.as_ref())?;
         if request.force_new_cluster {
@@ -123,6 +124,9 @@ impl Membership {
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let listen = request.listen_address.as_deref().map(listen_address).transpose().map_err(invalid)?;
+        let routes = own_routes().await.map_err(internal)?;
+        let pool = choose(request.address_pool, &routes);
+        request.address_pool = Some(pool.map_err(|problem| Refusal::new(RefusalKind::Invalid, problem))?);
         pool_spec(&request).check_pool().map_err(|problem| Refusal::new(RefusalKind::Invalid, problem))?;
         listen.inspect(|address| self.config.listen_at(*address));
         let (credentials, file, initialized) = self.new_cluster(request, listen).await.map_err(internal)?;

@@ -163,6 +163,7 @@ pub fn mesh(own: u8, numbers: impl Iterator<Item = u8>) -> Mesh {
         address: tunneled(own),
         nodes: "10.64.0.0/20".parse().unwrap(),
         mtu: MTU,
+        path: None,
         peers: numbers.filter(|number| *number != own).map(peer).collect(),
     }
 }

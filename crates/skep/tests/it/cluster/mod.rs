@@ -4,6 +4,7 @@
 
 mod addresses;
 mod copies;
+mod doctor;
 mod dual;
 mod lab_command;
 mod leader_loss;
