@@ -55,6 +55,7 @@ fn filled(backends: u32) -> NodeNetwork {
         gateway: Ipv4Addr::new(10, 64, 0, 1),
         blocks: vec![],
         internal: false,
+        driver: skep_overlay::plan::Driver::Overlay,
     };
     let first = u32::from(Ipv4Addr::new(10, 64, 0, 2));
     let virtual_ips = u32::from(Ipv4Addr::new(10, 112, 0, 0));

@@ -44,16 +44,19 @@ pub fn digest_of(data: &[u8]) -> ContentDigest {
 
 pub fn network(cluster: &Cluster, spec: NetworkSpec, at: Timestamp, ids: &mut IdSource) -> Result<Network, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
-    if !matches!(spec.driver.as_str(), "" | "overlay") {
-        let (name, driver) = (&spec.name, &spec.driver);
-        return Err(Refusal::Invalid(format!("network {name}: driver `{driver}` is not supported; use `overlay`")));
+    if let Some(new) = spec.needs_drivers().filter(|_| !cluster.has(Feature::Drivers)) {
+        return Err(Refusal::Conflict(format!(
+            "network {}: {new} is known to newer managers only: update skep on every manager first (`skep node ls` shows \
+             their versions)",
+            spec.name
+        )));
     }
     if cluster.network_named(&spec.name).is_some() {
         return Err(Refusal::Conflict(format!("network {} already exists", spec.name)));
     }
     let (subnet, gateway) = allocator::subnet_for(cluster, &spec).map_err(|refusal| Refusal::Conflict(refusal.0))?;
     let subnet_v6 = allocator::subnet_v6_for(cluster, &spec, subnet).map_err(|refusal| Refusal::Conflict(refusal.0))?;
-    let spec = NetworkSpec { driver: "overlay".to_owned(), ..spec };
+    let spec = NetworkSpec { driver: spec.driver().word().to_owned(), ..spec };
     let id = ids.next_id();
     Ok(Network { id, meta: Meta::new(at), spec, subnet, gateway, blocks: Default::default(), subnet_v6 })
 }
@@ -141,6 +144,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
     }
     let service = Service::new(ids.next_id(), spec, at);
     check_ports(cluster, &service)?;
+    crate::admission_network::check(cluster, &service)?;
     Ok(service)
 }
 
@@ -164,6 +168,7 @@ pub fn service_update(
     }
     let updated = Service { spec: Arc::new(spec), ..service.clone() };
     check_ports(cluster, &updated)?;
+    crate::admission_network::check(cluster, &updated)?;
     Ok(Change::UpdateService { service: service.id, expected: service.meta.version, spec: updated.spec, at })
 }
 

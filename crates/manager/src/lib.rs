@@ -9,6 +9,7 @@
 
 pub mod admission;
 mod admission_cluster;
+mod admission_network;
 mod admission_node;
 mod admission_order;
 mod assignments;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, AssignedPlace, Assignment};
-use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkId, Node, NodeId};
+use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkDriver, NetworkId, Node, NodeId};
 
 use crate::assignments::{AssignmentSet, Difference};
 
@@ -58,7 +58,9 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> As
         return AssignmentSet::new();
     };
     let mut blocks: BTreeMap<NodeId, Vec<Ipv4Net>> = BTreeMap::new();
-    for network in has.iter().filter_map(|network| cluster.networks.get(network)) {
+    // Stations of a local network are reached there, not through the tunnel.
+    let routed = |network: &&Arc<Network>| network.spec.driver() != NetworkDriver::Macvlan;
+    for network in has.iter().filter_map(|network| cluster.networks.get(network)).filter(routed) {
         network.blocks.iter().for_each(|(block, holder)| blocks.entry(*holder).or_default().push(*block));
     }
     let pool = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default().address_pool;

@@ -304,7 +304,13 @@ impl Cluster {
         if !network.subnet.contains(&block) {
             return Err(taken(format!("{block} lies outside {}", network.subnet)));
         }
-        if let Some(overlap) = network.blocks.keys().find(|other| other.contains(&block) || block.contains(*other)) {
+        let is_single = |block: &ipnet::Ipv4Net| block.prefix_len() == 32;
+        let overlaps = |other: &ipnet::Ipv4Net, holder: NodeId| match is_single(other) == is_single(&block) {
+            true => other.contains(&block) || block.contains(other),
+            // A single is an exception to another node's block.
+            false => is_single(&block) && holder == node && other.contains(&block),
+        };
+        if let Some((overlap, _)) = network.blocks.iter().find(|(other, holder)| overlaps(other, **holder)) {
             return Err(taken(format!("{block} overlaps {overlap}, which a node holds")));
         }
         let network = Arc::make_mut(network);

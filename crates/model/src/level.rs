@@ -24,6 +24,9 @@ pub enum Feature {
     Tunnel,
     /// What a service or network may ask for since level 3: an older manager would lose it.
     Services,
+    /// Networks of other drivers than `overlay`, the host's own, addresses that are kept for one task: an older manager
+    /// would make a network over all nodes of each.
+    Drivers,
 }
 
 impl Feature {
@@ -33,6 +36,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
+            Feature::Drivers => 4,
         }
     }
 }
@@ -71,6 +75,7 @@ impl ServiceSpec {
             (Feature::Services, "x-skep.min-available", min_available != 0),
             (Feature::Services, "x-skep.rebalance", rebalance_on_join),
             (Feature::Services, "x-skep.schedule", self.schedule.is_some()),
+            (Feature::Drivers, "network_mode: host", self.task.host_network),
             (Feature::Services, "x-skep.progress-deadline", self.progress_deadline.is_some()),
         ];
         asked.into_iter().filter(|(.., asked)| *asked).map(|(feature, name, _)| (feature, name)).collect()

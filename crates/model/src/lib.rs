@@ -19,6 +19,8 @@ mod job;
 pub mod lease;
 mod level;
 mod network;
+mod network_driver;
+mod network_reserved;
 mod node;
 mod service;
 pub mod spec;
@@ -39,6 +41,7 @@ pub use id::{Id, IdSource, ParseIdError};
 pub use job::JobStatus;
 pub use level::{FEATURE_LEVEL, Feature};
 pub use network::{Network, Twins};
+pub use network_driver::{NetworkDriver, PARENT};
 pub use node::{
     Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
     NodeSpec, NodeState, NodeStatus, Platform, Role,

@@ -67,6 +67,7 @@ impl ServiceSpec {
         validate_update("rollback", &self.rollback).map_err(&wrong)?;
         self.validate_placement().map_err(&wrong)?;
         self.validate_at_most_one().map_err(&wrong)?;
+        self.validate_networks().map_err(&wrong)?;
         self.validate_job().map_err(&wrong)?;
         self.validate_order().map_err(&wrong)
     }
@@ -183,6 +184,35 @@ impl ServiceSpec {
         Ok(())
     }
 
+    /// Whoever is in the network of its node is in no other; and an address has one task at a time.
+    fn validate_networks(&self) -> Result<(), String> {
+        if self.task.host_network && !self.task.networks.is_empty() {
+            return Err("network_mode: host replaces the networks: remove one of the two".to_owned());
+        }
+        if let Some(port) = self.endpoint.ports.first().filter(|_| self.task.host_network) {
+            return Err(format!(
+                "port {} cannot be published: in the network of the node (network_mode: host) every port of the \
+                 container is one of the node already",
+                port.target
+            ));
+        }
+        let Some(attachment) = self.task.networks.iter().find(|attachment| attachment.is_fixed()) else {
+            return Ok(());
+        };
+        let network = &attachment.network;
+        if !matches!(self.mode, Mode::Replicated { replicas: 0 | 1 }) {
+            return Err(format!("one address of network {network} cannot be given to several tasks"));
+        }
+        let both = [("update", &self.update), ("rollback", &self.rollback)];
+        match both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst) {
+            Some((which, _)) => Err(format!(
+                "{which} order start-first runs two tasks at a time, and its address of network {network} is for one; use \
+                 stop-first"
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn validate_at_most_one(&self) -> Result<(), String> {
         let both = [("update", &self.update), ("rollback", &self.rollback)];
         let doubling = both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst);
@@ -233,6 +263,8 @@ impl NetworkSpec {
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         let wrong = |problem: String| InvalidSpec { subject: format!("network {}", self.name), problem };
         validate_service_name(&self.name).map_err(&wrong)?;
+        self.validate_driver().map_err(&wrong)?;
+        self.validate_ranges().map_err(&wrong)?;
         if let Some(subnet) = self.subnet {
             if subnet.prefix_len() > 28 {
                 return Err(wrong(format!(

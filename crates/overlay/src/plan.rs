@@ -5,6 +5,7 @@
 //! kernel has and changes the difference; the helper is sent the snapshot. A part that contradicts another is left
 //! out and named in `problems`: one bad network must not take the node's others down.
 
+mod driver;
 mod ingress;
 mod names;
 pub mod peers;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub use driver::Driver;
 pub use ingress::{BACK_MARK, BACK_MASK, INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress, Number, PUBLISHED_MARK, Way};
 pub use peers::{Mesh, MeshPeer};
 pub use problem::Problem;
@@ -69,6 +71,7 @@ pub struct Network {
     pub blocks: Vec<Ipv4Net>,
     /// Without a way out: neither to other networks, nor to the node itself.
     pub internal: bool,
+    pub driver: Driver,
 }
 
 /// A container's place on one network.
@@ -174,20 +177,21 @@ pub struct Bridge {
 
 /// The kernel state and the snapshot that `node` asks for. `namespaces` is the folder of the pinned namespaces.
 pub fn plan(node: &NodeNetwork, namespaces: &Path) -> Realization {
-    let (node, problems) = checked(node);
+    let (whole, problems) = checked(node);
+    let node = driver::routed(&whole);
     let twins = Twins::of(&node);
     let rules = rules::rules(&node);
     let bridges = node.networks.iter().map(|network| (bridge_name(&network.id), bridge(network))).collect();
     Realization {
         bridges,
-        sandboxes: node.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
+        sandboxes: whole.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
         routes: routes::routes(&node, twins.as_ref()),
         ingress: node.mesh.as_ref().and_then(|mesh| ingress::ingress(mesh, twins.as_ref())),
         rules_v6: twins.as_ref().map(|twins| rules::twin(&rules, &node, twins)),
         rules,
         tunnel: peers::tunnel(&node, twins.as_ref()),
         places: both(places(&node), |place| twins.as_ref()?.address_of(place)),
-        snapshot: names::snapshot(&node, twins.as_ref(), namespaces),
+        snapshot: names::snapshot(&whole, twins.as_ref(), namespaces),
         problems,
     }
 }

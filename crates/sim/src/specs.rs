@@ -118,6 +118,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
             restart: restart(chance),
             placement,
             networks: if chance.one_in(2) { vec![attachment] } else { Vec::new() },
+            host_network: false,
             log_driver: None,
             force_update: 0,
             at_most_one,

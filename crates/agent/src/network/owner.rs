@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer};
-use skep_model::{NetworkAddress, NodeId, PortSpec, PublishMode, TaskId, Twins};
+use skep_model::{NetworkAddress, NetworkDriver, NodeId, PortSpec, PublishMode, TaskId, Twins};
 use skep_overlay::helper::Helper;
-use skep_overlay::ipam::Request;
+use skep_overlay::ipam::{Request, Rest};
 use skep_overlay::plan::NodeNetwork;
 use skep_overlay::snapshot::{Listener, ServeError};
 use skep_overlay::{Attachment, Overlay};
@@ -253,7 +253,15 @@ impl Owner {
             network: network.id.to_string(),
             subnet: network.subnet,
             blocks: network.blocks.clone(),
-            reserved: virtual_ips.chain([network.gateway]).collect(),
+            reserved: virtual_ips
+                .chain([network.gateway])
+                .chain(network.spec.aux_addresses.values().copied())
+                .collect(),
+            kept: network.reserved.iter().copied().collect(),
+            rest: match network.spec.driver() {
+                NetworkDriver::Macvlan => Rest::Should,
+                NetworkDriver::Overlay | NetworkDriver::Bridge => Rest::Must,
+            },
             wanted,
         }
     }

@@ -115,6 +115,17 @@ impl Driver {
         }
     }
 
+    async fn adopt_network(&mut self) {
+        let (task, facts) = (&self.setup.task, &self.setup.node.settings.facts);
+        let written = task.spec.container.hostname.as_ref();
+        let hostname = written.and_then(|text| expand(text, task, facts).ok()).unwrap_or_else(|| task.id.short());
+        let attach = Attach { adopted: true, ..Attach::of(task, hostname) };
+        match self.setup.network.attach(attach).await {
+            Ok(attached) => self.set_addresses(&attached.addresses, attached.host_ports),
+            Err(error) => tracing::error!(task.id = self.id(), error, "an adopted container has no network"),
+        }
+    }
+
     /// Finds the container that an earlier daemon left.
     async fn adopt(&mut self) {
         let (run_dir, id) = (self.setup.node.run_dir().to_owned(), self.id());
@@ -125,13 +136,8 @@ impl Driver {
         };
         let image = self.setup.task.spec.container.image.parse().ok();
         self.image = image.and_then(|reference| self.setup.node.images.find(&reference).ok().flatten());
-        let (task, facts) = (&self.setup.task, &self.setup.node.settings.facts);
-        let written = task.spec.container.hostname.as_ref();
-        let hostname = written.and_then(|text| expand(text, task, facts).ok()).unwrap_or_else(|| task.id.short());
-        let attach = Attach { adopted: true, ..Attach::of(&self.setup.task, hostname) };
-        match self.setup.network.attach(attach).await {
-            Ok(attached) => self.set_addresses(&attached.addresses, attached.host_ports),
-            Err(error) => tracing::error!(task.id = id, error, "an adopted container has no network"),
+        if !self.setup.task.spec.host_network {
+            self.adopt_network().await;
         }
         match state {
             State::Created { pid } => self.take(container, pid, None),

@@ -1,7 +1,6 @@
 //! Making everything that a task's container needs, up to the container itself waiting before its command.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use skep_runtime::plan::Network;
 
 use super::contents::Contents;
 use super::files;
-use super::plan::{Prepared, container_plan, volume_targets};
+use super::plan::{self, Prepared, container_plan, volume_targets};
 use super::template::expand;
 use crate::network::{Attach, Attached, NetworkHandle};
 use crate::node::{Node, chain};
@@ -47,18 +46,19 @@ pub struct Ready {
 pub struct Planned {
     plan: Plan,
     image: Image,
-    attached: Attached,
+    addresses: Vec<NetworkAddress>,
+    host_ports: Vec<PortSpec>,
 }
 
 impl Planned {
     /// Makes the container. Must be awaited to its end: the keeper makes it whether or not anybody waits.
     pub async fn create(self, node: &Arc<Node>) -> Result<Ready, Unprepared> {
-        let Self { plan, image, attached } = self;
+        let Self { plan, image, addresses, host_ports } = self;
         let created = node.create(plan).await.map_err(|failure| Unprepared {
             reason: format!("starting container failed ({}): {}", failure.exit_code, failure.message),
             exit_code: Some(failure.exit_code),
         })?;
-        Ok(Ready { image, addresses: attached.addresses, host_ports: attached.host_ports, warnings: created.warnings })
+        Ok(Ready { image, addresses, host_ports, warnings: created.warnings })
     }
 }
 
@@ -72,26 +72,27 @@ pub async fn plan(
 ) -> Result<Planned, Unprepared> {
     let spec = &task.spec.container;
     let image = pull(node, spec).await?;
-    let hostname = match &spec.hostname {
-        Some(hostname) => expand(hostname, task, &node.settings.facts)?,
-        None => task.id.short(),
+    let hostname = plan::hostname(task, &node.settings.facts)?;
+    let attached = match task.spec.host_network {
+        true => None,
+        false => Some(network.attach(Attach::of(task, hostname.clone())).await?),
     };
-    let attached = network.attach(Attach::of(task, hostname.clone())).await?;
     let folder = node.container_dir(&task.id.to_string());
     fresh_folder(&folder).map_err(|error| format!("failed to prepare the folder `{}`: {error}", folder.display()))?;
-    let mut files = text_files(&folder, spec, &hostname, &attached.addresses, attached.gateway)?;
+    let mut files = text_files(&folder, spec, &hostname, attached.as_ref())?;
     files.extend(contents.deliver(node, task)?.mounts);
     let prepared = Prepared {
         image: &image.config,
         layers: image.layers.iter().rev().cloned().collect(),
         cgroup_parent: node.containers_cgroup(),
-        network: Network::Path(attached.netns.clone()),
+        network: attached.as_ref().map_or(Network::Host, |attached| Network::Path(attached.netns.clone())),
         volumes: volumes(node, task, &image, &folder)?,
         folder,
         files,
     };
     let plan = container_plan(task, &node.settings.facts, prepared)?;
-    Ok(Planned { plan, image, attached })
+    let (addresses, host_ports) = attached.map(|it| (it.addresses, it.host_ports)).unwrap_or_default();
+    Ok(Planned { plan, image, addresses, host_ports })
 }
 
 /// The task's image on this node: found, or pulled.
@@ -142,12 +143,15 @@ fn text_files(
     folder: &Path,
     spec: &ContainerSpec,
     hostname: &str,
-    addresses: &[NetworkAddress],
-    gateway: Option<Ipv4Addr>,
+    attached: Option<&Attached>,
 ) -> Result<Vec<(PathBuf, String)>, String> {
-    let resolver = (!addresses.is_empty()).then_some(RESOLVER);
-    let hosts = files::hosts(spec, hostname, addresses, gateway)?;
-    let resolv = files::resolv_conf(spec, resolver);
+    let (hosts, resolv) = match attached {
+        Some(Attached { addresses, gateway, .. }) => {
+            let resolver = (!addresses.is_empty()).then_some(RESOLVER);
+            (files::hosts(spec, hostname, addresses, *gateway)?, files::resolv_conf(spec, resolver))
+        }
+        None => (files::hosts_of_node(spec)?, files::resolv_conf_of_node(spec)),
+    };
     let name = format!("{hostname}\n");
     let written = [
         ("hosts", "/etc/hosts", hosts.as_str()),

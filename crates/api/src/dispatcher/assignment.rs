@@ -70,6 +70,8 @@ pub struct AssignedNetwork {
     pub blocks: Vec<Ipv4Net>,
     /// Where the IPv6 twins of its addresses are; absent: IPv4 alone.
     pub subnet_v6: Option<Ipv6Net>,
+    /// Addresses that only a task gets which asks for it by name.
+    pub reserved: Vec<Ipv4Addr>,
 }
 
 /// The node itself in the tunnel between nodes.
@@ -150,7 +152,7 @@ message!(Assignments = Assignments { base, revision, set, removed });
 choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, Endpoint, Place, Peer });
 choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint, Place, Peer });
 message!(AssignedContent = AssignedContent { digest, name, data });
-message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6 });
+message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6, reserved });
 message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
 message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends, draining });

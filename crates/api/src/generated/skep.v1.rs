@@ -114,6 +114,8 @@ pub struct TaskSpec {
     /// Nanoseconds.
     #[prost(uint64, optional, tag = "41")]
     pub drain: ::core::option::Option<u64>,
+    #[prost(bool, tag = "100")]
+    pub host_network: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkAttachment {
@@ -520,6 +522,13 @@ pub struct NetworkSpec {
     pub ipv6: ::core::option::Option<bool>,
     #[prost(string, optional, tag = "71")]
     pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "100")]
+    pub ip_range: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, fixed32", tag = "101")]
+    pub aux_addresses: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u32,
+    >,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -5058,6 +5067,9 @@ pub struct AssignedNetwork {
     pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "70")]
     pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
+    /// Not to be given to tasks but those that ask for one by name.
+    #[prost(fixed32, repeated, tag = "100")]
+    pub reserved: ::prost::alloc::vec::Vec<u32>,
 }
 /// The node itself among the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

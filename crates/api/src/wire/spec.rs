@@ -37,8 +37,18 @@ enumeration!(DependencyCondition = DependencyCondition { Started, Healthy, Compl
 message!(Schedule = Schedule { cron, timezone, concurrency });
 enumeration!(Concurrency = Concurrency { Forbid, Allow, Replace });
 message!(
-    TaskSpec =
-        TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain }
+    TaskSpec = TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        networks,
+        host_network,
+        log_driver,
+        force_update,
+        at_most_one,
+        drain
+    }
 );
 
 /// A service that asks for nothing here is written as before there was such a thing.
@@ -175,6 +185,18 @@ enumeration!(FailureAction = FailureAction { Pause, Continue, Rollback });
 enumeration!(UpdateOrder = UpdateOrder { StopFirst, StartFirst });
 
 message!(
-    NetworkSpec =
-        NetworkSpec { name, labels, driver, driver_options, internal, attachable, subnet, gateway, ipv6, subnet_v6 }
+    NetworkSpec = NetworkSpec {
+        name,
+        labels,
+        driver,
+        driver_options,
+        internal,
+        attachable,
+        subnet,
+        gateway,
+        ipv6,
+        subnet_v6,
+        ip_range,
+        aux_addresses
+    }
 );

@@ -68,6 +68,7 @@ pub fn assignments(seed: u64) -> Assignments {
         gateway: draw(seed),
         blocks: vec![draw(seed), draw(seed + 1)],
         subnet_v6: draw(seed),
+        reserved: draw(seed),
     };
     let endpoint = ServiceEndpoint {
         service: draw(seed),

@@ -63,6 +63,7 @@ impl Project {
                 tree.set("subnet", Tree::optional(config.subnet.map(|at| at.value)));
                 tree.set("ip_range", Tree::optional(config.ip_range.map(|at| at.value)));
                 tree.set("gateway", Tree::optional(config.gateway.map(|at| at.value)));
+                tree.set("aux_addresses", Tree::strings_map(&config.aux_addresses));
                 tree
             })),
         );

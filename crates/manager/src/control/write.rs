@@ -189,6 +189,7 @@ impl<R: ImageResolver> ControlService<R> {
             let cluster = self.cluster();
             let plan = deploy::plan(&cluster, request.clone(), wall_clock(), &mut *self.ids.lock().await)?;
             let objects = plan.objects.into_iter().map(deployed).collect();
+            let warnings = [warnings.as_slice(), &plan.warnings].concat();
             if mode == DeployMode::Plan {
                 return Ok(Deployed { revision: 0, version: cluster.version, objects, warnings });
             }

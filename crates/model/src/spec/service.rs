@@ -109,6 +109,8 @@ pub struct TaskSpec {
     pub restart: RestartPolicy,
     pub placement: Placement,
     pub networks: Vec<NetworkAttachment>,
+    /// In the network of its node itself, and in none of the cluster's.
+    pub host_network: bool,
     /// The node's default (json-file, 10 MB × 3) when absent.
     pub log_driver: Option<LogDriver>,
     /// Counts `--force` updates: raising it replaces every task.
@@ -131,6 +133,7 @@ impl TaskSpec {
             restart: RestartPolicy::default(),
             placement: Placement::default(),
             networks: Vec::new(),
+            host_network: false,
             log_driver: None,
             force_update: 0,
             at_most_one: false,
@@ -177,6 +180,13 @@ pub struct NetworkAttachment {
     pub address: Option<Ipv4Addr>,
     /// The twin of `address`, by which that may be meant (see [`crate::Twins`]).
     pub address_v6: Option<Ipv6Addr>,
+}
+
+impl NetworkAttachment {
+    /// Whether it asks for one certain address.
+    pub fn is_fixed(&self) -> bool {
+        self.address.is_some() || self.address_v6.is_some()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

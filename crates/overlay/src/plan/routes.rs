@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::twins::Twins;
-use super::{Mesh, NodeNetwork, bridge_name, link_name};
+use super::{Driver, Mesh, NodeNetwork, bridge_name, link_name};
 use crate::tunnel;
 
 /// Where packets to a range go.
@@ -34,13 +34,15 @@ fn routes_v4(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
     if let Some(mesh) = &node.mesh {
         let through = || Via { interface: tunnel::INTERFACE.to_owned(), source: mesh.address.into() };
         routes.insert(mesh.nodes.trunc(), through());
-        routes.extend(node.networks.iter().map(|network| (network.subnet.trunc(), through())));
+        let networks = node.networks.iter().filter(|network| network.driver == Driver::Overlay);
+        routes.extend(networks.map(|network| (network.subnet.trunc(), through())));
         routes.extend(exceptions(node, mesh).map(|block| (block, through())));
     }
     for network in &node.networks {
         let here = || Via { interface: bridge_name(&network.id), source: network.gateway.into() };
-        match node.mesh {
+        match node.mesh.as_ref().filter(|_| network.driver == Driver::Overlay) {
             Some(_) => routes.extend(network.blocks.iter().map(|block| (block.trunc(), here()))),
+            // Behind a network of the node's own is nobody else.
             None => drop(routes.insert(network.subnet.trunc(), here())),
         }
     }
@@ -58,7 +60,8 @@ fn routes_v4(node: &NodeNetwork) -> BTreeMap<Ipv4Net, Via> {
 /// published port may lead, and single addresses that another node has of a block of this one.
 fn exceptions<'a>(node: &'a NodeNetwork, mesh: &'a Mesh) -> impl Iterator<Item = Ipv4Net> + 'a {
     let covered = |block: &Ipv4Net| node.networks.iter().any(|network| network.subnet.contains(block));
-    let is_own = |block: &Ipv4Net| node.networks.iter().flat_map(|n| &n.blocks).any(|own| own.contains(block));
+    let shared = || node.networks.iter().filter(|network| network.driver == Driver::Overlay);
+    let is_own = move |block: &Ipv4Net| shared().flat_map(|n| &n.blocks).any(|own| own.contains(block));
     let blocks = mesh.peers.iter().flat_map(|peer| &peer.blocks).map(Ipv4Net::trunc);
     blocks.filter(move |block| !covered(block) || is_own(block))
 }

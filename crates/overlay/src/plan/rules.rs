@@ -203,7 +203,18 @@ fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
             rules.senders.insert(number.hardware_address(), PUBLISHED_MARK | number.mark());
         }
         if let Some(address @ IpAddr::V4(_)) = peer.endpoint.map(|endpoint| endpoint.ip()) {
-            rules.returning.extend(blocks().map(|block| (address, block)));
+            let single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
+            // Ranges that share their first part may not overlap; two nodes may be behind one address.
+            let wide: Vec<IpNet> = blocks().filter(|block| !single(block)).collect();
+            let all = wide.iter().copied().chain(blocks().filter(single));
+            let known = |rules: &Rules, block: &IpNet| {
+                rules.returning.iter().any(|(at, other)| *at == address && other.contains(block))
+            };
+            for block in all {
+                if !known(rules, &block) {
+                    rules.returning.insert((address, block));
+                }
+            }
         }
     }
 }

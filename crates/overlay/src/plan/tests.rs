@@ -14,7 +14,16 @@ fn ip(text: &str) -> Ipv4Addr {
 fn network(id: &str, subnet: &str, internal: bool) -> Network {
     let subnet: Ipv4Net = subnet.parse().unwrap();
     let gateway = subnet.hosts().next().unwrap();
-    Network { id: id.into(), name: format!("shop_{id}"), subnet, subnet_v6: None, gateway, blocks: vec![], internal }
+    Network {
+        id: id.into(),
+        name: format!("shop_{id}"),
+        subnet,
+        subnet_v6: None,
+        gateway,
+        blocks: vec![],
+        internal,
+        driver: Driver::Overlay,
+    }
 }
 
 fn endpoint(sandbox: &str, network: &str, address: &str, names: &[&str], serving: bool) -> Endpoint {

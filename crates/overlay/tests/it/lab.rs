@@ -248,6 +248,7 @@ pub fn network(number: u8) -> Network {
         gateway: Ipv4Addr::new(10, 64, number * 16, 1),
         blocks: vec![],
         internal,
+        driver: skep_overlay::plan::Driver::Overlay,
     }
 }
 

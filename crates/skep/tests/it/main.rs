@@ -11,6 +11,7 @@ mod deploys;
 mod disaster;
 mod docker_parity;
 mod draining;
+mod drivers;
 mod dual;
 mod events;
 mod exec;

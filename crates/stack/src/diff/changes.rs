@@ -30,8 +30,18 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
         schedule,
         scheduling,
     } = old;
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
-        task;
+    let TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        networks,
+        host_network,
+        log_driver,
+        force_update,
+        at_most_one,
+        drain,
+    } = task;
     let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
     let mut changes = Changes(Vec::new());
     container_changes(container, &new.task.container, &mut changes);
@@ -53,6 +63,7 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
     changes.part("deploy.restart_policy", restart, &new.task.restart);
     changes.part("deploy.placement", &asked(placement), &asked(&new.task.placement));
     changes.part("networks", networks, &new.task.networks);
+    changes.part("network_mode", host_network, &new.task.host_network);
     changes.part("logging", log_driver, &new.task.log_driver);
     changes.part("x-skep.at-most-one", at_most_one, &new.task.at_most_one);
     changes.part("x-skep.drain", drain, &new.task.drain);

@@ -108,8 +108,19 @@ fn dependency(dependency: &Dependency) -> Value {
 }
 
 fn task_template(task: &TaskSpec) -> Value {
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
-        task;
+    let TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        networks,
+        host_network,
+        log_driver,
+        force_update,
+        at_most_one,
+        drain,
+    } = task;
+    let of_node = host_network.then(|| json!({ "Target": "host" }));
     let networks: Vec<Value> = networks
         .iter()
         .map(|network| {
@@ -119,6 +130,7 @@ fn task_template(task: &TaskSpec) -> Value {
                 ("Address", network.address.map(|address| json!(address.to_string()))),
             ])
         })
+        .chain(of_node)
         .collect();
     let generic = resources.generic.iter();
     let generic: Vec<Value> = generic

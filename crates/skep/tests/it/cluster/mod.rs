@@ -3,7 +3,9 @@
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
 mod addresses;
+mod bulk;
 mod copies;
+mod drivers;
 mod dual;
 mod lab_command;
 mod leader_loss;
