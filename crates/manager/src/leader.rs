@@ -134,7 +134,9 @@ async fn propose_one(store: &Store, changes: Vec<Change>) -> Pace {
 /// What services need; when they need nothing, what the cluster does.
 fn decide_all(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
     match decide(cluster, now, ids) {
-        changes if changes.is_empty() => levels::level_change(cluster).into_iter().collect(),
+        changes if changes.is_empty() => {
+            levels::level_change(cluster).into_iter().chain(allocator::abandoned_blocks(cluster)).collect()
+        }
         changes => changes,
     }
 }

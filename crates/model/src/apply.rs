@@ -3,6 +3,7 @@
 //! `apply` is deterministic: every manager applies the same changes in the same order and must end with
 //! the same value, so it knows no clock and no chance.
 
+mod claims;
 mod contents;
 mod tasks;
 mod tunnel;
@@ -125,6 +126,7 @@ impl Cluster {
                     return Err(already_exists(Kind::Network, &network.spec.name));
                 }
                 self.keep_node_addresses(network)?;
+                self.keep_ranges_apart(network)?;
                 let mut network = network.clone();
                 network.meta.version = version;
                 self.index.networks.insert(name, network.id);
@@ -235,6 +237,7 @@ impl Cluster {
             return Err(already_exists(Kind::Service, &service.name()));
         }
         self.check_references(&service.spec)?;
+        self.keep_ports_apart(service)?;
         let mut service = service.clone();
         service.meta.version = version;
         service.spec_version = version;

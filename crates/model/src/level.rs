@@ -12,7 +12,7 @@ use crate::{Cluster, Placement, Scheduling, ServiceSpec};
 /// - 1: several managers, autolock.
 /// - 2: the tunnel between nodes.
 /// - 3: jobs, order, placement and contents of services beyond Swarm's oldest; IPv6 within networks.
-/// - 4: hooks and templates of services; drivers and balancing of networks.
+/// - 4: hooks and templates of services; drivers and balancing of networks; a range or port is given once, whoever writes.
 pub const FEATURE_LEVEL: u32 = 4;
 
 /// Something that needs every manager to know it.
@@ -24,6 +24,10 @@ pub enum Feature {
     Tunnel,
     /// What a service or network may ask for since level 3: an older manager would lose it.
     Services,
+    /// Ranges and ports that two would have are refused when they are written, which all managers must do alike.
+    Claims,
+    /// A CA that was made elsewhere: older managers read its cluster out of its name.
+    GivenCa,
 }
 
 impl Feature {
@@ -33,6 +37,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
+            Feature::Claims | Feature::GivenCa => 4,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{
@@ -194,23 +195,18 @@ fn free_virtual_ip(cluster: &Cluster, network: &Network) -> Result<Ipv4Addr, Ref
 
 /// Whether an ingress port that a spec names is already another service's: the words for the refusal.
 pub fn port_conflict(cluster: &Cluster, service: &Service) -> Option<Refusal> {
-    let explicit =
-        service.spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress && port.published != 0);
-    for port in explicit {
-        for other in cluster.services.values().filter(|other| other.id != service.id) {
-            let clash = other
-                .endpoint
-                .ports
-                .iter()
-                .chain(&other.spec.endpoint.ports)
-                .any(|taken| (taken.protocol, taken.published) == (port.protocol, port.published));
-            if clash {
-                let (number, name, id) = (port.published, other.name(), other.id);
-                return Some(Refusal(format!("port '{number}' is already in use by service '{name}' ({id})")));
-            }
-        }
-    }
-    None
+    let (port, other) = cluster.port_of_another(service)?;
+    let (number, name, id) = (port.published, other.name(), other.id);
+    Some(Refusal(format!("port '{number}' is already in use by service '{name}' ({id})")))
+}
+
+/// The blocks of nodes that were removed: others may have them.
+pub fn abandoned_blocks(cluster: &Cluster) -> Vec<Change> {
+    let of_nobody = |network: &Arc<Network>| {
+        let blocks = network.blocks.iter().filter(|(_, node)| !cluster.nodes.contains_key(*node));
+        blocks.map(|(block, _)| Change::ReleaseBlock { network: network.id, block: *block }).collect::<Vec<_>>()
+    };
+    cluster.networks.values().flat_map(of_nobody).collect()
 }
 
 /// The blocks that nodes lack for the tasks about to be assigned to them.

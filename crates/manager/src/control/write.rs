@@ -9,7 +9,7 @@ use skep_api::{
     RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, Written,
 };
 use skep_identity::{ClusterCa, JoinToken};
-use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, Role, ServiceSpec};
+use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, NetworkSpec, Role, ServiceSpec};
 use skep_store::{ProposeError, Store};
 
 use super::{ControlService, not_found, unsupported};
@@ -40,8 +40,8 @@ impl<R: ImageResolver> ControlService<R> {
                 (service.id.to_string(), Change::CreateService { service: Box::new(service) })
             }
             CreateRequest::Network(spec) => {
-                let network = admission::network(&cluster, spec, at, &mut ids)?;
-                (network.id.to_string(), Change::CreateNetwork { network: Box::new(network) })
+                drop(ids);
+                return self.create_network(spec).await;
             }
             CreateRequest::Secret(new) => {
                 let secret = admission::secret(&cluster, content(new), at, &mut ids)?;
@@ -54,6 +54,25 @@ impl<R: ImageResolver> ControlService<R> {
         };
         drop(ids);
         self.written(id, change, warnings).await
+    }
+
+    /// Its range may be given to another network meanwhile: then the next free one is taken.
+    async fn create_network(&self, spec: NetworkSpec) -> Result<Written, Refusal> {
+        loop {
+            let cluster = self.cluster();
+            let network = admission::network(&cluster, spec.clone(), wall_clock(), &mut *self.ids.lock().await)?;
+            let id = network.id.to_string();
+            match self.store.propose(vec![Change::CreateNetwork { network: Box::new(network) }]).await {
+                Ok(committed) => {
+                    return Ok(Written { id, version: skep_model::Version(committed.revision), warnings: Vec::new() });
+                }
+                // Each round sees progress of others, and what is the request's own fault is refused at its beginning.
+                Err(ProposeError::Rejected(rejection)) if self.cluster().version != cluster.version => {
+                    tracing::debug!(%rejection, "a new network was overtaken");
+                }
+                Err(error) => return Err(not_written(error)),
+            }
+        }
     }
 
     pub(super) async fn update_object(&self, request: UpdateRequest) -> Result<Written, Refusal> {
@@ -215,8 +234,8 @@ impl<R: ImageResolver> ControlService<R> {
         let config = self.cluster().config.clone();
         let config =
             config.ok_or_else(|| Refusal::new(RefusalKind::Unavailable, "the cluster is not initialised yet"))?;
-        let ca =
-            ClusterCa::from_pem(&config.ca_certificate, &config.ca_key).map_err(|error| Refusal::internal(&error))?;
+        let ca = ClusterCa::from_pem(config.id, &config.ca_certificate, &config.ca_key)
+            .map_err(|error| Refusal::internal(&error))?;
         let token = JoinToken::generate(ca.digest()).map_err(|error| Refusal::internal(&error))?;
         let hash = token.secret_hash().to_string();
         let join_tokens = match request.role {

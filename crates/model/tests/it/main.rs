@@ -1,5 +1,6 @@
 //! The laws of `Cluster::apply`: what is refused, what moves only forward, and that indexes stay true.
 
+mod claims;
 mod contents;
 mod jobs;
 mod tunnel;
