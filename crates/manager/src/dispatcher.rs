@@ -17,8 +17,10 @@ use skep_model::{
 };
 use skep_store::Store;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::allowance::{Allowance, Limits};
 use crate::assignments::{AssignmentSet, Difference, own_assignments};
 use crate::clock::wall_clock;
 use crate::description;
@@ -38,6 +40,9 @@ use crate::tunnels::{Said, Tunnels, refuse_copy};
 /// Messages that wait for an agent that is slow to read.
 const QUEUE: usize = 256;
 const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// Of one node. An agent that is refused again and again opens one in a second.
+pub const SESSIONS: Limits =
+    Limits { burst: 16, interval: Duration::from_millis(500), wait_max: Duration::from_secs(5) };
 
 pub struct DispatcherService {
     pub store: Store,
@@ -49,6 +54,7 @@ pub struct DispatcherService {
     pub clock: Arc<NodeClock>,
     pub authority: Arc<LeaseAuthority>,
     pub settling: Arc<Settling>,
+    pub allowance: Allowance<NodeId>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -62,6 +68,7 @@ impl Dispatcher for DispatcherService {
         // away one that has just joined.
         let cluster = self.store.linearizable().await.map_err(not_current)?;
         let node = Arc::clone(standing(&cluster, identity)?);
+        self.take_turn(node.id).await?;
         let hello = match tokio::time::timeout(HELLO_WAIT, input.next()).await {
             Ok(Some(Ok(AgentMessage::Hello(hello)))) => hello,
             Ok(Some(Err(refusal))) => return Err(refusal),
@@ -110,6 +117,19 @@ impl Dispatcher for DispatcherService {
 }
 
 impl DispatcherService {
+    async fn take_turn(&self, node: NodeId) -> Result<(), Refusal> {
+        match self.allowance.admit(node, Instant::now()) {
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            None => {
+                let message = format!("node {node} opens sessions too fast: is there a copy of it?");
+                Err(Refusal::new(RefusalKind::Unavailable, message))
+            }
+        }
+    }
+
     /// The node is there: written only when the cluster does not know it already.
     async fn report_ready(
         &self,

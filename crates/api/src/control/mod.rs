@@ -11,7 +11,7 @@ mod rollback;
 mod stack;
 
 pub use autolock::{AutolockChange, AutolockRequest, AutolockState};
-pub use ca::{RotateCaRequest, RotatedCa};
+pub use ca::{GivenCa, RotateCaRequest, RotatedCa};
 pub use events::{Event, EventAction, EventMessage, EventsRequest};
 pub use messages::{
     ClusterInfo, ClusterUpdate, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest,

@@ -2892,10 +2892,19 @@ pub struct JoinTokenText {
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateCaRequest {
     #[prost(uint64, optional, tag = "1")]
     pub certificate_validity: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "120")]
+    pub given: ::core::option::Option<GivenCa>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GivenCa {
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotatedCa {

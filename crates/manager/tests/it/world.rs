@@ -127,7 +127,7 @@ impl World {
     }
 
     pub async fn rotate(&self) -> RotatedCa {
-        let request = RotateCaRequest { certificate_validity: None };
+        let request = RotateCaRequest { certificate_validity: None, given: None };
         self.manager.control().rotate_ca(LOCAL, request).await.unwrap()
     }
 
