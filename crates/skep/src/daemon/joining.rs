@@ -12,7 +12,7 @@ use skep_api::{
 use skep_identity::{Credentials, Expect, JoinConnector, JoinToken};
 use skep_model::Role;
 
-use super::address::{address_towards, by_interface, listen_address};
+use super::address::{address_towards, advertise_address, listen_address};
 use super::config::NodeConfig;
 use super::member::{Member, MemberFile};
 use super::membership::{Membership, internal, invalid};
@@ -30,10 +30,11 @@ impl Membership {
         if request.reconnect {
             return self.reconnect(request.managers).await;
         }
-        let JoinRequest { token, managers, advertise_address, listen_address: listen, availability, .. } = request;
+        let JoinRequest { token, managers, advertise_address: advertise, listen_address: listen, availability, .. } =
+            request;
         let listen_address = listen.as_deref().map(listen_address).transpose().map_err(invalid)?;
-        let advertise = advertise_address.or_else(|| self.config.advertise_address.clone());
-        let advertise = advertise.map(by_interface).transpose().map_err(internal)?;
+        let advertise = advertise.or_else(|| self.config.advertise_address.clone());
+        let advertise = advertise.map(advertise_address).transpose().map_err(invalid)?;
         let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
         let mut member = self.lock().await;
         self.refuse_member(member.as_ref())?;

@@ -4,6 +4,7 @@
 mod at_most_one;
 mod bad_compose;
 mod bad_input;
+mod beginnings;
 mod cli;
 mod cluster;
 mod container;
@@ -18,6 +19,7 @@ mod faults;
 mod health;
 mod jobs;
 mod limits;
+mod load;
 mod names;
 mod networks;
 mod ports;

@@ -5,6 +5,7 @@
 mod addresses;
 mod copies;
 mod dual;
+mod failing_updates;
 mod lab_command;
 mod leader_loss;
 mod locks;
@@ -16,6 +17,7 @@ mod partitions;
 mod places;
 mod recovery;
 mod secrecy;
+mod upgrade;
 mod walks;
 mod wire;
 
