@@ -74,14 +74,14 @@ pub fn during<T>(world: &World, addresses: &[SocketAddr], act: impl FnOnce() -> 
                 });
             }
         }
-        // Ends the clients on a panic too, which the scope would wait for.
         let _end = End(&over);
         act()
     });
     (acted, seen.into_iter().map(|seen| seen.into_inner().expect("no client panics")).collect())
 }
 
-struct End<'a>(&'a AtomicBool);
+/// Sets what it holds when it goes, on a panic too: a scope waits for its threads.
+pub struct End<'a>(pub &'a AtomicBool);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {

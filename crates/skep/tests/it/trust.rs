@@ -6,6 +6,7 @@ use std::thread;
 
 use skep_lab::StopSignal;
 
+use crate::load::End;
 use crate::world::World;
 
 fn join(world: &World, node: u8, token: &str) -> skep_lab::Outcome {
@@ -130,6 +131,7 @@ fn a_root_that_is_given_takes_over_and_rotations_again_and_again_disturb_nobody(
             }
             written
         });
+        let end = End(&over);
         let rotate = |more: &[&str]| world.ok(&[&["swarm", "ca", "--rotate", "--quiet"], more].concat());
         // Of each kind of key, and more often than a node may miss.
         for (name, kind) in [
@@ -147,7 +149,7 @@ fn a_root_that_is_given_takes_over_and_rotations_again_and_again_disturb_nobody(
         for _ in 0..4 {
             rotate(&[]);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         writer.join().unwrap()
     });
     assert!(written > 3, "{written} writes while it rotated");

@@ -93,6 +93,7 @@ fn nodes_of_the_version_before_are_replaced_one_by_one_and_nothing_restarts() {
                 }
                 written
             });
+            let end = load::End(&over);
             // A follower first, then the worker, and whoever led at last.
             let leader = cluster.leader();
             let followers = (1..=MANAGERS).filter(|number| *number != leader);
@@ -122,7 +123,7 @@ fn nodes_of_the_version_before_are_replaced_one_by_one_and_nothing_restarts() {
                 true => Err("it is low".to_owned()),
                 false => Ok(()),
             });
-            over.store(true, Ordering::Relaxed);
+            drop(end);
             writer.join().unwrap()
         })
     });
