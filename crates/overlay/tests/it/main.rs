@@ -4,6 +4,7 @@
 
 mod coexistence;
 mod dual;
+mod guest;
 mod helper;
 mod lab;
 mod lifecycle;
