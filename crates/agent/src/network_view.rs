@@ -7,8 +7,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer, AssignedPlace, EndpointNetwork, ServiceEndpoint};
-use skep_model::{NetworkId, NodeId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
-use skep_overlay::plan::{self, Mesh, NodeNetwork, Protocol, Published};
+use skep_model::{
+    NetworkId, NodeId, PortProtocol, PortSpec, PublishMode, ServiceId, SessionAffinity, Slot, Task, TaskId,
+};
+use skep_overlay::plan::{self, Balance, Choice, Mesh, NodeNetwork, Protocol, Published};
 
 /// What the node was told of the cluster's network.
 #[derive(Debug, Clone, Default)]
@@ -165,6 +167,7 @@ fn services(
                 .map(backend(true))
                 .chain(draining.map(backend(false)))
                 .collect(),
+            balance: balance(endpoint),
         }
     };
     here.map(service).collect()
@@ -197,7 +200,8 @@ fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> 
         let serving = serving(cluster, local, endpoint);
         for port in endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
             let backends = serving.iter().filter_map(|addresses| reachable(cluster, addresses)).collect();
-            published.push(publish(port, backends, plan::PublishMode::Ingress));
+            published
+                .push(Published { balance: balance(endpoint), ..publish(port, backends, plan::PublishMode::Ingress) });
         }
     }
     for endpoint in local.values() {
@@ -228,7 +232,16 @@ fn publish(port: &PortSpec, backends: Vec<Ipv4Addr>, mode: plan::PublishMode) ->
         target: port.target,
         backends,
         mode,
+        balance: Balance::default(),
     }
+}
+
+fn balance(endpoint: &ServiceEndpoint) -> Balance {
+    let choice = match endpoint.session_affinity {
+        None => Choice::Random,
+        Some(SessionAffinity::ClientIp) => Choice::ByClient,
+    };
+    Balance { choice, local_first: endpoint.prefer_local }
 }
 
 #[cfg(test)]
@@ -267,6 +280,8 @@ mod tests {
             ports: Vec::new(),
             backends: vec![backend(here, 2), backend(starting, 3), backend(elsewhere, 4)],
             draining: Vec::new(),
+            session_affinity: None,
+            prefer_local: false,
         };
         let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
         let found = |unconfirmed| {
@@ -299,6 +314,8 @@ mod tests {
             ports: Vec::new(),
             backends: vec![backend(2)],
             draining: vec![backend(3)],
+            session_affinity: None,
+            prefer_local: false,
         };
         let subnet: Ipv4Net = "10.0.0.0/24".parse().expect("a network");
         let assigned = AssignedNetwork {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use skep_overlay::plan::{Backend, Network, NodeNetwork, Service};
+use skep_overlay::plan::{Backend, Balance, Network, NodeNetwork, Service};
 use skep_overlay::tunnel::DataPlane;
 use skep_overlay::{Config, Overlay};
 
@@ -65,6 +65,7 @@ fn filled(backends: u32) -> NodeNetwork {
         backends: (0..EACH)
             .map(|slot| Backend { address: Ipv4Addr::from(first + number * EACH + slot), serving: true })
             .collect(),
+        balance: Balance::default(),
     };
     NodeNetwork {
         services: (0..backends / EACH).map(service).collect(),

@@ -161,6 +161,8 @@ fn endpoint(cluster: &Cluster, service: &Service) -> ServiceEndpoint {
         ports: service.endpoint.ports.clone(),
         backends: tasks().filter(|task| serves(task)).filter_map(|task| backend(task)).collect(),
         draining: tasks().filter(|task| drains(cluster, task)).filter_map(|task| backend(task)).collect(),
+        session_affinity: service.spec.endpoint.session_affinity,
+        prefer_local: service.spec.endpoint.prefer_local,
     }
 }
 

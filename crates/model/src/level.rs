@@ -24,6 +24,8 @@ pub enum Feature {
     Tunnel,
     /// What a service or network may ask for since level 3: an older manager would lose it.
     Services,
+    /// Which task a service's connections lead to: an older manager would lose it.
+    Balancing,
 }
 
 impl Feature {
@@ -33,6 +35,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
+            Feature::Balancing => 4,
         }
     }
 }
@@ -72,6 +75,8 @@ impl ServiceSpec {
             (Feature::Services, "x-skep.rebalance", rebalance_on_join),
             (Feature::Services, "x-skep.schedule", self.schedule.is_some()),
             (Feature::Services, "x-skep.progress-deadline", self.progress_deadline.is_some()),
+            (Feature::Balancing, "x-skep.session-affinity", self.endpoint.session_affinity.is_some()),
+            (Feature::Balancing, "x-skep.prefer-local", self.endpoint.prefer_local),
         ];
         asked.into_iter().filter(|(.., asked)| *asked).map(|(feature, name, _)| (feature, name)).collect()
     }

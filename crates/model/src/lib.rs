@@ -50,7 +50,7 @@ pub use spec::{
     EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
     Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
     PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
-    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    Scheduling, SecretRef, ServiceSpec, SessionAffinity, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};

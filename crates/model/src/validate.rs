@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use crate::{
-    Concurrency, ContainerSpec, Cron, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec,
-    Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder,
+    Concurrency, ContainerSpec, Cron, EndpointMode, EndpointSpec, GenericRequest, MemoryBytes, Mode, NanoCpus,
+    NetworkSpec, Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -88,6 +88,13 @@ impl ServiceSpec {
     }
 
     fn validate_ports(&self) -> Result<(), String> {
+        let EndpointSpec { mode, ports: _, session_affinity, prefer_local } = &self.endpoint;
+        let asked = [("session-affinity", session_affinity.is_some()), ("prefer-local", *prefer_local)];
+        if let Some((name, _)) = asked.iter().find(|(_, asked)| *asked && *mode == EndpointMode::DnsRr) {
+            return Err(format!(
+                "{name} can't be used with dnsrr mode, where clients choose a task themselves; use vip"
+            ));
+        }
         let mut seen = BTreeSet::new();
         for port in &self.endpoint.ports {
             if port.target == 0 {

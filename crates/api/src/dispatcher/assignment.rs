@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{
-    ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, Slot, Task,
-    TaskId, TunnelKey,
+    ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, SessionAffinity,
+    Slot, Task, TaskId, TunnelKey,
 };
 
 use crate::wire::{choice, message};
@@ -112,6 +112,8 @@ pub struct ServiceEndpoint {
     pub backends: Vec<Backend>,
     /// Tasks that are to stop and take no connections any more, but still have those of before.
     pub draining: Vec<Backend>,
+    pub session_affinity: Option<SessionAffinity>,
+    pub prefer_local: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +155,9 @@ message!(AssignedContent = AssignedContent { digest, name, data });
 message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6 });
 message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
-message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends, draining });
+message!(
+    ServiceEndpoint =
+        ServiceEndpoint { service, name, mode, networks, ports, backends, draining, session_affinity, prefer_local }
+);
 message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });
 message!(Backend = Backend { task, slot, node, addresses, hostname });

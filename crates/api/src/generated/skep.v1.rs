@@ -132,6 +132,10 @@ pub struct EndpointSpec {
     pub mode: i32,
     #[prost(message, repeated, tag = "2")]
     pub ports: ::prost::alloc::vec::Vec<PortSpec>,
+    #[prost(enumeration = "SessionAffinity", optional, tag = "110")]
+    pub session_affinity: ::core::option::Option<i32>,
+    #[prost(bool, tag = "111")]
+    pub prefer_local: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortSpec {
@@ -581,6 +585,32 @@ impl Concurrency {
             "CONCURRENCY_FORBID" => Some(Self::Forbid),
             "CONCURRENCY_ALLOW" => Some(Self::Allow),
             "CONCURRENCY_REPLACE" => Some(Self::Replace),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SessionAffinity {
+    Unspecified = 0,
+    ClientIp = 1,
+}
+impl SessionAffinity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SESSION_AFFINITY_UNSPECIFIED",
+            Self::ClientIp => "SESSION_AFFINITY_CLIENT_IP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SESSION_AFFINITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SESSION_AFFINITY_CLIENT_IP" => Some(Self::ClientIp),
             _ => None,
         }
     }
@@ -5103,6 +5133,10 @@ pub struct ServiceEndpoint {
     /// Not backends any more, but with connections of before.
     #[prost(message, repeated, tag = "7")]
     pub draining: ::prost::alloc::vec::Vec<Backend>,
+    #[prost(enumeration = "SessionAffinity", optional, tag = "110")]
+    pub session_affinity: ::core::option::Option<i32>,
+    #[prost(bool, tag = "111")]
+    pub prefer_local: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointNetwork {

@@ -5,7 +5,7 @@ use skep_model::{
     EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
     Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
     PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
-    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    Scheduling, SecretRef, ServiceSpec, SessionAffinity, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
 };
 
 use super::{DecodeError, Element, Field, choice, enumeration, message, message_field};
@@ -58,7 +58,8 @@ impl Field for Scheduling {
 
 message!(NetworkAttachment = NetworkAttachment { network, aliases, address, address_v6 });
 
-message!(EndpointSpec = EndpointSpec { mode, ports });
+message!(EndpointSpec = EndpointSpec { mode, ports, session_affinity, prefer_local });
+enumeration!(SessionAffinity = SessionAffinity { ClientIp });
 enumeration!(EndpointMode = EndpointMode { Vip, DnsRr });
 message!(PortSpec = PortSpec { name, protocol, target, published, mode, host_ip });
 enumeration!(PortProtocol = PortProtocol { Tcp, Udp });

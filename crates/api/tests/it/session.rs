@@ -89,6 +89,8 @@ pub fn assignments(seed: u64) -> Assignments {
             addresses: draw(seed + 1),
             hostname: None,
         }],
+        session_affinity: draw(seed),
+        prefer_local: draw(seed),
     };
     let set = vec![
         Assignment::Task(Box::new(draw(seed))),

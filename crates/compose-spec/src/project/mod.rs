@@ -18,7 +18,8 @@ pub use deploy::{
 pub use process::{DependencyCondition, DependsOn, HealthTest, Healthcheck, Logging, PullPolicy, Restart, Ulimit};
 pub use resource::{Content, ContentSource, IpamConfig, Network, Volume};
 pub use service::{
-    Attachment, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, ServiceNetwork, VolumeRule,
+    Attachment, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, ServiceNetwork, SessionAffinity,
+    VolumeRule,
 };
 pub use storage::{Bind, FileReference, Mount, MountKind, Port, PortMode, Protocol};
 

@@ -110,6 +110,17 @@ pub struct Extension {
     pub rebalance: Option<At<Rebalance>>,
     /// `volume`: how far tasks follow their data.
     pub volume: Option<At<VolumeRule>>,
+    /// `session-affinity`: which connections lead to one task.
+    pub session_affinity: Option<At<SessionAffinity>>,
+    /// Whether a node's own tasks are taken first.
+    pub prefer_local: Option<At<bool>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionAffinity {
+    /// Those of one client address.
+    ClientIp,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

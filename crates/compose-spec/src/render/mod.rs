@@ -180,6 +180,7 @@ fn service_tree(service: &Service) -> Tree {
     skep.set("concurrency", Tree::optional(s.skep.concurrency.as_ref().map(|at| parts::concurrency(at.value))));
     skep.set("on-change", Tree::optional(s.skep.on_change.as_ref().map(|at| &at.value)));
     parts::skep_placement(&mut skep, &s.skep);
+    parts::skep_balancing(&mut skep, &s.skep);
     tree.set("x-skep", skep);
     tree
 }

@@ -6,8 +6,8 @@ use super::emit::Tree;
 use crate::project::{
     At, Concurrency, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, Extension, FailureAction,
     FileReference, HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, PlacementStrategy, Port, PortMode,
-    Protocol, PullPolicy, Rebalance, Resources, Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
-    VolumeRule,
+    Protocol, PullPolicy, Rebalance, Resources, Restart, RestartPolicy, ServiceNetwork, SessionAffinity, Ulimit,
+    UpdateConfig, VolumeRule,
 };
 use crate::units;
 
@@ -326,4 +326,16 @@ pub(super) fn skep_placement(skep: &mut Tree, written: &Extension) {
         VolumeRule::Stay => "stay",
     });
     skep.set("volume", Tree::optional(volume));
+}
+
+/// What of `x-skep` says where connections go.
+pub(super) fn skep_balancing(skep: &mut Tree, written: &Extension) {
+    if let Some(at) = &written.prefer_local {
+        skep.set("prefer-local", Tree::raw(at.value));
+    }
+    let affinity = written.session_affinity.as_ref().map(|at| match at.value {
+        SessionAffinity::ClientIp => "client-ip",
+        SessionAffinity::None => "none",
+    });
+    skep.set("session-affinity", Tree::optional(affinity));
 }

@@ -22,5 +22,5 @@ pub use policy::{
 };
 pub use service::{
     EndpointMode, EndpointSpec, Mode, NetworkAttachment, PROGRESS_DEADLINE, PortProtocol, PortSpec, PublishMode,
-    ServiceSpec, TaskSpec,
+    ServiceSpec, SessionAffinity, TaskSpec,
 };

@@ -183,6 +183,24 @@ pub struct NetworkAttachment {
 pub struct EndpointSpec {
     pub mode: EndpointMode,
     pub ports: Vec<PortSpec>,
+    /// Which connections lead to one task, by virtual address and published port; none: each to any.
+    pub session_affinity: Option<SessionAffinity>,
+    /// A node leads to its own tasks, as long as one of them serves.
+    pub prefer_local: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionAffinity {
+    /// Those of one client address.
+    ClientIp,
+}
+
+impl SessionAffinity {
+    pub fn word(self) -> &'static str {
+        match self {
+            SessionAffinity::ClientIp => "client-ip",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -28,6 +28,7 @@ fn service(network: &str, vip: Option<&str>, names: &[&str], backends: &[(&str, 
         vip: vip.map(ip),
         names: names.iter().map(ToString::to_string).collect(),
         backends: backends.iter().map(|(a, serving)| Backend { address: ip(a), serving: *serving }).collect(),
+        balance: Balance::default(),
     }
 }
 
@@ -38,6 +39,7 @@ fn published(port: u16, bind: Option<&str>, backends: &[&str]) -> Published {
         bind: bind.map(|bind| bind.parse().unwrap()),
         target: 80,
         backends: backends.iter().map(|a| ip(a)).collect(),
+        balance: Balance::default(),
         mode: PublishMode::Ingress,
     }
 }
@@ -130,7 +132,7 @@ fn a_container_on_internal_networks_only_asks_nobody_outside() {
 fn loopback_ports_are_the_helpers_alone_and_idle_ones_are_kept_to_be_refused() {
     let realization = planned(&node());
     check(
-        realization.rules.ports.iter().map(|(key, to)| format!("{}:{} {to:?}", key.address, key.port)),
+        realization.rules.ports.iter().map(|(key, to)| format!("{}:{} {:?}", key.address, key.port, to.to)),
         expect![[r#"
             0.0.0.0:8080 [10.64.0.2:80]
             0.0.0.0:8082 []"#]],

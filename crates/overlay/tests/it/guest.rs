@@ -21,6 +21,7 @@ const SMOKE: &[&str] = &[
     "mesh::wire::what_nodes_say_to_each_other_is_read_by_nobody",
     "mesh::ingress::the_clients_address_arrives_on_another_node_and_answers_go_back_as_they_came",
     "mesh::keys::another_key_ends_no_connection",
+    "balance::all_nodes_lead_a_client_to_the_same_backend",
     "mesh::dual::neighbours_and_service_addresses_are_reached_on_other_nodes",
     "mesh::dual::a_client_of_any_node_is_seen_by_its_own_address",
 ];

@@ -1,7 +1,9 @@
 //! How a service is reached: its networks and published ports.
 
 use skep_compose_spec::project::{self, At, Attachment, Port, PortMode, Protocol, Service, ServiceNetwork};
-use skep_model::{EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode};
+use skep_model::{
+    EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode, SessionAffinity,
+};
 
 use super::{Context, Published};
 
@@ -88,7 +90,25 @@ pub(super) fn endpoint(cx: &mut Context<'_>, service: &Service) -> EndpointSpec 
         }
     }
     ports.sort_by_key(|port| (port.published, port.target, port.protocol, port.mode, port.host_ip));
-    EndpointSpec { mode, ports }
+    let (session_affinity, prefer_local) = balancing(cx, service, mode);
+    EndpointSpec { mode, ports, session_affinity, prefer_local }
+}
+
+/// `x-skep.session-affinity` and `x-skep.prefer-local`, which only those can honour who choose the task.
+fn balancing(cx: &mut Context<'_>, service: &Service, mode: EndpointMode) -> (Option<SessionAffinity>, bool) {
+    let project::Extension { session_affinity, prefer_local, .. } = &service.skep;
+    let affinity = session_affinity.as_ref().filter(|at| at.value == project::SessionAffinity::ClientIp);
+    let local = prefer_local.as_ref().filter(|at| at.value);
+    let asked = [("session-affinity", affinity.map(|at| at.span)), ("prefer-local", local.map(|at| at.span))];
+    for (name, span) in asked.into_iter().filter_map(|(name, span)| Some((name, span?))) {
+        if mode == EndpointMode::DnsRr {
+            let problem = format!("services.{}: x-skep.{name} has no effect with endpoint_mode: dnsrr", service.name);
+            cx.report
+                .error(span, problem)
+                .with_help("with dnsrr clients choose a task themselves; use endpoint_mode: vip, or remove the line");
+        }
+    }
+    (affinity.map(|_| SessionAffinity::ClientIp), local.is_some())
 }
 
 /// The routing mesh has one owner for each port; on its own node a task must be alone with it, too.

@@ -32,7 +32,7 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
     } = old;
     let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
         task;
-    let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
+    let EndpointSpec { mode: endpoint_mode, ports, session_affinity, prefer_local } = endpoint;
     let mut changes = Changes(Vec::new());
     container_changes(container, &new.task.container, &mut changes);
     // What follows from another image is not said a second time.
@@ -59,6 +59,8 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
     changes.part("x-skep.priority", &scheduling.priority, &new.scheduling.priority);
     changes.part("x-skep.min-available", &scheduling.min_available, &new.scheduling.min_available);
     changes.part("x-skep.rebalance", &scheduling.rebalance_on_join, &new.scheduling.rebalance_on_join);
+    changes.part("x-skep.session-affinity", session_affinity, &new.endpoint.session_affinity);
+    changes.part("x-skep.prefer-local", prefer_local, &new.endpoint.prefer_local);
     changes.part("force", force_update, &new.task.force_update);
     changes.part("deploy.update_config", update, &new.update);
     changes.part("deploy.rollback_config", rollback, &new.rollback);

@@ -203,6 +203,12 @@ fn endpoint(sheet: &mut Sheet, service: &Service) {
         skep_model::EndpointMode::DnsRr => "dnsrr",
     };
     sheet.field(0, "Endpoint Mode", mode);
+    if let Some(affinity) = service.spec.endpoint.session_affinity {
+        sheet.field(0, "Session Affinity", affinity.word());
+    }
+    if service.spec.endpoint.prefer_local {
+        sheet.field(0, "Prefer Local", true);
+    }
     if !service.endpoint.ports.is_empty() {
         sheet.line("Ports:");
     }
@@ -256,6 +262,8 @@ mod tests {
         spec.labels = Labels::from([("a".to_owned(), "b".to_owned())]);
         spec.task.container.env = vec!["A=1".to_owned()];
         spec.task.resources.limits.memory = Some(skep_model::MemoryBytes(64 << 20));
+        spec.endpoint.session_affinity = Some(skep_model::SessionAffinity::ClientIp);
+        spec.endpoint.prefer_local = true;
         spec.task.placement.constraints = vec!["node.role==manager".parse().unwrap()];
         web.update_status = Some(UpdateStatus {
             state: UpdateState::Paused,
@@ -299,6 +307,8 @@ mod tests {
              Limits:
               Memory:               64MiB
             Endpoint Mode:          vip
+            Session Affinity:       client-ip
+            Prefer Local:           true
         "#]]
         .assert_eq(&told);
     }

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use skep_model::{
-    Condition, Dependency, DependencyCondition, EndpointMode, FailureAction, JobStatus, Mode, PortSpec, PublishMode,
-    RestartPolicy, Scheduling, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    Condition, Dependency, DependencyCondition, EndpointMode, EndpointSpec, FailureAction, JobStatus, Mode, PortSpec,
+    PublishMode, RestartPolicy, Scheduling, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
+    UpdateStatus,
 };
 
 use super::{container, head, labels, nanos, present, unless_empty};
@@ -230,7 +231,13 @@ fn endpoint_spec(spec: &ServiceSpec) -> Value {
         EndpointMode::Vip => "vip",
         EndpointMode::DnsRr => "dnsrr",
     };
-    present([("Mode", Some(json!(mode))), ("Ports", unless_empty(&ports(&spec.endpoint.ports)))])
+    let EndpointSpec { mode: _, ports: published, session_affinity, prefer_local } = &spec.endpoint;
+    present([
+        ("Mode", Some(json!(mode))),
+        ("Ports", unless_empty(&ports(published))),
+        ("SessionAffinity", session_affinity.map(|affinity| json!(affinity.word()))),
+        ("PreferLocal", prefer_local.then(|| json!(true))),
+    ])
 }
 
 fn ports(ports: &[PortSpec]) -> Vec<Value> {

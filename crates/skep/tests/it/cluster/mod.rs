@@ -3,6 +3,7 @@
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
 mod addresses;
+mod balancing;
 mod copies;
 mod dual;
 mod lab_command;
