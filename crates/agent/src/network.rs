@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, TunnelPeer};
-use skep_model::{NetworkAddress, NetworkAttachment, NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId};
+use skep_model::{NetworkAddress, NetworkAttachment, NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId, TunnelKey};
 use skep_overlay::Overlay;
 use skep_overlay::helper::Helper;
 use skep_overlay::tunnel::{Carrier, PublicKey};
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::owner::Owner;
 use crate::network_view::{ClusterView, container_names};
 use crate::node::chain;
+use crate::tunnel::keys::Keys;
 use crate::tunnel::{self, OwnTunnel};
 
 /// A container that wants a place on its task's networks.
@@ -222,6 +223,9 @@ pub struct NetworkSetup {
     /// The range of the cluster's networks.
     pub pool: Ipv4Net,
     pub upstreams: Vec<SocketAddr>,
+    pub keys: Keys,
+    /// Where the key that others are to know is said.
+    pub told: watch::Sender<TunnelKey>,
     pub tunnel: OwnTunnel,
 }
 

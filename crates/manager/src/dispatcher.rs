@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use skep_api::{
     AgentMessage, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, LeaseGrant, ManagerMessage, Messages, Refusal,
-    RefusalKind, Standing, TaskReport, Welcome,
+    RefusalKind, Standing, TaskReport, TunnelHello, Welcome,
 };
 use skep_identity::NodeClock;
 use skep_model::{
@@ -75,6 +75,7 @@ impl Dispatcher for DispatcherService {
             (_, Caller::Local { .. } | Caller::Lapsed { .. } | Caller::Anonymous { .. }) => String::new(),
         };
         let said = hello.tunnel.map(|tunnel| Said::new(node.id, tunnel, &address));
+        let seen_at = address.clone();
         said.iter().try_for_each(|said| refuse_copy(&cluster, said))?;
         self.reach.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() }).await?;
         self.report_ready(&cluster, &node, &hello, address).await?;
@@ -103,6 +104,8 @@ impl Dispatcher for DispatcherService {
             sent: AssignmentSet::new(),
             revision: 0,
             held_back: held_back.then_some(hello.description),
+            tunnels: self.tunnels.clone(),
+            seen_at,
         };
         tokio::spawn(driver.run(input, node.id));
         Ok(ReceiverStream::new(from_manager).map(Ok).boxed())
@@ -163,6 +166,9 @@ struct Driver {
     revision: u64,
     /// What the node said of itself, where not all of it could be written.
     held_back: Option<NodeDescription>,
+    tunnels: Tunnels,
+    /// Where the managers see the node.
+    seen_at: String,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one at a time, in its session's loop")]
@@ -284,6 +290,12 @@ impl Driver {
         }
     }
 
+    /// The node has another key; a key that is another node's is refused where it is written.
+    fn note_tunnel(&self, node: NodeId, hello: TunnelHello) {
+        // The writer ends last, when there are no sessions any more.
+        let _ = self.tunnels.send(Said::new(node, hello, &self.seen_at));
+    }
+
     /// Answers when the cluster has settled; an agent that is gone by then does not wait.
     fn settle(&self, task: TaskId) {
         let (settling, to_agent, ended) =
@@ -311,6 +323,7 @@ impl Driver {
             AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
             AgentMessage::Applied { revision } => self.note_applied(revision),
             AgentMessage::Settle { task } => self.settle(task),
+            AgentMessage::Tunnel(hello) => self.note_tunnel(node, hello),
             AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }

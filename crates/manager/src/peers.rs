@@ -63,7 +63,8 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> As
     }
     let pool = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default().address_pool;
     let prefix = cluster.config.as_ref().map(|config| config.prefix());
-    let place = AssignedPlace { address: own.address, nodes: cluster.node_range(), pool, prefix };
+    let key = cluster.has(Feature::Rekeying).then_some(own.key);
+    let place = AssignedPlace { address: own.address, nodes: cluster.node_range(), pool, prefix, key };
     let others = cluster.nodes.values().filter(|node| node.id != id && node.spec.membership == Membership::Accepted);
     let peers = others.filter_map(|node| {
         let tunnel = node.tunnel?;

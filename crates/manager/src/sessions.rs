@@ -255,6 +255,7 @@ impl Sessions {
             | AgentMessage::Report { .. }
             | AgentMessage::Applied { .. }
             | AgentMessage::Settle { .. }
+            | AgentMessage::Tunnel(_)
             | AgentMessage::Leaving => {
                 return;
             }

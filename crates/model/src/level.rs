@@ -26,6 +26,8 @@ pub enum Feature {
     Services,
     /// Which task a service's connections lead to: an older manager would lose it.
     Balancing,
+    /// Nodes that change their keys in the tunnel by themselves: they are told which one the others know.
+    Rekeying,
 }
 
 impl Feature {
@@ -35,7 +37,7 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
-            Feature::Balancing => 4,
+            Feature::Balancing | Feature::Rekeying => 4,
         }
     }
 }

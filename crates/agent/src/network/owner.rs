@@ -3,27 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer};
-use skep_model::{NetworkAddress, NodeId, PortSpec, PublishMode, TaskId, Twins};
+use skep_model::{NetworkAddress, NodeId, PortSpec, PublishMode, TaskId, TunnelKey, Twins};
 use skep_overlay::helper::Helper;
 use skep_overlay::ipam::Request;
 use skep_overlay::plan::NodeNetwork;
 use skep_overlay::snapshot::{Listener, ServeError};
 use skep_overlay::{Attachment, Overlay};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::{Attach, Attached, Command, Fixed, KeepAddresses, NetworkSetup, blocking};
 use crate::network_view::{ClusterView, LocalEndpoint, node_network, overlay_network};
 use crate::node::{chain, now};
+use crate::tunnel::keys::Keys;
 use crate::tunnel::{self, OwnTunnel};
 
 /// After a change that could not be realized.
 const RETRY: Duration = Duration::from_secs(1);
 /// Without a change: what somebody else took from the node's network comes again.
 const REPEAT: Duration = Duration::from_secs(30);
+
+/// Before another key is tried to be made, after one that could not be.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60 * 60);
 
 /// An answer that is given once the change is realized.
 type Reply = Box<dyn FnOnce(&Owner) + Send>;
@@ -34,6 +39,11 @@ pub(super) struct Owner {
     pool: Ipv4Net,
     upstreams: Vec<SocketAddr>,
     tunnel: OwnTunnel,
+    keys: Keys,
+    /// After a disk that did not take the next key.
+    renewal_held_until: Instant,
+    /// The key that the others are to know, for the session to say.
+    told: watch::Sender<TunnelKey>,
     /// For whoever asks for them.
     peers: watch::Sender<BTreeMap<NodeId, AssignedPeer>>,
     /// The longest packet that fits into the tunnel to any of the peers.
@@ -52,13 +62,16 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(setup: NetworkSetup) -> Self {
-        let NetworkSetup { overlay, helper, pool, upstreams, tunnel } = setup;
+        let NetworkSetup { overlay, helper, pool, upstreams, keys, told, tunnel } = setup;
         Self {
             overlay: Arc::new(overlay),
             helper: Arc::new(helper),
             pool,
             upstreams,
             tunnel,
+            keys,
+            renewal_held_until: Instant::now(),
+            told,
             peers: watch::Sender::new(BTreeMap::new()),
             mtu: tunnel::mtu([].iter()),
             cluster: ClusterView::default(),
@@ -79,7 +92,9 @@ impl Owner {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut dirty = false;
         loop {
-            let next = tokio::time::timeout(if dirty { RETRY } else { REPEAT }, commands.recv()).await;
+            let pause = if dirty { RETRY } else { REPEAT };
+            let pause = self.key_due().map_or(pause, |due| due.min(pause));
+            let next = tokio::time::timeout(pause, commands.recv()).await;
             let mut replies: Vec<Reply> = Vec::new();
             match next {
                 Ok(None) => return,
@@ -103,6 +118,7 @@ impl Owner {
                 // The way to the peers may be another meanwhile.
                 Err(_) => self.measure(),
             }
+            self.renew_key();
             let ready = self.informed && self.awaited.is_empty();
             dirty = ready && !self.realize().await;
             if ready && !dirty {
@@ -169,6 +185,30 @@ impl Owner {
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);
+            }
+        }
+    }
+
+    /// How long until the node needs another key.
+    fn key_due(&self) -> Option<Duration> {
+        let due = self.keys.due_in(self.known_key(), SystemTime::now())?;
+        Some(due.max(self.renewal_held_until.saturating_duration_since(Instant::now())))
+    }
+
+    fn known_key(&self) -> Option<TunnelKey> {
+        self.cluster.place.and_then(|place| place.key)
+    }
+
+    /// Makes the next key if it is time, and has the managers told of it.
+    fn renew_key(&mut self) {
+        if self.key_due() != Some(Duration::ZERO) {
+            return;
+        }
+        match self.keys.renew() {
+            Ok(()) => drop(self.told.send_replace(self.keys.told())),
+            Err(error) => {
+                self.renewal_held_until = Instant::now() + RENEWAL_RETRY;
+                self.warn_once(format!("the tunnel keeps its key for now: {}", chain(&error)));
             }
         }
     }
@@ -272,7 +312,8 @@ impl Owner {
 
     /// False when something failed and must be tried again.
     async fn realize(&mut self) -> bool {
-        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
+        let key = self.keys.used(self.cluster.place.and_then(|place| place.key));
+        let mesh = self.tunnel.mesh(key, self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
         let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams, mesh);
         let planned = self.overlay.plan(&wanted);
         for problem in &planned.problems {

@@ -83,6 +83,8 @@ pub struct AssignedPlace {
     pub pool: Ipv4Net,
     /// The cluster's own IPv6 range; older managers say none.
     pub prefix: Option<Ipv6Net>,
+    /// The key that the others know the node by; none: nobody has said it, and the node must not change its own.
+    pub key: Option<TunnelKey>,
 }
 
 /// Another node in the tunnel.
@@ -153,7 +155,7 @@ choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, E
 choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint, Place, Peer });
 message!(AssignedContent = AssignedContent { digest, name, data });
 message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6 });
-message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix });
+message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix, key });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
 message!(
     ServiceEndpoint =

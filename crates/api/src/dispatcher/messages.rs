@@ -50,6 +50,9 @@ pub enum AgentMessage {
     Settle {
         task: TaskId,
     },
+    /// What the node is in the tunnel, as in the hello, when it has changed. Only to managers that say a
+    /// [place's key](super::AssignedPlace::key).
+    Tunnel(TunnelHello),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +168,7 @@ pub struct Standing {
 }
 
 choice!(AgentMessage = AgentMessage in agent_message {
-    Hello;
+    Hello, Tunnel;
     Heartbeat(Heartbeat) { sent },
     Report(Report) { tasks },
     Leaving(Leaving) {},

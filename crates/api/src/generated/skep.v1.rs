@@ -4825,7 +4825,7 @@ pub mod control_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21, 110")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -4850,6 +4850,9 @@ pub mod agent_message {
         Applied(super::Applied),
         #[prost(message, tag = "21")]
         Settle(super::Settle),
+        /// As in the hello, when it changed; only to managers that say a place's key.
+        #[prost(message, tag = "110")]
+        Tunnel(super::TunnelHello),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5101,6 +5104,9 @@ pub struct AssignedPlace {
     /// The cluster's own IPv6 range.
     #[prost(string, optional, tag = "70")]
     pub prefix: ::core::option::Option<::prost::alloc::string::String>,
+    /// The key that the others know the node by.
+    #[prost(bytes = "bytes", optional, tag = "110")]
+    pub key: ::core::option::Option<::prost::bytes::Bytes>,
 }
 /// Another node in the tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -103,6 +103,7 @@ pub fn assignments(seed: u64) -> Assignments {
             nodes: draw(seed),
             pool: draw(seed),
             prefix: draw(seed),
+            key: draw(seed),
         }),
         Assignment::Peer(AssignedPeer {
             node: draw(seed),
@@ -165,6 +166,7 @@ fn heard() -> Vec<AgentMessage> {
         AgentMessage::End { request, error: None },
         AgentMessage::Applied { revision: u64::MAX },
         AgentMessage::Settle { task: draw(7) },
+        AgentMessage::Tunnel(TunnelHello { key: draw(7), port: 7377, address: None }),
         AgentMessage::Leaving,
     ]
 }

@@ -4,7 +4,7 @@
 //! What they print on standard output is for programs too; what went wrong goes to standard error, as one line
 //! `skep: what is wrong; what mends it`, with an exit code of [`failure`].
 
-mod ca;
+pub mod ca;
 mod cluster;
 mod compose;
 mod containers;

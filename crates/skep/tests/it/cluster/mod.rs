@@ -16,6 +16,7 @@ mod network_losses;
 mod partitions;
 mod places;
 mod recovery;
+mod rekeying;
 mod secrecy;
 mod walks;
 mod wire;
