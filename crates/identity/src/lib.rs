@@ -19,6 +19,7 @@ mod certificate;
 mod clock;
 mod connect;
 mod credentials;
+mod dial;
 mod files;
 mod key;
 mod lock;

@@ -6,6 +6,7 @@ mod addresses;
 mod balancing;
 mod copies;
 mod dual;
+mod healing;
 mod lab_command;
 mod leader_loss;
 mod locks;
