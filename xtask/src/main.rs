@@ -9,6 +9,7 @@ mod demo;
 mod docker;
 mod images;
 mod packages;
+mod previous;
 mod shell;
 mod sim;
 mod test;

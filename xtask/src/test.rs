@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::workspace::{Profile, Workspace, cargo};
-use crate::{docker, images, packages, shell, tidy, vm};
+use crate::{docker, images, packages, previous, shell, tidy, vm};
 
 #[derive(Args)]
 pub struct Options {
-    /// Run the long tests at full length: more seeds, more kills, more hostile input
+    /// Run the long tests at full length: more seeds, more kills, more hostile input, and managers of the version before
     #[arg(long)]
     soak: bool,
     /// Run only the tests whose name contains this, and no other checks
@@ -42,7 +42,14 @@ fn check(workspace: &Workspace, options: &Options) -> Result<()> {
     step("build", || workspace.build_skep(Profile::Dev).map(drop))?;
     step("images", || images::make().map(drop))?;
     step("packages", || prepare(&workspace.target_directory))?;
-    step("tests", || tests(workspace, options))
+    let mut previous = None;
+    if options.soak {
+        step("previous build", || {
+            previous = Some(previous::build(workspace)?);
+            Ok(())
+        })?;
+    }
+    step("tests", || tests(workspace, options, previous.as_deref()))
 }
 
 /// Twice: what ships is held to every lint; tests may unwrap and read files.
@@ -75,7 +82,7 @@ fn path(target: &Path) -> Result<OsString> {
     std::env::join_paths(folders).context("the target folder's path has a colon")
 }
 
-fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
+fn tests(workspace: &Workspace, options: &Options, previous: Option<&Path>) -> Result<()> {
     let mut command = cargo();
     // nextest gives each test a process of its own, which a kill or a hang ends alone; the plain runner runs them as well.
     if shell::exists("cargo-nextest") {
@@ -90,6 +97,9 @@ fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
     command.env("SKEP_BIN", workspace.target_directory.join("debug/skep"));
     if options.soak {
         command.env("SKEP_SOAK", "1");
+    }
+    if let Some(previous) = previous {
+        command.env("SKEP_PREVIOUS", previous);
     }
     shell::run(&mut command)
 }

@@ -9,6 +9,7 @@
 
 mod describe;
 mod drains;
+mod examine;
 mod leases;
 mod managers;
 mod network;
@@ -28,6 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skep_api::Standing;
@@ -43,12 +45,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use describe::{describe, own_level};
+pub use examine::{Examiner, firewall, host_complaints, host_routes};
 pub use network::NetworkHandle;
 pub use node::chain;
 pub use reporter::Known;
 pub use task::prepare::credentials;
 pub use task::template::NodeFacts;
-pub use tunnel::KeyFileError;
+pub use tunnel::keys::{KeyFileError, PERIOD as TUNNEL_KEY_PERIOD};
 pub use volumes::{Volume, VolumeError, VolumeStore};
 
 use drains::Drains;
@@ -63,6 +66,7 @@ pub use session::ManagersWord;
 use session::SessionSetup;
 use task::files::SecretStore;
 use tunnel::OwnTunnel;
+use tunnel::keys::Keys;
 use worker::Worker;
 
 /// Where keeper and containers are when the node's settings name no other parent.
@@ -92,6 +96,8 @@ pub struct AgentConfig {
     pub data_plane: DataPlane,
     /// The UDP port that other nodes reach this one at.
     pub tunnel_port: u16,
+    /// How old its key in the tunnel grows at most.
+    pub tunnel_key_rotation: Duration,
     /// Resolvers for names outside the cluster.
     pub upstreams: Vec<SocketAddr>,
     pub images: ImageStore,
@@ -134,6 +140,7 @@ pub enum AgentError {
 pub struct Agent {
     reporter: Reporter,
     network: NetworkHandle,
+    examiner: Examiner,
     node: Arc<Node>,
     connected: watch::Receiver<bool>,
     managers: watch::Receiver<Vec<String>>,
@@ -153,7 +160,7 @@ impl Agent {
         let AgentConfig { data_dir, run_dir, cgroup_parent, keeper_elf, helper, tls, address, pool, .. } = config;
         let AgentConfig { sealing_key, managers, own_manager, upstreams, images, volumes, warnings, generic, .. } =
             config;
-        let AgentConfig { instance, word, seed, data_plane, tunnel_port, .. } = config;
+        let AgentConfig { instance, word, seed, data_plane, tunnel_port, tunnel_key_rotation, .. } = config;
         let identity = tls.identity();
         let containers = data_dir.join("containers");
         std::fs::create_dir_all(&containers).map_err(|source| AgentError::Folder { path: containers, source })?;
@@ -174,12 +181,15 @@ impl Agent {
             architecture: platform.architecture,
         };
         let config = skep_overlay::Config { run_dir: run_dir.clone(), data_dir: data_dir.clone(), data_plane };
-        let own_tunnel = OwnTunnel { key: tunnel::load_key(&data_dir)?, port: tunnel_port };
+        let keys = Keys::load(&data_dir, tunnel_key_rotation)?;
+        let (told, hears) = watch::channel(keys.told());
+        let own_tunnel = OwnTunnel { told: hears, port: tunnel_port };
         let overlay = Overlay::open(&config)?;
         let helper = Helper::start(helper).await?;
         let settings = NodeSettings { data_dir, run_dir, cgroup_parent, keeper_elf, facts };
         let node = Arc::new(Node::new(settings, images, volumes, secrets));
-        let network = network::start(NetworkSetup { overlay, helper, pool, upstreams, tunnel: own_tunnel.clone() });
+        let network =
+            network::start(NetworkSetup { overlay, helper, pool, upstreams, keys, told, tunnel: own_tunnel.clone() });
         let reporter = Reporter::default();
         let leases = Leases::default();
         let drains = Drains::default();
@@ -189,6 +199,14 @@ impl Agent {
         let leave = CancellationToken::new();
         let managers = Managers::new(own_manager, managers);
         let known_managers = managers.watch();
+        let examiner = Examiner {
+            network: network.clone(),
+            clock: Arc::clone(tls.clock()),
+            data_dir: node.settings.data_dir.clone(),
+            tunnel_port,
+            warnings: warnings.clone().into(),
+            word: word.subscribe(),
+        };
         let setup = SessionSetup {
             tls,
             managers,
@@ -211,13 +229,14 @@ impl Agent {
         // Ends with the worker, which ends with the session.
         let keeping = remembered.clone().keep(last, worker.pictures(), reporter.clone(), stop.clone());
         let remembering = tokio::spawn(keeping);
-        let relay = Relay::new(Arc::clone(&node), identity.node_id);
+        let relay = Relay::new(Arc::clone(&node), identity.node_id, examiner.clone());
         let session = tokio::spawn(run(setup, worker, relay, stop.clone()));
         let keeper = tokio::spawn(Arc::clone(&node).mind_keeper(stop.clone()));
         let managers = known_managers;
         Ok(Self {
             reporter,
             network,
+            examiner,
             node,
             connected,
             managers,
@@ -254,6 +273,11 @@ impl Agent {
     /// This node's network, to be asked.
     pub fn network(&self) -> NetworkHandle {
         self.network.clone()
+    }
+
+    /// What this node finds out about itself.
+    pub fn examiner(&self) -> Examiner {
+        self.examiner.clone()
     }
 
     /// Stops the agent; containers, names and published ports go on.

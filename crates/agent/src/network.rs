@@ -5,15 +5,16 @@
 //! The helper comes first, so that a port that another program has is known before its packets are taken.
 
 mod owner;
+mod path;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, TunnelPeer};
-use skep_model::{NetworkAddress, NetworkAttachment, NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId};
+use skep_model::{NetworkAddress, NetworkAttachment, NetworkId, NodeId, PortSpec, ServiceId, Task, TaskId, TunnelKey};
 use skep_overlay::Overlay;
 use skep_overlay::helper::Helper;
 use skep_overlay::tunnel::{Carrier, PublicKey};
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::owner::Owner;
 use crate::network_view::{ClusterView, container_names};
 use crate::node::chain;
+use crate::tunnel::keys::Keys;
 use crate::tunnel::{self, OwnTunnel};
 
 /// A container that wants a place on its task's networks.
@@ -95,6 +97,8 @@ enum Command {
         task: TaskId,
         reply: oneshot::Sender<bool>,
     },
+    /// The longest packet that was seen to reach every peer, where that is less than [`Condition::mtu`].
+    SetPath(Option<u16>),
     Teardown(oneshot::Sender<Result<(), String>>),
 }
 
@@ -112,6 +116,35 @@ pub struct NetworkHandle {
     overlay: Arc<Overlay>,
     helper: Arc<Helper>,
     peers: watch::Receiver<BTreeMap<NodeId, AssignedPeer>>,
+    condition: watch::Receiver<Condition>,
+}
+
+/// A handle that does not keep the owner from ending.
+struct WeakHandle {
+    commands: mpsc::WeakSender<Command>,
+    overlay: Weak<Overlay>,
+    helper: Weak<Helper>,
+    peers: watch::Receiver<BTreeMap<NodeId, AssignedPeer>>,
+    condition: watch::Receiver<Condition>,
+}
+
+impl WeakHandle {
+    fn upgrade(&self) -> Option<NetworkHandle> {
+        let (peers, condition) = (self.peers.clone(), self.condition.clone());
+        let (overlay, helper) = (self.overlay.upgrade()?, self.helper.upgrade()?);
+        Some(NetworkHandle { commands: self.commands.upgrade()?, overlay, helper, peers, condition })
+    }
+}
+
+/// How the node's network is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// The longest packet that the node's own interfaces let through to any peer, within the tunnel.
+    pub mtu: u16,
+    /// The longest that was seen to reach every peer, where that is less.
+    pub path: Option<u16>,
+    /// What is wrong now, in words.
+    pub warnings: Vec<String>,
 }
 
 impl NetworkHandle {
@@ -198,6 +231,17 @@ impl NetworkHandle {
         }
     }
 
+    fn downgrade(&self) -> WeakHandle {
+        let Self { commands, overlay, helper, peers, condition } = self;
+        let (overlay, helper) = (Arc::downgrade(overlay), Arc::downgrade(helper));
+        let (peers, condition) = (peers.clone(), condition.clone());
+        WeakHandle { commands: commands.downgrade(), overlay, helper, peers, condition }
+    }
+
+    pub fn condition(&self) -> Condition {
+        self.condition.borrow().clone()
+    }
+
     /// The other nodes in the tunnel.
     pub async fn peers(&self) -> Vec<TunnelPeer> {
         let peers = self.peers.borrow().clone();
@@ -222,6 +266,9 @@ pub struct NetworkSetup {
     /// The range of the cluster's networks.
     pub pool: Ipv4Net,
     pub upstreams: Vec<SocketAddr>,
+    pub keys: Keys,
+    /// Where the key that others are to know is said.
+    pub told: watch::Sender<TunnelKey>,
     pub tunnel: OwnTunnel,
 }
 
@@ -229,9 +276,11 @@ pub struct NetworkSetup {
 pub fn start(setup: NetworkSetup) -> NetworkHandle {
     let (sender, commands) = mpsc::channel(256);
     let owner = Owner::new(setup);
-    let (overlay, helper, peers) = owner.shared();
+    let (overlay, helper, peers, condition) = owner.shared();
     tokio::spawn(owner.run(commands));
-    NetworkHandle { commands: sender, overlay, helper, peers }
+    let handle = NetworkHandle { commands: sender, overlay, helper, peers, condition };
+    tokio::spawn(path::watch(handle.downgrade()));
+    handle
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

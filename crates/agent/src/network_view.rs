@@ -7,8 +7,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer, AssignedPlace, EndpointNetwork, ServiceEndpoint};
-use skep_model::{NetworkId, NodeId, PortProtocol, PortSpec, PublishMode, ServiceId, Slot, Task, TaskId};
-use skep_overlay::plan::{self, Mesh, NodeNetwork, Protocol, Published};
+use skep_model::{
+    NetworkDriver, NetworkId, NetworkSpec, NodeId, PARENT, PortProtocol, PortSpec, PublishMode, ServiceId,
+    SessionAffinity, Slot, Task, TaskId,
+};
+use skep_overlay::plan::{self, Balance, Choice, Mesh, NodeNetwork, Protocol, Published};
 
 /// What the node was told of the cluster's network.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +81,23 @@ pub fn overlay_network(network: &AssignedNetwork) -> plan::Network {
         gateway: network.gateway,
         blocks: network.blocks.clone(),
         internal: network.spec.internal,
+        driver: driver(&network.spec),
     }
+}
+
+fn driver(spec: &NetworkSpec) -> plan::Driver {
+    match spec.driver() {
+        NetworkDriver::Overlay => plan::Driver::Overlay,
+        NetworkDriver::Bridge => plan::Driver::Bridge,
+        NetworkDriver::Macvlan => {
+            plan::Driver::Macvlan { parent: spec.driver_options.get(PARENT).cloned().unwrap_or_default() }
+        }
+    }
+}
+
+/// Whether this node's containers meet only each other there.
+fn is_of_node(cluster: &ClusterView, network: NetworkId) -> bool {
+    cluster.networks.get(&network).is_some_and(|network| network.spec.driver() == NetworkDriver::Bridge)
 }
 
 /// The names that a task's container answers to on one network: container, slot, host name.
@@ -131,7 +150,10 @@ fn elsewhere(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> 
             let hostname = backend.hostname.clone().filter(|name| !name.contains("{{"));
             let hostname = hostname.unwrap_or_else(|| backend.task.short());
             let names = names_of(&endpoint.name, backend.slot, backend.task, &hostname);
-            let known = backend.addresses.iter().filter(|at| cluster.networks.contains_key(&at.network));
+            let known = backend
+                .addresses
+                .iter()
+                .filter(|at| cluster.networks.contains_key(&at.network) && !is_of_node(cluster, at.network));
             known.map(move |at| plan::Elsewhere {
                 network: at.network.to_string(),
                 address: at.address,
@@ -152,9 +174,13 @@ fn services(
     let service = |on: &EndpointNetwork| {
         let mut names = vec![endpoint.name.clone()];
         names.extend(on.aliases.iter().filter(|alias| **alias != endpoint.name).cloned());
-        let addresses = serving.iter().flatten().filter(|(network, _)| *network == on.network);
+        let is_here = |at: &Ipv4Addr| local.values().any(|here| here.addresses.contains(&(on.network, *at)));
+        let of_node = is_of_node(cluster, on.network);
+        let meets = |at: &Ipv4Addr| !of_node || is_here(at);
+        let addresses = serving.iter().flatten().filter(|(network, address)| *network == on.network && meets(address));
         let draining = endpoint.draining.iter().flat_map(|backend| &backend.addresses);
         let draining = draining.filter(|address| address.network == on.network).map(|address| address.address);
+        let draining = draining.filter(meets);
         let backend = |serving| move |address| plan::Backend { address, serving };
         plan::Service {
             network: on.network.to_string(),
@@ -165,6 +191,7 @@ fn services(
                 .map(backend(true))
                 .chain(draining.map(backend(false)))
                 .collect(),
+            balance: balance(endpoint),
         }
     };
     here.map(service).collect()
@@ -197,11 +224,13 @@ fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> 
         let serving = serving(cluster, local, endpoint);
         for port in endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
             let backends = serving.iter().filter_map(|addresses| reachable(cluster, addresses)).collect();
-            published.push(publish(port, backends, plan::PublishMode::Ingress));
+            published
+                .push(Published { balance: balance(endpoint), ..publish(port, backends, plan::PublishMode::Ingress) });
         }
     }
     for endpoint in local.values() {
-        let first = endpoint.addresses.first().map(|(_, address)| *address);
+        let routed = endpoint.addresses.iter().find(|(network, _)| !is_local(cluster, *network));
+        let first = routed.map(|(_, address)| *address);
         for port in &endpoint.host_ports {
             let backends = first.filter(|_| endpoint.serving).into_iter().collect();
             published.push(publish(port, backends, plan::PublishMode::Host));
@@ -210,9 +239,15 @@ fn published(cluster: &ClusterView, local: &BTreeMap<TaskId, LocalEndpoint>) -> 
     published
 }
 
+/// Whether its containers are stations of the local network, which their own node does not reach.
+fn is_local(cluster: &ClusterView, network: NetworkId) -> bool {
+    cluster.networks.get(&network).is_some_and(|network| network.spec.driver() == NetworkDriver::Macvlan)
+}
+
 /// A task's address on a network that this node is on, one with a way out first.
 fn reachable(cluster: &ClusterView, addresses: &[(NetworkId, Ipv4Addr)]) -> Option<Ipv4Addr> {
-    let on = || addresses.iter().filter_map(|(network, address)| Some((cluster.networks.get(network)?, *address)));
+    let routed = || addresses.iter().filter(|(network, _)| !is_local(cluster, *network));
+    let on = || routed().filter_map(|(network, address)| Some((cluster.networks.get(network)?, *address)));
     let outward = on().find(|(network, _)| !network.spec.internal);
     outward.or_else(|| on().next()).map(|(_, address)| address)
 }
@@ -228,7 +263,16 @@ fn publish(port: &PortSpec, backends: Vec<Ipv4Addr>, mode: plan::PublishMode) ->
         target: port.target,
         backends,
         mode,
+        balance: Balance::default(),
     }
+}
+
+fn balance(endpoint: &ServiceEndpoint) -> Balance {
+    let choice = match endpoint.session_affinity {
+        None => Choice::Random,
+        Some(SessionAffinity::ClientIp) => Choice::ByClient,
+    };
+    Balance { choice, local_first: endpoint.prefer_local }
 }
 
 #[cfg(test)]
@@ -267,6 +311,8 @@ mod tests {
             ports: Vec::new(),
             backends: vec![backend(here, 2), backend(starting, 3), backend(elsewhere, 4)],
             draining: Vec::new(),
+            session_affinity: None,
+            prefer_local: false,
         };
         let containers = BTreeMap::from([(here, local(12, true)), (starting, local(13, false))]);
         let found = |unconfirmed| {
@@ -299,6 +345,8 @@ mod tests {
             ports: Vec::new(),
             backends: vec![backend(2)],
             draining: vec![backend(3)],
+            session_affinity: None,
+            prefer_local: false,
         };
         let subnet: Ipv4Net = "10.0.0.0/24".parse().expect("a network");
         let assigned = AssignedNetwork {
@@ -308,6 +356,7 @@ mod tests {
             gateway: at(1),
             blocks: Vec::new(),
             subnet_v6: None,
+            reserved: Vec::new(),
         };
         let networks = BTreeMap::from([(network, assigned)]);
         let endpoints = BTreeMap::from([(service, endpoint)]);

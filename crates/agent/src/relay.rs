@@ -1,4 +1,4 @@
-//! Logs and exec sessions that a manager asks for, each in a tokio task of its own.
+//! Logs, exec sessions and examinations that a manager asks for, each in a tokio task of its own.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_api::{AgentMessage, ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions, OutputStream};
+use skep_api::{
+    AgentMessage, ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions, ManagerTarget, OutputStream, ProbePart,
+};
 use skep_model::{NodeId, TaskId};
 use skep_runtime::logs::{Entry, ReadOptions, Reader, Stream};
 use skep_runtime::{Container, ExecIo, ExecPlan, ExecSession, Signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::examine::Examiner;
 use crate::node::{Node, chain, system_time, timestamp};
 
 /// Entries sent in one message.
@@ -26,6 +29,7 @@ const CHUNK: usize = 16 << 10;
 pub struct Relay {
     node: Arc<Node>,
     node_id: NodeId,
+    examiner: Examiner,
     open: Arc<Mutex<HashMap<u64, Open>>>,
 }
 
@@ -35,8 +39,8 @@ struct Open {
 }
 
 impl Relay {
-    pub fn new(node: Arc<Node>, node_id: NodeId) -> Self {
-        Self { node, node_id, open: Arc::default() }
+    pub fn new(node: Arc<Node>, node_id: NodeId, examiner: Examiner) -> Self {
+        Self { node, node_id, examiner, open: Arc::default() }
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
@@ -175,6 +179,26 @@ impl Relay {
         }
         let code = code.map_err(|error| chain(&error))?;
         send(ExecOutput::Exit(code)).await.map_err(|_| String::new())
+    }
+
+    /// Examines this node. Its clock is told at once: what comes after takes its time.
+    pub fn probe(&self, request: u64, managers: Vec<ManagerTarget>, to: mpsc::Sender<AgentMessage>) {
+        let cancelled = CancellationToken::new();
+        self.open().insert(request, Open { cancelled: cancelled.clone(), input: None });
+        let relay = self.clone();
+        tokio::spawn(async move {
+            let examining = async {
+                let began = ProbePart::Began { time: relay.examiner.now() };
+                to.send(AgentMessage::Probed { request, part: began }).await.map_err(|_| String::new())?;
+                let part = ProbePart::Examined(relay.examiner.examine(managers).await);
+                to.send(AgentMessage::Probed { request, part }).await.map_err(|_| String::new())
+            };
+            let error = tokio::select! {
+                sent = examining => sent.err(),
+                () = cancelled.cancelled() => None,
+            };
+            relay.end(request, error, to).await;
+        });
     }
 
     pub fn feed(&self, request: u64, input: ExecInput) {

@@ -33,7 +33,7 @@ use crate::worker::Worker;
 /// Between two rounds: the first pause, and the longest; up to as much again is added at random.
 /// A manager that is back waits four seconds for its nodes before it counts them as lost: they must have tried by then.
 const RETRY: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A session that lasted was no failure: the next is opened within [`RETRY`].
 const SETTLED: Duration = Duration::from_secs(5);
 /// How long a manager has to answer a hello, which it may have to write down first.
@@ -223,6 +223,7 @@ enum Event {
     Message(Option<Result<ManagerMessage, Refusal>>),
     News,
     Drains,
+    Rekeyed,
     Stop,
 }
 
@@ -246,6 +247,7 @@ async fn converse(
             message = messages.next() => Event::Message(message),
             () = setup.reporter.news() => Event::News,
             () = setup.drains.asked() => Event::Drains,
+            Ok(()) = setup.tunnel.told.changed() => Event::Rekeyed,
             () = stop.cancelled() => Event::Stop,
         };
         let sent = match event {
@@ -272,6 +274,10 @@ async fn converse(
                     }
                 }
                 continue;
+            }
+            Event::Rekeyed => {
+                let hello = setup.tunnel.hello(&setup.address).await;
+                to_manager.send(AgentMessage::Tunnel(hello)).await
             }
             Event::Stop => {
                 // "Leaving" means that the daemon comes back, and its tasks are kept for it. A node that ceases
@@ -350,6 +356,7 @@ async fn take(
         }
         ManagerMessage::Log { request, task, options } => relay.log(request, task, options, to_manager.clone()),
         ManagerMessage::Exec { request, task, spec } => relay.exec(request, task, spec, to_manager.clone()),
+        ManagerMessage::Probe { request, managers } => relay.probe(request, managers, to_manager.clone()),
         ManagerMessage::Feed { request, input } => relay.feed(request, input),
         ManagerMessage::Cancel { request } => relay.cancel(request),
         ManagerMessage::LeaseGrant(grant) => setup.leases.take(&grant),

@@ -1,22 +1,20 @@
 //! This node in the tunnel between nodes: its key, and the mesh that its peers make.
 //!
-//! The key is made once and stays on the node (`<data>/net/tunnel.key`, for root alone): the cluster knows its public
-//! half, which the agent says in each session's hello. It goes with the node's folder when the node leaves. A node without
-//! peers has no tunnel.
+//! The key stays on the node ([`keys`]): the cluster knows its public half, which the agent says in each session's hello,
+//! and again when it is another. A node without peers has no tunnel.
+
+pub mod keys;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use skep_api::{AssignedPeer, AssignedPlace, TunnelHello, TunnelPeer};
-use skep_identity::{FileError, write_private};
 use skep_model::{NodeId, TunnelKey};
 use skep_overlay::plan::{Mesh, MeshPeer};
-use skep_overlay::tunnel::{self, KeyError, PeerStats, PrivateKey, PublicKey};
+use skep_overlay::tunnel::{self, PeerStats, PrivateKey, PublicKey};
+use tokio::sync::watch;
 
 /// What is sent to a peer whose way is not known is at most as long as Ethernet's.
 const ETHERNET_MTU: u32 = 1500;
@@ -25,83 +23,39 @@ const MTU_MIN: u16 = 1280;
 /// A name server that does not answer must not hold up the session.
 const RESOLVE_MAX: Duration = Duration::from_secs(2);
 
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    #[error("failed to read the tunnel's key `{}`", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("failed to create the folder `{}`", path.display())]
-    Folder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("`{}` holds no key: remove it, and the node makes another", path.display())]
-    Damaged {
-        path: PathBuf,
-        #[source]
-        source: KeyError,
-    },
-    #[error("the kernel gave no random bytes for the tunnel's key")]
-    Random(#[source] io::Error),
-    #[error("failed to write the tunnel's key")]
-    Write(#[from] FileError),
-}
-
 /// What this node is in the tunnel.
 #[derive(Debug, Clone)]
 pub struct OwnTunnel {
-    pub key: PrivateKey,
+    /// The key that the others are to know: the one in use, or the one after it.
+    pub told: watch::Receiver<TunnelKey>,
     /// The UDP port that it listens on.
     pub port: u16,
-}
-
-/// The node's key; made, and on the disk for good, before its first use.
-pub fn load_key(data_dir: &Path) -> Result<PrivateKey, KeyFileError> {
-    let path = data_dir.join("net/tunnel.key");
-    match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_err(|source| KeyFileError::Damaged { path, source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(&path),
-        Err(source) => Err(KeyFileError::Read { path, source }),
-    }
-}
-
-fn make_key(path: &Path) -> Result<PrivateKey, KeyFileError> {
-    let folder = path.parent().expect("the file is in a folder");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| KeyFileError::Folder { path: folder.to_owned(), source })?;
-    let mut bytes = [0; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| KeyFileError::Random(error.into()))?;
-    let key = PrivateKey::from_bytes(bytes);
-    write_private(path, format!("{}\n", key.to_base64()).as_bytes())?;
-    Ok(key)
 }
 
 impl OwnTunnel {
     /// What the agent says of itself. `advertised` is the address that others were told, which may be a name.
     pub async fn hello(&self, advertised: &str) -> TunnelHello {
-        let key = TunnelKey(*self.key.public().bytes());
+        let key = *self.told.borrow();
         TunnelHello { key, port: self.port, address: resolved(advertised).await }
     }
 
     /// The node among its peers; none while there are none.
     pub fn mesh(
         &self,
+        key: &PrivateKey,
         place: Option<&AssignedPlace>,
         peers: &BTreeMap<NodeId, AssignedPeer>,
         mtu: u16,
+        path: Option<u16>,
     ) -> Option<Mesh> {
         let place = place.filter(|_| !peers.is_empty())?;
         Some(Mesh {
-            key: self.key.clone(),
+            key: key.clone(),
             port: self.port,
             address: place.address,
             nodes: place.nodes,
             mtu,
+            path,
             peers: peers.values().map(mesh_peer).collect(),
         })
     }
@@ -170,35 +124,20 @@ fn underlay_mtu(endpoint: SocketAddr) -> io::Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use skep_model::IdSource;
 
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_is_roots_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = load_key(dir.path()).unwrap();
-        assert_eq!(load_key(dir.path()).unwrap(), key);
-        let path = dir.path().join("net/tunnel.key");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        assert!(fs::read_to_string(&path).unwrap().starts_with(&key.to_base64()));
-        // A node that forgot its key must not go on as if it were new: the cluster would move its place.
-        fs::write(&path, "cut o").unwrap();
-        assert!(matches!(load_key(dir.path()), Err(KeyFileError::Damaged { .. })));
-        fs::remove_file(&path).unwrap();
-        assert_ne!(load_key(dir.path()).unwrap(), key, "a node that left is another one");
-    }
-
-    #[test]
     fn a_node_without_peers_has_no_mesh() {
-        let own = OwnTunnel { key: PrivateKey::from_bytes([1; 32]), port: 7377 };
+        let own = OwnTunnel { told: watch::channel(TunnelKey([1; 32])).1, port: 7377 };
+        let key = PrivateKey::from_bytes([1; 32]);
         let place = AssignedPlace {
             address: Ipv4Addr::new(10, 127, 240, 1),
             nodes: "10.127.240.0/20".parse().unwrap(),
             pool: "10.64.0.0/10".parse().unwrap(),
             prefix: None,
+            key: None,
         };
         let node = IdSource::from_seed(1).next_id();
         let peer = AssignedPeer {
@@ -209,9 +148,9 @@ mod tests {
             blocks: vec!["10.64.0.64/26".parse().unwrap()],
         };
         let peers = BTreeMap::from([(node, peer)]);
-        assert_eq!(own.mesh(Some(&place), &BTreeMap::new(), 1420), None);
-        assert_eq!(own.mesh(None, &peers, 1420), None, "nor has one that was not told its place");
-        let mesh = own.mesh(Some(&place), &peers, 1420).unwrap();
+        assert_eq!(own.mesh(&key, Some(&place), &BTreeMap::new(), 1420, None), None);
+        assert_eq!(own.mesh(&key, None, &peers, 1420, None), None, "nor has one that was not told its place");
+        let mesh = own.mesh(&key, Some(&place), &peers, 1420, None).unwrap();
         assert_eq!((mesh.address, mesh.mtu, mesh.peers.len()), (place.address, 1420, 1));
         assert_eq!(mesh.peers[0].key, PublicKey::from_bytes([7; 32]));
     }

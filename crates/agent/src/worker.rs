@@ -335,6 +335,9 @@ fn clear(node: &Node, kept: &BTreeSet<String>) -> std::io::Result<usize> {
     for folder in folders.filter(|folder| leftover(&folder.file_name().to_string_lossy().into_owned())) {
         std::fs::remove_dir_all(folder.path())?;
     }
+    for task in node.volumes.users()?.into_iter().filter(leftover) {
+        node.volumes.give_back(&task)?;
+    }
     for task in node.secrets.tasks()?.into_iter().filter(leftover) {
         node.secrets.forget(&task)?;
     }

@@ -1,7 +1,7 @@
 //! Certificates: the first with a join token, later ones with the node's own certificate.
 
 use bytes::Bytes;
-use skep_model::{Availability, NodeId, Role};
+use skep_model::{Availability, HostRoute, NodeId, Role};
 
 use crate::rpc::service;
 use crate::wire::message;
@@ -16,6 +16,8 @@ pub struct IssueRequest {
     pub availability: Availability,
     /// The feature level of the node's skep.
     pub level: u32,
+    /// Where its machine's packets go without skep: refused if the cluster's ranges collide with them.
+    pub routes: Vec<HostRoute>,
 }
 
 impl std::fmt::Debug for IssueRequest {
@@ -41,7 +43,8 @@ pub struct IssuedCertificate {
     pub role: Role,
 }
 
-message!(IssueRequest = IssueRequest { token, csr, availability, level });
+message!(IssueRequest = IssueRequest { token, csr, availability, level, routes });
+message!(HostRoute = HostRoute { to, interface, source });
 message!(RenewRequest = RenewRequest { csr });
 message!(IssuedCertificate = IssuedCertificate { certificate, authorities, node, role });
 

@@ -16,6 +16,7 @@ mod ca;
 mod control;
 mod disk;
 mod dispatcher;
+mod doctor;
 mod local;
 mod peer;
 #[allow(clippy::all)]
@@ -35,6 +36,10 @@ pub use disk::{
     encode_assignments, encode_changes, encode_cluster,
 };
 pub use dispatcher::*;
+pub use doctor::{
+    Complaint, Diagnosis, Examined, Firewall, ManagerProbe, ManagerTarget, NodeFindings, PeerProbe, ProbeClock,
+    ProbePart, Reached,
+};
 pub use local::*;
 pub use peer::*;
 pub use roster::{

@@ -13,6 +13,7 @@ use std::time::Duration;
 use skep_model::{NodeId, Role, TaskId};
 
 use crate::dispatcher::{AgentMessage, TaskReport};
+use crate::doctor::ManagerTarget;
 use crate::rpc::service;
 use crate::streams::{ExecInput, ExecSpec, LogOptions};
 use crate::wire::{choice, message};
@@ -97,6 +98,7 @@ pub struct PresenceNote {
 pub enum Question {
     Log { node: NodeId, task: TaskId, options: LogOptions },
     Exec { node: NodeId, task: TaskId, spec: ExecSpec },
+    Probe { node: NodeId, managers: Vec<ManagerTarget> },
     Input(ExecInput),
 }
 
@@ -112,6 +114,7 @@ choice!(Question = Question in question {
     Input;
     Log(AskedLog) { node, task, options },
     Exec(AskedExec) { node, task, spec },
+    Probe(AskedProbe) { node, managers },
 });
 
 service! {

@@ -65,8 +65,8 @@ async fn converse(setup: &AgentSetup, running: &mut BTreeSet<TaskId>) -> Result<
                 Ok(ManagerMessage::LeaseGrant(_) | ManagerMessage::Trust(_) | ManagerMessage::Standing(_)) => {}
                 // It asks for no word of others.
                 Ok(ManagerMessage::Settled { .. }) => {}
-                // Nobody asks a simulated task for its log.
-                Ok(ManagerMessage::Log { .. } | ManagerMessage::Exec { .. }) => {}
+                // Nobody asks a simulated task for its log, or its node how it is.
+                Ok(ManagerMessage::Log { .. } | ManagerMessage::Exec { .. } | ManagerMessage::Probe { .. }) => {}
                 Ok(ManagerMessage::Feed { .. } | ManagerMessage::Cancel { .. }) => {}
                 Err(refusal) => return Err(anyhow!("{}", refusal.message)),
             },

@@ -143,6 +143,7 @@ async fn join(manager: &str, token: &str, clock: Arc<NodeClock>) -> Result<Tls> 
         csr: key.request()?.into(),
         availability: Availability::Active,
         level: skep_model::FEATURE_LEVEL,
+        routes: Vec::new(),
     };
     let connection = connect_join(manager, JoinConnector::new(parsed.ca(), Arc::clone(&clock))).await?;
     let issued = CaClient::new(connection).issue(request).await.map_err(|refusal| anyhow!("{}", refusal.message))?;

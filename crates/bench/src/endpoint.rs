@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use skep_overlay::plan::{Backend, Network, NodeNetwork, Service};
+use skep_overlay::plan::{Backend, Balance, Network, NodeNetwork, Service};
 use skep_overlay::tunnel::DataPlane;
 use skep_overlay::{Config, Overlay};
 
@@ -55,6 +55,7 @@ fn filled(backends: u32) -> NodeNetwork {
         gateway: Ipv4Addr::new(10, 64, 0, 1),
         blocks: vec![],
         internal: false,
+        driver: skep_overlay::plan::Driver::Overlay,
     };
     let first = u32::from(Ipv4Addr::new(10, 64, 0, 2));
     let virtual_ips = u32::from(Ipv4Addr::new(10, 112, 0, 0));
@@ -65,6 +66,7 @@ fn filled(backends: u32) -> NodeNetwork {
         backends: (0..EACH)
             .map(|slot| Backend { address: Ipv4Addr::from(first + number * EACH + slot), serving: true })
             .collect(),
+        balance: Balance::default(),
     };
     NodeNetwork {
         services: (0..backends / EACH).map(service).collect(),

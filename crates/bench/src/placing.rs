@@ -70,6 +70,7 @@ pub fn run(nodes: usize, services: usize, replicas: usize) -> Result<()> {
                 withdrawn: false,
                 generic: Vec::new(),
                 stop_reason: None,
+                service_labels: Default::default(),
                 home: None,
             };
             apply(Change::CreateTask { task: Box::new(task) })?;

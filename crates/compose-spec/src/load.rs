@@ -197,6 +197,11 @@ fn complete(decoded: Decoded, declared: &Declared, assembler: &mut Assembler<'_>
             environment.insert(key, value);
         }
         service.environment = environment;
+        for hook in service.post_start.iter_mut().chain(&mut service.pre_stop) {
+            for (name, value) in hook.environment.iter_mut().filter(|(_, value)| value.is_none()) {
+                *value = assembler.variables.get(name);
+            }
+        }
         let mut labels = BTreeMap::new();
         for file in decoded.label_files.get(name).into_iter().flatten() {
             labels.extend(assembler.service_env(file, &labels).unwrap_or_default());

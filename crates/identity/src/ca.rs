@@ -112,10 +112,13 @@ impl ClusterCa {
         // Roots of one cluster are told apart by name: a chain is looked up by the names in it.
         let serial = random_serial()?;
         let name = format!("{COMMON_NAME} {}", &crate::base36::encode(&random_bytes::<8>()?, 13));
-        let mut params = ca_params(cluster_id, &name, serial);
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::OrganizationName, cluster_id.to_string());
+        subject.push(DnType::CommonName, name);
+        let mut params = ca_params(subject, serial);
         (params.not_before, params.not_after) = validity(now, ROOT_LIFETIME)?;
         let certificate = params.self_signed(&key).map_err(CaError::CreateRoot)?;
-        Self::from_pem(&certificate.pem(), &key.serialize_pem())
+        Self::from_pem(cluster_id, &certificate.pem(), &key.serialize_pem())
     }
 
     /// `next`'s certificate (PEM) with this CA's signature: who trusts this CA trusts `next` with it.
@@ -124,24 +127,23 @@ impl ClusterCa {
             return Err(CaError::OtherCluster);
         }
         let parsed = certificate::parse(&next.certificate)?;
-        let name = certificate::common_name(parsed.subject())?;
-        let mut params = ca_params(next.cluster_id, name, random_serial()?);
+        let mut params = ca_params(certificate::name_of(parsed.subject())?, random_serial()?);
         (params.not_before, params.not_after) = validity(now, ROOT_LIFETIME)?;
         params.not_after = params.not_after.min(date(next.not_after_seconds)?);
         let certificate = params.signed_by(next.issuer.key(), &self.issuer).map_err(CaError::Cross)?;
         Ok(certificate.pem())
     }
 
-    /// What [`certificate_pem`](Self::certificate_pem) and [`key_pem`](Self::key_pem) gave.
-    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+    /// Of the cluster, what [`certificate_pem`](Self::certificate_pem) and [`key_pem`](Self::key_pem) gave.
+    pub fn from_pem(cluster_id: ClusterId, certificate_pem: &str, key_pem: &str) -> Result<Self, CaError> {
         let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| CaError::ParsePem)?;
-        let key = KeyPair::from_pem_and_sign_algo(key_pem, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Parse)?;
-        let (cluster_id, not_after_seconds) = {
+        let key = KeyPair::from_pem(key_pem).map_err(CaError::Parse)?;
+        let not_after_seconds = {
             let parsed = certificate::parse(&certificate)?;
             if parsed.public_key().raw != key.subject_public_key_info() {
                 return Err(CaError::KeyMismatch);
             }
-            (certificate::cluster_of(parsed.subject())?, parsed.validity().not_after.timestamp())
+            parsed.validity().not_after.timestamp()
         };
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(CaError::Parse)?;
         Ok(Self { cluster_id, certificate_pem: certificate_pem.to_owned(), certificate, not_after_seconds, issuer })
@@ -217,11 +219,9 @@ impl ClusterCa {
     }
 }
 
-fn ca_params(cluster_id: ClusterId, name: &str, serial: SerialNumber) -> CertificateParams {
+fn ca_params(subject: DistinguishedName, serial: SerialNumber) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, cluster_id.to_string());
-    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name = subject;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(ROTATIONS_KEPT as u8));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(serial);

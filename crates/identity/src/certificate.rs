@@ -2,8 +2,10 @@
 //!
 //! Reads subjects; proves nothing. The chain is checked by the TLS handshake before a subject is believed.
 
+use rcgen::{DistinguishedName, DnType, DnValue};
 use rustls::pki_types::CertificateDer;
 use skep_model::{ClusterId, NodeId, Role, Timestamp};
+use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::clock::from_unix_seconds;
@@ -43,6 +45,8 @@ pub enum CertificateError {
     Malformed,
     #[error("the certificate's subject has no {field}")]
     SubjectField { field: &'static str },
+    #[error("the certificate's subject has a part (type {part}) that is not a plain text")]
+    SubjectPart { part: String },
     #[error("the certificate's subject has {field} `{value}`, expected {expected}")]
     SubjectValue { field: &'static str, value: String, expected: &'static str },
 }
@@ -84,8 +88,22 @@ pub(crate) fn cluster_of(subject: &X509Name<'_>) -> Result<ClusterId, Certificat
     })
 }
 
-pub(crate) fn common_name<'a>(subject: &'a X509Name<'_>) -> Result<&'a str, CertificateError> {
-    attribute(subject.iter_common_name(), "CN")
+/// The same name, to be written again.
+pub(crate) fn name_of(subject: &X509Name<'_>) -> Result<DistinguishedName, CertificateError> {
+    let mut name = DistinguishedName::new();
+    for part in subject.iter_attributes() {
+        let unknown = || CertificateError::SubjectPart { part: part.attr_type().to_id_string() };
+        let kind = part.attr_type().iter().ok_or_else(unknown)?.collect::<Vec<u64>>();
+        let text = part.as_str().map_err(|_| unknown())?.to_owned();
+        let value = match part.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text),
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().map_err(|_| unknown())?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().map_err(|_| unknown())?),
+            _ => return Err(unknown()),
+        };
+        name.push(DnType::from_oid(&kind), value);
+    }
+    Ok(name)
 }
 
 /// Whether a CA's certificate stands for itself; a cross certificate is signed by another.

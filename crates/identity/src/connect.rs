@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::ca::SERVER_NAME;
 use crate::certificate::{CertificateError, NodeCertificate, Peer, PeerIdentity};
+use crate::dial::dial;
 use crate::tls::Tls;
 use crate::verify::{Good, PeerProblem};
 
@@ -159,7 +160,7 @@ impl TlsConnector {
 
 pub(crate) async fn open(address: impl ToSocketAddrs, name: &str) -> Result<TcpStream, ConnectError> {
     let failed = |source| ConnectError::Tcp { address: name.to_owned(), source };
-    let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+    let tcp = timeout(CONNECT_TIMEOUT, dial(address))
         .await
         .map_err(|_| ConnectError::TimedOut { address: name.to_owned() })?
         .map_err(failed)?;

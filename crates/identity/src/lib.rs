@@ -19,7 +19,9 @@ mod certificate;
 mod clock;
 mod connect;
 mod credentials;
+mod dial;
 mod files;
+mod given;
 mod key;
 mod lock;
 mod pinned;
@@ -37,6 +39,7 @@ pub use connect::{
 };
 pub use credentials::{Credentials, CredentialsError};
 pub use files::{FileError, IdentityDir, write_private};
+pub use given::{GivenCaError, adopt};
 pub use key::{KeyDigest, KeyError, NodeKey};
 pub use lock::{LockError, LockedKeys, ManagerKeys, UnlockKey, UnlockKeyError};
 pub use pinned::JoinConnector;

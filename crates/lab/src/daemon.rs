@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,12 +28,17 @@ impl Node {
 
     /// As [`Node::start_daemon`], with more arguments and environment variables.
     pub fn start_daemon_with(&self, args: &[&str], env: &[(&str, &str)]) -> Result<ProcessId> {
+        self.start_daemon_of(&self.binary()?, args, env)
+    }
+
+    /// The daemon of another build than the lab's.
+    pub fn start_daemon_of(&self, binary: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<ProcessId> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.daemon_log())
             .context("cannot open the daemon's log")?;
-        let mut command = self.command(self.binary()?);
+        let mut command = self.command(binary);
         command.arg("daemon").args(args).envs(env.iter().copied());
         // Out of the terminal's reach: a lab that stays outlives the terminal that it was made from.
         command.process_group(0);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use skep_model::{
-    Change, Cluster, Config, ConfigId, ContentDigest, Contents, IdSource, Kind, Labels, Meta, Network, NetworkSpec,
-    Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
+    Change, Cluster, Config, ConfigId, ContentDigest, ContentKind, Contents, Feature, IdSource, Kind, Labels, Meta,
+    Network, NetworkSpec, Secret, SecretId, Service, ServiceSpec, Timestamp, Version, validate_content_name,
 };
 use skep_orchestrator::allocator;
 
@@ -36,43 +36,47 @@ pub struct NewContent {
     pub name: String,
     pub labels: Labels,
     pub data: Vec<u8>,
+    pub kind: ContentKind,
 }
 
-pub fn digest_of(data: &[u8]) -> ContentDigest {
-    ContentDigest(Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect())
+pub fn digest_of(data: &[u8], kind: ContentKind) -> ContentDigest {
+    ContentDigest::new(Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect(), kind)
 }
 
 pub fn network(cluster: &Cluster, spec: NetworkSpec, at: Timestamp, ids: &mut IdSource) -> Result<Network, Refusal> {
     spec.validate().map_err(|invalid| Refusal::Invalid(invalid.to_string()))?;
-    if !matches!(spec.driver.as_str(), "" | "overlay") {
-        let (name, driver) = (&spec.name, &spec.driver);
-        return Err(Refusal::Invalid(format!("network {name}: driver `{driver}` is not supported; use `overlay`")));
+    if let Some(new) = spec.needs_drivers().filter(|_| !cluster.has(Feature::Drivers)) {
+        return Err(Refusal::Conflict(format!(
+            "network {}: {new} is known to newer managers only: update skep on every manager first (`skep node ls` shows \
+             their versions)",
+            spec.name
+        )));
     }
     if cluster.network_named(&spec.name).is_some() {
         return Err(Refusal::Conflict(format!("network {} already exists", spec.name)));
     }
     let (subnet, gateway) = allocator::subnet_for(cluster, &spec).map_err(|refusal| Refusal::Conflict(refusal.0))?;
     let subnet_v6 = allocator::subnet_v6_for(cluster, &spec, subnet).map_err(|refusal| Refusal::Conflict(refusal.0))?;
-    let spec = NetworkSpec { driver: "overlay".to_owned(), ..spec };
+    let spec = NetworkSpec { driver: spec.driver().word().to_owned(), ..spec };
     let id = ids.next_id();
     Ok(Network { id, meta: Meta::new(at), spec, subnet, gateway, blocks: Default::default(), subnet_v6 })
 }
 
 pub fn secret(cluster: &Cluster, new: NewContent, at: Timestamp, ids: &mut IdSource) -> Result<Secret, Refusal> {
-    check_content(Kind::Secret, &new, SECRET_BYTES_MAX)?;
+    check_content(cluster, Kind::Secret, &new, SECRET_BYTES_MAX)?;
     if cluster.secret_named(&new.name).is_some() {
         return Err(Refusal::Conflict(format!("secret {} already exists", new.name)));
     }
-    let contents = Contents::new(digest_of(&new.data), Arc::from(new.data), at);
+    let contents = Contents::new(digest_of(&new.data, new.kind), Arc::from(new.data), at);
     Ok(Secret { id: ids.next_id(), meta: Meta::new(at), name: new.name, labels: new.labels, contents })
 }
 
 pub fn config(cluster: &Cluster, new: NewContent, at: Timestamp, ids: &mut IdSource) -> Result<Config, Refusal> {
-    check_content(Kind::Config, &new, CONFIG_BYTES_MAX)?;
+    check_content(cluster, Kind::Config, &new, CONFIG_BYTES_MAX)?;
     if cluster.config_named(&new.name).is_some() {
         return Err(Refusal::Conflict(format!("config {} already exists", new.name)));
     }
-    let contents = Contents::new(digest_of(&new.data), Arc::from(new.data), at);
+    let contents = Contents::new(digest_of(&new.data, new.kind), Arc::from(new.data), at);
     Ok(Config { id: ids.next_id(), meta: Meta::new(at), name: new.name, labels: new.labels, contents })
 }
 
@@ -82,22 +86,22 @@ pub fn secret_update(
     id: SecretId,
     expected: Version,
     labels: Labels,
-    data: Option<Vec<u8>>,
+    data: Option<(Vec<u8>, ContentKind)>,
     at: Timestamp,
 ) -> Result<Change, Refusal> {
     let secret = cluster.secrets.get(&id).ok_or_else(|| Refusal::NotFound(format!("secret {id} not found")))?;
-    let data: Arc<[u8]> = match data {
-        Some(data) => {
-            check_content(
-                Kind::Secret,
-                &NewContent { name: secret.name.clone(), labels: Labels::new(), data: data.clone() },
-                SECRET_BYTES_MAX,
-            )?;
-            Arc::from(data)
+    let (digest, data) = match data {
+        Some((data, kind)) => {
+            let new = NewContent { name: secret.name.clone(), labels: Labels::new(), data, kind };
+            check_content(cluster, Kind::Secret, &new, SECRET_BYTES_MAX)?;
+            (digest_of(&new.data, kind), Arc::from(new.data))
         }
-        None => secret.contents.current().map(|revision| Arc::clone(&revision.data)).unwrap_or_default(),
+        None => {
+            let current = secret.contents.current().map(|revision| Arc::clone(&revision.data));
+            (secret.contents.current.clone(), current.unwrap_or_default())
+        }
     };
-    Ok(Change::UpdateSecret { secret: id, expected, labels, digest: digest_of(&data), data, at })
+    Ok(Change::UpdateSecret { secret: id, expected, labels, digest, data, at })
 }
 
 /// Replaces a config's labels, and its bytes where some are given.
@@ -106,29 +110,36 @@ pub fn config_update(
     id: ConfigId,
     expected: Version,
     labels: Labels,
-    data: Option<Vec<u8>>,
+    data: Option<(Vec<u8>, ContentKind)>,
     at: Timestamp,
 ) -> Result<Change, Refusal> {
     let config = cluster.configs.get(&id).ok_or_else(|| Refusal::NotFound(format!("config {id} not found")))?;
-    let data: Arc<[u8]> = match data {
-        Some(data) => {
-            check_content(
-                Kind::Config,
-                &NewContent { name: config.name.clone(), labels: Labels::new(), data: data.clone() },
-                CONFIG_BYTES_MAX,
-            )?;
-            Arc::from(data)
+    let (digest, data) = match data {
+        Some((data, kind)) => {
+            let new = NewContent { name: config.name.clone(), labels: Labels::new(), data, kind };
+            check_content(cluster, Kind::Config, &new, CONFIG_BYTES_MAX)?;
+            (digest_of(&new.data, kind), Arc::from(new.data))
         }
-        None => config.contents.current().map(|revision| Arc::clone(&revision.data)).unwrap_or_default(),
+        None => {
+            let current = config.contents.current().map(|revision| Arc::clone(&revision.data));
+            (config.contents.current.clone(), current.unwrap_or_default())
+        }
     };
-    Ok(Change::UpdateConfig { config: id, expected, labels, digest: digest_of(&data), data, at })
+    Ok(Change::UpdateConfig { config: id, expected, labels, digest, data, at })
 }
 
-fn check_content(kind: Kind, new: &NewContent, most: usize) -> Result<(), Refusal> {
+fn check_content(cluster: &Cluster, kind: Kind, new: &NewContent, most: usize) -> Result<(), Refusal> {
     validate_content_name(&new.name).map_err(|problem| Refusal::Invalid(format!("{kind}: {problem}")))?;
     if new.data.is_empty() || new.data.len() > most {
         let (name, size) = (&new.name, new.data.len());
         return Err(Refusal::Invalid(format!("{kind} {name} has {size} bytes; it must have 1 to {most}")));
+    }
+    if new.kind == ContentKind::Template && !cluster.has(Feature::Templates) {
+        return Err(Refusal::Conflict(format!(
+            "{kind} {}: templates are known to newer managers only: update skep on every manager first (`skep node ls` \
+             shows their versions)",
+            new.name
+        )));
     }
     Ok(())
 }
@@ -141,6 +152,7 @@ pub fn service(cluster: &Cluster, spec: ServiceSpec, at: Timestamp, ids: &mut Id
     }
     let service = Service::new(ids.next_id(), spec, at);
     check_ports(cluster, &service)?;
+    crate::admission_network::check(cluster, &service)?;
     Ok(service)
 }
 
@@ -164,6 +176,7 @@ pub fn service_update(
     }
     let updated = Service { spec: Arc::new(spec), ..service.clone() };
     check_ports(cluster, &updated)?;
+    crate::admission_network::check(cluster, &updated)?;
     Ok(Change::UpdateService { service: service.id, expected: service.meta.version, spec: updated.spec, at })
 }
 

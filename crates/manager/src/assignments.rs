@@ -11,8 +11,8 @@ use skep_api::{
     AssignedContent, AssignedNetwork, Assignment, AssignmentKey, Assignments, Backend, EndpointNetwork, ServiceEndpoint,
 };
 use skep_model::{
-    Cluster, DesiredState, Meta, Network, NetworkId, NodeId, NodeState, PublishMode, Service, Task, TaskState,
-    TaskStatus,
+    Cluster, DesiredState, Meta, Network, NetworkDriver, NetworkId, NodeId, NodeState, PublishMode, Service, Task,
+    TaskState, TaskStatus,
 };
 
 use crate::peers::peers_for;
@@ -53,7 +53,7 @@ pub fn own_assignments(cluster: &Cluster, node: NodeId) -> (AssignmentSet, BTree
         }
     }
     for network in answered.iter().filter_map(|id| cluster.networks.get(id)) {
-        add(Assignment::Network(assigned_network(network, node)));
+        add(Assignment::Network(assigned_network(cluster, network, node)));
     }
     (set, answered)
 }
@@ -62,7 +62,9 @@ pub fn own_assignments(cluster: &Cluster, node: NodeId) -> (AssignmentSet, BTree
 /// as its own nodes have it.
 fn way_in(cluster: &Cluster, service: &Service) -> Option<NetworkId> {
     let attachments = service.spec.task.networks.iter();
-    let on = || attachments.clone().filter_map(|attachment| cluster.network_named(&attachment.network));
+    let named = || attachments.clone().filter_map(|attachment| cluster.network_named(&attachment.network));
+    // A node does not reach stations of its own local network.
+    let on = || named().filter(|network| network.spec.driver() != NetworkDriver::Macvlan);
     on().find(|network| !network.spec.internal).or_else(|| on().next()).map(|network| network.id)
 }
 
@@ -134,7 +136,7 @@ fn content(name: &str, digest: &skep_model::ContentDigest, data: &Arc<[u8]>) -> 
     AssignedContent { digest: digest.clone(), name: name.to_owned(), data: Bytes::from_owner(Arc::clone(data)) }
 }
 
-fn assigned_network(network: &Network, node: NodeId) -> AssignedNetwork {
+fn assigned_network(cluster: &Cluster, network: &Network, node: NodeId) -> AssignedNetwork {
     AssignedNetwork {
         id: network.id,
         spec: network.spec.clone(),
@@ -142,6 +144,7 @@ fn assigned_network(network: &Network, node: NodeId) -> AssignedNetwork {
         gateway: network.gateway,
         blocks: network.blocks_of(node).collect(),
         subnet_v6: network.subnet_v6,
+        reserved: cluster.reserved_addresses(network).into_iter().collect(),
     }
 }
 
@@ -161,6 +164,8 @@ fn endpoint(cluster: &Cluster, service: &Service) -> ServiceEndpoint {
         ports: service.endpoint.ports.clone(),
         backends: tasks().filter(|task| serves(task)).filter_map(|task| backend(task)).collect(),
         draining: tasks().filter(|task| drains(cluster, task)).filter_map(|task| backend(task)).collect(),
+        session_affinity: service.spec.endpoint.session_affinity,
+        prefer_local: service.spec.endpoint.prefer_local,
     }
 }
 

@@ -3,31 +3,51 @@
 //! A certificate that has lapsed (expired, or of a retired CA) is good for another one, for the same key: the cluster
 //! keeps each node's. So neither a leaked key of an old CA nor a token can take over a node's identity.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_api::{Ca, Caller, IssueRequest, IssuedCertificate, Refusal, RefusalKind, RenewRequest};
 use skep_identity::{ClusterCa, JoinToken, KeyDigest, NodeClock, PeerIdentity, SecretHash};
 use skep_model::{CertificateRecord, Change, ClusterConfig, IdSource, Meta, Node, NodeId, NodeSpec, NodeStatus, Role};
 use skep_store::Store;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use crate::allowance::{Allowance, Limits};
 use crate::refusal::not_written;
 use crate::standing::standing;
 use crate::trust;
+
+/// Of one address, which may have a whole site behind it: each certificate is a signature and a write.
+const FIRST_CERTIFICATES: Limits =
+    Limits { burst: 256, interval: Duration::from_millis(50), wait_max: Duration::from_secs(10) };
+/// What a wrong token counts for beyond its own request: who guesses gets a try in about a second.
+const WRONG_TOKEN: u32 = 20;
 
 pub struct CaService {
     pub store: Store,
     pub clock: Arc<NodeClock>,
     pub ids: Mutex<IdSource>,
+    pub allowance: Allowance<IpAddr>,
 }
 
 impl Ca for CaService {
-    async fn issue(&self, _caller: Caller, request: IssueRequest) -> Result<IssuedCertificate, Refusal> {
+    async fn issue(&self, caller: Caller, request: IssueRequest) -> Result<IssuedCertificate, Refusal> {
+        let source = address_of(&caller);
+        self.take_turn(source).await?;
         let config = self.config()?;
-        let role = role_of_token(&config, &request.token)?;
+        let role = role_of_token(&config, &request.token).inspect_err(|_| self.charge_wrong_token(source))?;
         if role == Role::Manager {
             crate::levels::refuse_older(&self.store.cluster(), request.level, "of this node")
                 .map_err(|message| Refusal::new(RefusalKind::Unsupported, message))?;
+        }
+        if let Some(collision) = self.store.cluster().collision(&request.routes) {
+            let message = format!(
+                "{collision}: containers and that network would hide each other; give that interface another network, or \
+                 make the cluster anew with another pool (`skep init --default-addr-pool CIDR`)"
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let id: NodeId = self.ids.lock().await.next_id();
         let (issued, certificate) = self.sign(&config, &request.csr, id, role)?;
@@ -58,6 +78,32 @@ impl Ca for CaService {
 }
 
 impl CaService {
+    pub fn new(store: Store, clock: Arc<NodeClock>, ids: IdSource) -> Self {
+        Self { store, clock, ids: Mutex::new(ids), allowance: Allowance::new(FIRST_CERTIFICATES) }
+    }
+
+    async fn take_turn(&self, source: Option<IpAddr>) -> Result<(), Refusal> {
+        let Some(source) = source else { return Ok(()) };
+        match self.allowance.admit(source, Instant::now()) {
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            None => {
+                let message = format!(
+                    "too many requests for certificates come from {source}; try again in a minute, or at another manager"
+                );
+                Err(Refusal::new(RefusalKind::Unavailable, message))
+            }
+        }
+    }
+
+    fn charge_wrong_token(&self, source: Option<IpAddr>) {
+        if let Some(source) = source {
+            self.allowance.charge(source, WRONG_TOKEN, Instant::now());
+        }
+    }
+
     /// A manager's own certificate from its own replica of the CA, so that managers whose certificates have all
     /// expired need nobody. Noting it in the cluster can wait until there is a quorum.
     pub async fn renew_own(&self, own: PeerIdentity, csr: &[u8]) -> Result<IssuedCertificate, Refusal> {
@@ -102,8 +148,8 @@ impl CaService {
         role: Role,
     ) -> Result<(IssuedCertificate, CertificateRecord), Refusal> {
         self.refuse_wrong_clock()?;
-        let ca =
-            ClusterCa::from_pem(&config.ca_certificate, &config.ca_key).map_err(|error| Refusal::internal(&error))?;
+        let ca = ClusterCa::from_pem(config.id, &config.ca_certificate, &config.ca_key)
+            .map_err(|error| Refusal::internal(&error))?;
         let invalid = |error: &dyn std::fmt::Display| Refusal::new(RefusalKind::Invalid, error.to_string());
         let key = KeyDigest::of_request(csr).map_err(|error| invalid(&error))?.to_string();
         let certificate = ca
@@ -122,6 +168,16 @@ impl CaService {
                 Err(Refusal::new(RefusalKind::Unavailable, message))
             }
         }
+    }
+}
+
+/// Where a call comes from; none of this machine's own socket.
+fn address_of(caller: &Caller) -> Option<IpAddr> {
+    match caller {
+        Caller::Member { address, .. } | Caller::Lapsed { address, .. } | Caller::Anonymous { address } => {
+            Some(address.ip())
+        }
+        Caller::Local { .. } => None,
     }
 }
 

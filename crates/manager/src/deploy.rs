@@ -46,6 +46,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     pub objects: Vec<Deployed>,
     pub revision: u64,
+    /// What a user should know, though it was done.
+    pub warnings: Vec<String>,
 }
 
 /// The deploy under way: the picture grows with every change that is decided.
@@ -144,6 +146,7 @@ impl Draft<'_> {
         if let Some(problem) = existing.differs_from(&spec) {
             return Err(Refusal::Conflict(problem));
         }
+        self.plan.warnings.extend(lacks_ipv6(&existing, &spec));
         self.unchanged(Kind::Network, existing.id.to_string(), spec.name);
         Ok(())
     }
@@ -161,13 +164,19 @@ impl Draft<'_> {
             );
         };
         let (id, name) = (existing.id.to_string(), existing.name.clone());
-        if existing.contents.current == admission::digest_of(&new.data) && existing.labels == new.labels {
+        if existing.contents.current == admission::digest_of(&new.data, new.kind) && existing.labels == new.labels {
             self.unchanged(Kind::Secret, id, name);
             return Ok(());
         }
         let expected = existing.meta.version;
-        let change =
-            admission::secret_update(&self.picture, existing.id, expected, new.labels, Some(new.data), self.at)?;
+        let change = admission::secret_update(
+            &self.picture,
+            existing.id,
+            expected,
+            new.labels,
+            Some((new.data, new.kind)),
+            self.at,
+        )?;
         self.push(change, Kind::Secret, id, name, Action::Updated)
     }
 
@@ -184,13 +193,19 @@ impl Draft<'_> {
             );
         };
         let (id, name) = (existing.id.to_string(), existing.name.clone());
-        if existing.contents.current == admission::digest_of(&new.data) && existing.labels == new.labels {
+        if existing.contents.current == admission::digest_of(&new.data, new.kind) && existing.labels == new.labels {
             self.unchanged(Kind::Config, id, name);
             return Ok(());
         }
         let expected = existing.meta.version;
-        let change =
-            admission::config_update(&self.picture, existing.id, expected, new.labels, Some(new.data), self.at)?;
+        let change = admission::config_update(
+            &self.picture,
+            existing.id,
+            expected,
+            new.labels,
+            Some((new.data, new.kind)),
+            self.at,
+        )?;
         self.push(change, Kind::Config, id, name, Action::Updated)
     }
 
@@ -252,4 +267,16 @@ impl Draft<'_> {
         self.plan.changes.push(Change::PutStack { stack: Box::new(stack) });
         Ok(())
     }
+}
+
+/// A network from before there was IPv6 is taken as it is, and its containers have none.
+fn lacks_ipv6(existing: &skep_model::Network, wanted: &NetworkSpec) -> Option<String> {
+    let is_asked_for = wanted.ipv6.unwrap_or(wanted.subnet_v6.is_some());
+    let name = &wanted.name;
+    (is_asked_for && existing.subnet_v6.is_none()).then(|| {
+        format!(
+            "network {name} exists with IPv4 alone, and a network cannot be changed: its containers get no IPv6 addresses; \
+             remove the stack and deploy it again, or give the network another name"
+        )
+    })
 }

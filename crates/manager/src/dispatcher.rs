@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use skep_api::{
     AgentMessage, Caller, DISPATCH_PROTOCOL, Dispatcher, Hello, LeaseGrant, ManagerMessage, Messages, Refusal,
-    RefusalKind, Standing, TaskReport, Welcome,
+    RefusalKind, Standing, TaskReport, TunnelHello, Welcome,
 };
 use skep_identity::NodeClock;
 use skep_model::{
@@ -17,8 +17,10 @@ use skep_model::{
 };
 use skep_store::Store;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::allowance::{Allowance, Limits};
 use crate::assignments::{AssignmentSet, Difference, own_assignments};
 use crate::clock::wall_clock;
 use crate::description;
@@ -38,6 +40,9 @@ use crate::tunnels::{Said, Tunnels, refuse_copy};
 /// Messages that wait for an agent that is slow to read.
 const QUEUE: usize = 256;
 const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// Of one node. An agent that is refused again and again opens one in a second.
+pub const SESSIONS: Limits =
+    Limits { burst: 16, interval: Duration::from_millis(500), wait_max: Duration::from_secs(5) };
 
 pub struct DispatcherService {
     pub store: Store,
@@ -49,6 +54,7 @@ pub struct DispatcherService {
     pub clock: Arc<NodeClock>,
     pub authority: Arc<LeaseAuthority>,
     pub settling: Arc<Settling>,
+    pub allowance: Allowance<NodeId>,
 }
 
 impl Dispatcher for DispatcherService {
@@ -62,6 +68,7 @@ impl Dispatcher for DispatcherService {
         // away one that has just joined.
         let cluster = self.store.linearizable().await.map_err(not_current)?;
         let node = Arc::clone(standing(&cluster, identity)?);
+        self.take_turn(node.id).await?;
         let hello = match tokio::time::timeout(HELLO_WAIT, input.next()).await {
             Ok(Some(Ok(AgentMessage::Hello(hello)))) => hello,
             Ok(Some(Err(refusal))) => return Err(refusal),
@@ -75,6 +82,7 @@ impl Dispatcher for DispatcherService {
             (_, Caller::Local { .. } | Caller::Lapsed { .. } | Caller::Anonymous { .. }) => String::new(),
         };
         let said = hello.tunnel.map(|tunnel| Said::new(node.id, tunnel, &address));
+        let seen_at = address.clone();
         said.iter().try_for_each(|said| refuse_copy(&cluster, said))?;
         self.reach.claim(node.id, Origin { instance: hello.instance.clone(), address: address.clone() }).await?;
         self.report_ready(&cluster, &node, &hello, address).await?;
@@ -103,6 +111,8 @@ impl Dispatcher for DispatcherService {
             sent: AssignmentSet::new(),
             revision: 0,
             held_back: held_back.then_some(hello.description),
+            tunnels: self.tunnels.clone(),
+            seen_at,
         };
         tokio::spawn(driver.run(input, node.id));
         Ok(ReceiverStream::new(from_manager).map(Ok).boxed())
@@ -110,6 +120,19 @@ impl Dispatcher for DispatcherService {
 }
 
 impl DispatcherService {
+    async fn take_turn(&self, node: NodeId) -> Result<(), Refusal> {
+        match self.allowance.admit(node, Instant::now()) {
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            None => {
+                let message = format!("node {node} opens sessions too fast: is there a copy of it?");
+                Err(Refusal::new(RefusalKind::Unavailable, message))
+            }
+        }
+    }
+
     /// The node is there: written only when the cluster does not know it already.
     async fn report_ready(
         &self,
@@ -163,6 +186,9 @@ struct Driver {
     revision: u64,
     /// What the node said of itself, where not all of it could be written.
     held_back: Option<NodeDescription>,
+    tunnels: Tunnels,
+    /// Where the managers see the node.
+    seen_at: String,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one at a time, in its session's loop")]
@@ -284,6 +310,12 @@ impl Driver {
         }
     }
 
+    /// The node has another key; a key that is another node's is refused where it is written.
+    fn note_tunnel(&self, node: NodeId, hello: TunnelHello) {
+        // The writer ends last, when there are no sessions any more.
+        let _ = self.tunnels.send(Said::new(node, hello, &self.seen_at));
+    }
+
     /// Answers when the cluster has settled; an agent that is gone by then does not wait.
     fn settle(&self, task: TaskId) {
         let (settling, to_agent, ended) =
@@ -305,12 +337,14 @@ impl Driver {
                     self.reports.report(node, task, status);
                 }
             }
-            AgentMessage::Log { .. } | AgentMessage::Exec { .. } | AgentMessage::End { .. } => {
-                self.sessions.answer(node, message)
-            }
+            AgentMessage::Log { .. }
+            | AgentMessage::Exec { .. }
+            | AgentMessage::Probed { .. }
+            | AgentMessage::End { .. } => self.sessions.answer(node, message),
             AgentMessage::Heartbeat { sent } => self.grants.note_heartbeat(sent),
             AgentMessage::Applied { revision } => self.note_applied(revision),
             AgentMessage::Settle { task } => self.settle(task),
+            AgentMessage::Tunnel(hello) => self.note_tunnel(node, hello),
             AgentMessage::Leaving | AgentMessage::Hello(_) => {}
         }
     }

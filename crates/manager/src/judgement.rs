@@ -11,6 +11,9 @@ use skep_model::{Change, Cluster, Node, NodeId, NodeState, NodeStatus, Timestamp
 
 pub use crate::sessions::Heard;
 
+/// Why a node is down that has left the cluster.
+pub const LEFT: &str = "it left the cluster";
+
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 const RESTART_GRACE: Duration = Duration::from_secs(60);
 /// Nodes that fell silent together are not found so in the same round: their last words were up to a heartbeat apart,
@@ -45,6 +48,10 @@ pub fn judge_all(cluster: &Cluster, heard: &dyn Fn(NodeId) -> Option<Heard>, mom
     for node in cluster.nodes.values() {
         let heard = heard(node.id);
         if node.status.state == NodeState::Down {
+            // Its last words are younger than its good-bye; were it to come back, a session of its own would say so.
+            if node.status.message == LEFT {
+                continue;
+            }
             let speaks = heard.is_some_and(|heard| !heard.leaving && silence(heard.at, moment) <= SILENCE_MAX);
             judgement.changes.extend(speaks.then(|| report(node, NodeState::Ready, "", moment)));
             continue;
@@ -165,6 +172,9 @@ mod tests {
         let scene = Scene::new(2).state(2, NodeState::Down);
         assert_eq!(scene.at(9000), "", "nothing was heard");
         assert_eq!(scene.hear(2, 8000, false).at(9000), "2:Ready");
+        let mut left = Scene::new(2).state(2, NodeState::Down).hear(2, 8000, false);
+        left.nodes[1].status.message = LEFT.to_owned();
+        assert_eq!(left.at(9000), "", "it was heard, and then it left");
         let old = Scene::new(2).state(2, NodeState::Down).hear(2, 1000, false);
         assert_eq!(old.at(9000), "", "what was heard is what it was lost after");
     }

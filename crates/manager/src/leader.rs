@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use skep_model::{Change, Cluster, IdSource, NodeId, Service, TaskId, TaskState, Timestamp};
-use skep_orchestrator::{allocator, moves, next_wakeup, reconcile_some};
+use skep_orchestrator::{addresses, moves, next_wakeup, reconcile_some};
 use skep_scheduler::{Move, Placement, next_move, schedule};
 use skep_store::{Leadership, ProposeError, Store};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,9 @@ async fn propose_one(store: &Store, changes: Vec<Change>) -> Pace {
 /// What services need; when they need nothing, what the cluster does.
 fn decide_all(cluster: &Cluster, now: Timestamp, ids: &mut IdSource) -> Vec<Change> {
     match decide(cluster, now, ids) {
-        changes if changes.is_empty() => levels::level_change(cluster).into_iter().collect(),
+        changes if changes.is_empty() => {
+            levels::level_change(cluster).into_iter().chain(addresses::abandoned_blocks(cluster)).collect()
+        }
         changes => changes,
     }
 }
@@ -193,17 +195,25 @@ fn relocate(cluster: &Cluster, service: &Arc<Service>, step: Move, now: Timestam
             return Vec::new();
         }
     }
-    changes.extend(allocator::blocks_for(&picture, &[(made, step.to)]));
+    changes.extend(addresses::blocks_for(&picture, &[(made, step.to)], now));
     changes.push(Change::AssignTask { task: made, node: step.to, at: now });
     changes
 }
 
 fn place(cluster: &Cluster, now: Timestamp) -> Vec<Change> {
     let waits = |task: &skep_model::Task| task.status.state == TaskState::Pending && task.is_live();
-    let pending: Vec<TaskId> = cluster.tasks.values().filter(|task| waits(task)).map(|task| task.id).collect();
+    let mut pending: Vec<TaskId> = cluster.tasks.values().filter(|task| waits(task)).map(|task| task.id).collect();
     let mut assigned: Vec<(TaskId, NodeId)> = Vec::new();
     let mut changes = Vec::new();
-    for placement in schedule(cluster, &pending, now) {
+    let mut held = Vec::new();
+    pending.retain(|id| match cluster.tasks.get(id).and_then(|task| addresses::still_held(cluster, task)) {
+        Some(reason) => {
+            held.push(Placement::Unplaced { task: *id, reason });
+            false
+        }
+        None => true,
+    });
+    for placement in schedule(cluster, &pending, now).into_iter().chain(held) {
         match placement {
             Placement::Assigned { task, node } => assigned.push((task, node)),
             Placement::Unplaced { task, reason } => {
@@ -214,8 +224,7 @@ fn place(cluster: &Cluster, now: Timestamp) -> Vec<Change> {
             }
         }
     }
-    let blocks = allocator::blocks_for(cluster, &assigned);
-    changes.extend(blocks);
+    changes.extend(addresses::blocks_for(cluster, &assigned, now));
     changes.extend(assigned.into_iter().map(|(task, node)| Change::AssignTask { task, node, at: now }));
     changes
 }

@@ -230,6 +230,7 @@ mod tests {
             withdrawn: false,
             generic: Vec::new(),
             stop_reason: None,
+            service_labels: Default::default(),
             home: None,
         }
     }

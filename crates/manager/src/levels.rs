@@ -46,11 +46,12 @@ mod tests {
     use std::sync::Arc;
 
     use skep_model::{
-        ClusterSpec, Feature, Id, JoinTokenHashes, ManagerStatus, Meta, Node, NodeDescription, NodeSpec, NodeStatus,
-        Timestamp,
+        ClusterSpec, ContentKind, Feature, Hook, Id, IdSource, JoinTokenHashes, ManagerStatus, Meta, Mount, MountKind,
+        Node, NodeDescription, NodeSpec, NodeStatus, ServiceSpec, Timestamp,
     };
 
     use super::*;
+    use crate::admission::{self, NewContent};
 
     /// Managers with their levels and versions, and a worker of level 0.
     fn cluster(level: u32, managers: &[(Option<u32>, &str)]) -> Cluster {
@@ -115,5 +116,42 @@ mod tests {
             refused.contains("0.1.0, feature level 1") && refused.contains("install skep 0.9.1 or newer"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn what_an_older_manager_would_lose_waits_for_it_by_its_name() {
+        let hook = Hook { command: vec!["true".to_owned()], ..Hook::default() };
+        let options = [("type", "tmpfs"), ("device", "tmpfs")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let kind = MountKind::Volume {
+            name: Some("v".to_owned()),
+            no_copy: false,
+            subpath: None,
+            driver: None,
+            options: options.into(),
+            labels: Default::default(),
+        };
+        let mut spec = ServiceSpec::new("web", "nginx:1");
+        let container = &mut spec.task.container;
+        (container.post_start, container.pre_stop) = (vec![hook.clone()], vec![hook]);
+        container.mounts = vec![Mount { target: "/v".to_owned(), read_only: false, kind }];
+        let template = || NewContent {
+            name: "page".to_owned(),
+            labels: Default::default(),
+            data: b"{{.Task.Slot}}".to_vec(),
+            kind: ContentKind::Template,
+        };
+        let ask = |level: u32| {
+            let (cluster, mut ids) = (cluster(level, &[(Some(level), "0.1.0")]), IdSource::from_seed(1));
+            let service = admission::service(&cluster, spec.clone(), Timestamp(2), &mut ids);
+            let config = admission::config(&cluster, template(), Timestamp(2), &mut ids);
+            (service.map_err(|refused| refused.to_string()), config.map_err(|refused| refused.to_string()))
+        };
+        let (service, config) = ask(3);
+        let (service, config) = (service.unwrap_err(), config.unwrap_err());
+        assert!(service.contains("post_start, pre_stop, volumes: driver_opts is known to newer managers"), "{service}");
+        assert!(config.contains("templates are known to newer managers"), "{config}");
+        let (service, config) = ask(4);
+        assert!(service.is_ok(), "{service:?}");
+        assert_eq!(config.unwrap().contents.current.kind(), ContentKind::Template);
     }
 }

@@ -9,8 +9,10 @@
 
 pub mod admission;
 mod admission_cluster;
+mod admission_network;
 mod admission_node;
 mod admission_order;
+mod allowance;
 mod assignments;
 mod ca;
 mod clock;
@@ -60,6 +62,7 @@ pub use clock::wall_clock;
 pub use reports::must_be_written;
 pub use resolve::{ImageResolver, ResolvedImage};
 
+use allowance::Allowance;
 pub use ca::CaService;
 pub use control::ControlService;
 use dispatcher::DispatcherService;
@@ -120,11 +123,22 @@ impl<R: ImageResolver> Manager<R> {
             clock: Arc::clone(&clock),
             events,
         };
-        let ca = CaService { store: store.clone(), clock: Arc::clone(&clock), ids: Mutex::new(ids()) };
+        let ca = CaService::new(store.clone(), Arc::clone(&clock), ids());
         let settling = Arc::new(Settling::new(store.clone(), Arc::clone(&fanout), fellows));
         let roster = RosterService { store: store.clone(), reach: Arc::clone(&reach), settling: Arc::clone(&settling) };
-        let dispatcher =
-            DispatcherService { store, sessions, reach, fanout, reports, tunnels, authority, clock, settling };
+        let allowance = Allowance::new(dispatcher::SESSIONS);
+        let dispatcher = DispatcherService {
+            store,
+            sessions,
+            reach,
+            fanout,
+            reports,
+            tunnels,
+            authority,
+            clock,
+            settling,
+            allowance,
+        };
         let (control, dispatcher) = (Arc::new(control), Arc::new(dispatcher));
         Self { control, dispatcher, ca: Arc::new(ca), roster: Arc::new(roster), loops, stop }
     }

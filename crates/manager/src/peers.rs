@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use skep_api::{AssignedPeer, AssignedPlace, Assignment};
-use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkId, Node, NodeId};
+use skep_model::{Cluster, ClusterConfig, Feature, Membership, Network, NetworkDriver, NetworkId, Node, NodeId};
 
 use crate::assignments::{AssignmentSet, Difference};
 
@@ -58,12 +58,15 @@ pub fn peers_for(cluster: &Cluster, id: NodeId, has: &BTreeSet<NetworkId>) -> As
         return AssignmentSet::new();
     };
     let mut blocks: BTreeMap<NodeId, Vec<Ipv4Net>> = BTreeMap::new();
-    for network in has.iter().filter_map(|network| cluster.networks.get(network)) {
+    // Stations of a local network are reached there, not through the tunnel.
+    let routed = |network: &&Arc<Network>| network.spec.driver() != NetworkDriver::Macvlan;
+    for network in has.iter().filter_map(|network| cluster.networks.get(network)).filter(routed) {
         network.blocks.iter().for_each(|(block, holder)| blocks.entry(*holder).or_default().push(*block));
     }
     let pool = cluster.config.as_ref().map(|config| config.spec.clone()).unwrap_or_default().address_pool;
     let prefix = cluster.config.as_ref().map(|config| config.prefix());
-    let place = AssignedPlace { address: own.address, nodes: cluster.node_range(), pool, prefix };
+    let key = cluster.has(Feature::Rekeying).then_some(own.key);
+    let place = AssignedPlace { address: own.address, nodes: cluster.node_range(), pool, prefix, key };
     let others = cluster.nodes.values().filter(|node| node.id != id && node.spec.membership == Membership::Accepted);
     let peers = others.filter_map(|node| {
         let tunnel = node.tunnel?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    AgentMessage, ExecSpec, LogOptions, ManagerMessage, Messages, NodeClaim, Question, Refusal, RefusalKind,
-    RosterClient,
+    AgentMessage, ExecSpec, LogOptions, ManagerMessage, ManagerTarget, Messages, NodeClaim, Question, Refusal,
+    RefusalKind, RosterClient,
 };
 use skep_model::{NodeId, TaskId};
 use tokio::sync::mpsc;
@@ -26,6 +26,7 @@ const CLAIM_WAIT: Duration = Duration::from_secs(1);
 pub enum Wanted {
     Log { task: TaskId, options: LogOptions },
     Exec { task: TaskId, spec: ExecSpec },
+    Probe { managers: Vec<ManagerTarget> },
 }
 
 /// Reaches agents: those of this manager's own sessions, and through other managers those of theirs.
@@ -71,6 +72,7 @@ impl Reach {
         let message = |request| match wanted {
             Wanted::Log { task, options } => ManagerMessage::Log { request, task, options },
             Wanted::Exec { task, spec } => ManagerMessage::Exec { request, task, spec },
+            Wanted::Probe { managers } => ManagerMessage::Probe { request, managers },
         };
         self.sessions.request(node, message).await
     }
@@ -86,6 +88,7 @@ impl Reach {
         let first = match wanted {
             Wanted::Log { task, options } => Question::Log { node, task, options },
             Wanted::Exec { task, spec } => Question::Exec { node, task, spec },
+            Wanted::Probe { managers } => Question::Probe { node, managers },
         };
         questions.send(first).await.expect("the receiver is held here");
         let incoming = client.ask(ReceiverStream::new(outgoing)).await?;
@@ -100,6 +103,7 @@ impl Reach {
         let (node, wanted) = match input.next().await {
             Some(Ok(Question::Log { node, task, options })) => (node, Wanted::Log { task, options }),
             Some(Ok(Question::Exec { node, task, spec })) => (node, Wanted::Exec { task, spec }),
+            Some(Ok(Question::Probe { node, managers })) => (node, Wanted::Probe { managers }),
             Some(Err(refusal)) => return Err(refusal),
             Some(Ok(Question::Input(_))) | None => {
                 return Err(Refusal::new(RefusalKind::Invalid, "a question begins with what is wanted"));
@@ -135,6 +139,7 @@ async fn pass(
                 let answer = match message {
                     Some(Ok(AgentMessage::Log { entries, .. })) => Answer::Log(entries),
                     Some(Ok(AgentMessage::Exec { output, .. })) => Answer::Exec(output),
+                    Some(Ok(AgentMessage::Probed { part, .. })) => Answer::Probed(part),
                     Some(Ok(AgentMessage::End { error, .. })) => Answer::End { error },
                     Some(Ok(_)) => continue,
                     Some(Err(refusal)) => Answer::End { error: Some(refusal.message) },
@@ -163,6 +168,7 @@ async fn serve(
                 let message = match answer {
                     Answer::Log(entries) => AgentMessage::Log { request: 0, entries },
                     Answer::Exec(output) => AgentMessage::Exec { request: 0, output },
+                    Answer::Probed(part) => AgentMessage::Probed { request: 0, part },
                     Answer::End { error } => AgentMessage::End { request: 0, error },
                 };
                 if out.send(Ok(message)).await.is_err() || over {

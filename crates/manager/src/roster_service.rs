@@ -11,6 +11,7 @@ use skep_model::{Change, Cluster, ManagerStatus, Node, NodeId, NodeState, NodeSt
 use skep_store::{ProposeError, Store};
 
 use crate::clock::wall_clock;
+use crate::judgement::LEFT;
 use crate::presence;
 use crate::reach::Reach;
 use crate::refusal::not_written;
@@ -120,7 +121,7 @@ async fn leave(store: &Store, id: NodeId) -> Result<(), Refusal> {
             }
         }
         if node.manager.is_none() {
-            let message = "it left the cluster".to_owned();
+            let message = LEFT.to_owned();
             let status = NodeStatus { state: NodeState::Down, message, address: node.status.address.clone() };
             let change = Change::ReportNode { node: id, description: None, status, at: wall_clock() };
             return store.propose(vec![change]).await.map(drop).map_err(not_written);

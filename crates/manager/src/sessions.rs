@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use skep_api::{AgentMessage, ExecOutput, LogEntry, ManagerMessage, NodePresence, Refusal, RefusalKind, TaskReport};
+use skep_api::{
+    AgentMessage, ExecOutput, LogEntry, ManagerMessage, NodePresence, ProbePart, Refusal, RefusalKind, TaskReport,
+};
 use skep_model::{Cluster, NodeId, TaskId, TaskStatus};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,7 @@ const ALIVE: Duration = Duration::from_secs(4);
 pub enum Answer {
     Log(Vec<LogEntry>),
     Exec(ExecOutput),
+    Probed(ProbePart),
     End { error: Option<String> },
 }
 
@@ -249,12 +252,14 @@ impl Sessions {
         let (id, answer) = match message {
             AgentMessage::Log { request, entries } => (request, Answer::Log(entries)),
             AgentMessage::Exec { request, output } => (request, Answer::Exec(output)),
+            AgentMessage::Probed { request, part } => (request, Answer::Probed(part)),
             AgentMessage::End { request, error } => (request, Answer::End { error }),
             AgentMessage::Hello(_)
             | AgentMessage::Heartbeat { .. }
             | AgentMessage::Report { .. }
             | AgentMessage::Applied { .. }
             | AgentMessage::Settle { .. }
+            | AgentMessage::Tunnel(_)
             | AgentMessage::Leaving => {
                 return;
             }

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_api::TrustUpdate;
-use skep_identity::{CaDigest, CaError, ClusterCa, JoinToken, JoinTokenError, ROTATIONS_KEPT};
+use skep_api::{GivenCa, TrustUpdate};
+use skep_identity::{CaDigest, CaError, ClusterCa, GivenCaError, JoinToken, JoinTokenError, ROTATIONS_KEPT};
 use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Node, NodeId, NodeState, Role, Timestamp};
 
 /// Certificates that live shorter would be renewed all the time.
@@ -39,6 +39,8 @@ pub fn issuer(config: &ClusterConfig) -> Result<String, CaError> {
 pub enum RotateError {
     #[error("failed to make the new CA")]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    Given(#[from] GivenCaError),
     #[error("failed to make the new join tokens")]
     Token(#[from] JoinTokenError),
 }
@@ -50,10 +52,16 @@ pub struct Rotated {
     pub manager: JoinToken,
 }
 
-/// Makes a new CA, which the present one vouches for. Join tokens name the CA, so they are new as well.
-pub fn rotate(config: &ClusterConfig, now: Timestamp) -> Result<Rotated, RotateError> {
-    let old = ClusterCa::from_pem(&config.ca_certificate, &config.ca_key)?;
-    let new = ClusterCa::create(config.id, now)?;
+/// Makes a new CA, or takes the one that is given; the present one vouches for it. Join tokens name the CA, so they are new as well.
+pub fn rotate(config: &ClusterConfig, given: Option<&GivenCa>, now: Timestamp) -> Result<Rotated, RotateError> {
+    let old = ClusterCa::from_pem(config.id, &config.ca_certificate, &config.ca_key)?;
+    let new = match given {
+        None => ClusterCa::create(config.id, now)?,
+        Some(given) => {
+            let known = [config.trust.trusted.as_slice(), &config.trust.retired].concat();
+            skep_identity::adopt((&given.certificate, &given.key), &old, &known, now)?
+        }
+    };
     let (worker, manager) = (JoinToken::generate(new.digest())?, JoinToken::generate(new.digest())?);
     let mut next = config.clone();
     next.trust.trusted.insert(0, std::mem::replace(&mut next.ca_certificate, new.certificate_pem().to_owned()));

@@ -3,6 +3,7 @@
 //! `apply` is deterministic: every manager applies the same changes in the same order and must end with
 //! the same value, so it knows no clock and no chance.
 
+mod claims;
 mod contents;
 mod tasks;
 mod tunnel;
@@ -125,6 +126,7 @@ impl Cluster {
                     return Err(already_exists(Kind::Network, &network.spec.name));
                 }
                 self.keep_node_addresses(network)?;
+                self.keep_ranges_apart(network)?;
                 let mut network = network.clone();
                 network.meta.version = version;
                 self.index.networks.insert(name, network.id);
@@ -235,6 +237,7 @@ impl Cluster {
             return Err(already_exists(Kind::Service, &service.name()));
         }
         self.check_references(&service.spec)?;
+        self.keep_ports_apart(service)?;
         let mut service = service.clone();
         service.meta.version = version;
         service.spec_version = version;
@@ -311,7 +314,13 @@ impl Cluster {
         if !network.subnet.contains(&block) {
             return Err(taken(format!("{block} lies outside {}", network.subnet)));
         }
-        if let Some(overlap) = network.blocks.keys().find(|other| other.contains(&block) || block.contains(*other)) {
+        let is_single = |block: &ipnet::Ipv4Net| block.prefix_len() == 32;
+        let overlaps = |other: &ipnet::Ipv4Net, holder: NodeId| match is_single(other) == is_single(&block) {
+            true => other.contains(&block) || block.contains(other),
+            // A single is an exception to another node's block.
+            false => is_single(&block) && holder == node && other.contains(&block),
+        };
+        if let Some((overlap, _)) = network.blocks.iter().find(|(other, holder)| overlaps(other, **holder)) {
             return Err(taken(format!("{block} overlaps {overlap}, which a node holds")));
         }
         let network = Arc::make_mut(network);

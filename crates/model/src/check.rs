@@ -73,7 +73,8 @@ impl Cluster {
             }
         }
         for network in self.networks.values() {
-            let blocks: Vec<_> = network.blocks.keys().collect();
+            // Single addresses may be exceptions to a block.
+            let blocks: Vec<_> = network.blocks.keys().filter(|block| block.prefix_len() < 32).collect();
             if blocks.windows(2).any(|pair| pair[0].contains(pair[1]) || pair[1].contains(pair[0])) {
                 broken.push(Violation(format!("network {} has overlapping blocks", network.spec.name)));
             }

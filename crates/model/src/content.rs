@@ -11,12 +11,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConfigId, Labels, Meta, SecretId, Timestamp};
 
-/// SHA-256 of a secret's or config's bytes, in lower-case hexadecimal.
+/// SHA-256 of a secret's or config's bytes, in lower-case hexadecimal; of a template, the language before it.
 ///
 /// Computed by whoever makes a revision; `apply` trusts it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ContentDigest(pub String);
+
+/// What the digest of a template begins with.
+const GOLANG: &str = "golang:";
+
+impl ContentDigest {
+    /// From the sum of the bytes, in hexadecimal.
+    ///
+    /// A template has another digest than the same bytes as they are: making a template of a content is a new revision of
+    /// it, which services are updated to and can be rolled back from.
+    pub fn new(sum: String, kind: ContentKind) -> Self {
+        match kind {
+            ContentKind::Plain => Self(sum),
+            ContentKind::Template => Self(format!("{GOLANG}{sum}")),
+        }
+    }
+
+    pub fn kind(&self) -> ContentKind {
+        if self.0.starts_with(GOLANG) { ContentKind::Template } else { ContentKind::Plain }
+    }
+}
+
+/// What becomes of a content on its way into a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ContentKind {
+    /// It arrives as it is.
+    #[default]
+    Plain,
+    /// A template in Go's language (`template_driver: golang`), rendered for each task.
+    Template,
+}
 
 impl fmt::Display for ContentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,8 @@ use crate::{Cluster, Placement, Scheduling, ServiceSpec};
 /// - 1: several managers, autolock.
 /// - 2: the tunnel between nodes.
 /// - 3: jobs, order, placement and contents of services beyond Swarm's oldest; IPv6 within networks.
-/// - 4: hooks and templates of services; drivers and balancing of networks.
+/// - 4: hooks, templates and volumes of services; drivers, balancing and keys of networks; the doctor; a range or port is
+///   given once, whoever writes.
 pub const FEATURE_LEVEL: u32 = 4;
 
 /// Something that needs every manager to know it.
@@ -27,6 +28,25 @@ pub enum Feature {
     /// Updates that keep what they can: tasks that live on with other constraints, revisions that know whether they were
     /// completed, moves that stop nothing before the new task is prepared.
     GentleUpdates,
+    /// `post_start` and `pre_stop` of services.
+    Hooks,
+    /// Secrets and configs that are templates: an agent that does not know them would deliver them as they are.
+    Templates,
+    /// Volumes with options: an older node would put the data into a folder.
+    VolumeOptions,
+    /// Agents examine themselves and their way to the others; managers pass the question on.
+    Doctor,
+    /// Networks of other drivers than `overlay`, the host's own, addresses that are kept for one task: an older manager
+    /// would make a network over all nodes of each.
+    Drivers,
+    /// Ranges and ports that two would have are refused when they are written, which all managers must do alike.
+    Claims,
+    /// A CA that was made elsewhere: older managers read its cluster out of its name.
+    GivenCa,
+    /// Which task a service's connections lead to: an older manager would lose it.
+    Balancing,
+    /// Nodes that change their keys in the tunnel by themselves: they are told which one the others know.
+    Rekeying,
 }
 
 impl Feature {
@@ -36,7 +56,16 @@ impl Feature {
             Feature::Autolock => 1,
             Feature::Tunnel => 2,
             Feature::Services => 3,
-            Feature::GentleUpdates => 4,
+            Feature::GentleUpdates
+            | Feature::Hooks
+            | Feature::Templates
+            | Feature::VolumeOptions
+            | Feature::Doctor
+            | Feature::Drivers
+            | Feature::Claims
+            | Feature::GivenCa
+            | Feature::Balancing
+            | Feature::Rekeying => 4,
         }
     }
 }
@@ -67,6 +96,9 @@ impl ServiceSpec {
                 !self.task.resources.generic.is_empty(),
             ),
             (Feature::Services, "x-skep.on-change", self.task.container.on_change.is_some()),
+            (Feature::Hooks, "post_start", !self.task.container.post_start.is_empty()),
+            (Feature::Hooks, "pre_stop", !self.task.container.pre_stop.is_empty()),
+            (Feature::VolumeOptions, "volumes: driver_opts", self.task.container.has_volume_options()),
             (Feature::Services, "x-skep.placement", strategy.is_some()),
             (Feature::Services, "x-skep.affinity", !affinity.is_empty()),
             (Feature::Services, "x-skep.anti-affinity", !anti_affinity.is_empty()),
@@ -75,7 +107,10 @@ impl ServiceSpec {
             (Feature::Services, "x-skep.min-available", min_available != 0),
             (Feature::Services, "x-skep.rebalance", rebalance_on_join),
             (Feature::Services, "x-skep.schedule", self.schedule.is_some()),
+            (Feature::Drivers, "network_mode: host", self.task.host_network),
             (Feature::Services, "x-skep.progress-deadline", self.progress_deadline.is_some()),
+            (Feature::Balancing, "x-skep.session-affinity", self.endpoint.session_affinity.is_some()),
+            (Feature::Balancing, "x-skep.prefer-local", self.endpoint.prefer_local),
         ];
         asked.into_iter().filter(|(.., asked)| *asked).map(|(feature, name, _)| (feature, name)).collect()
     }

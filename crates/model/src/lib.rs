@@ -14,11 +14,14 @@ mod config;
 mod constraint;
 mod content;
 mod cron;
+mod host_route;
 mod id;
 mod job;
 pub mod lease;
 mod level;
 mod network;
+mod network_driver;
+mod network_reserved;
 mod node;
 mod service;
 pub mod spec;
@@ -32,13 +35,15 @@ pub use change::{Change, Due, Kind, Rejection};
 pub use check::Violation;
 pub use cluster::{Cluster, LookupError};
 pub use config::{ClusterConfig, ClusterSpec, JoinTokenHashes, TrustHistory};
-pub use content::{Config, ContentDigest, ContentRevision, Contents, Secret};
+pub use content::{Config, ContentDigest, ContentKind, ContentRevision, Contents, Secret};
 pub use cron::{Cron, CronError, TimeZone};
+pub use host_route::{Collision, HostRoute};
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId};
 pub use id::{Id, IdSource, ParseIdError};
 pub use job::JobStatus;
 pub use level::{FEATURE_LEVEL, Feature};
 pub use network::{Network, Twins};
+pub use network_driver::{NetworkDriver, PARENT};
 pub use node::{
     Availability, CertificateRecord, GenericResource, ManagerStatus, Membership, Node, NodeDescription, NodeResources,
     NodeSpec, NodeState, NodeStatus, Platform, Role,
@@ -47,10 +52,11 @@ pub use service::{Endpoint, Service, ServiceRevision, UpdateProgress, UpdateStat
 pub use spec::ParseConstraintError;
 pub use spec::{
     Concurrency, Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, Dependency, DependencyCondition,
-    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
-    Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
-    PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
-    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Hook, Limits,
+    LogDriver, Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec,
+    PortProtocol, PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy,
+    Schedule, Scheduling, SecretRef, ServiceSpec, SessionAffinity, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    VolumePlacement, VolumeSource,
 };
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, DesiredState, NetworkAddress, Slot, Task, TaskState, TaskStatus};

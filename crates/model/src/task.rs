@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GenericResource, Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version};
+use crate::{
+    GenericResource, Labels, Meta, NetworkId, NodeId, PortSpec, ServiceId, TaskId, TaskSpec, Timestamp, Version,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -50,6 +52,8 @@ pub struct Task {
     pub stop_reason: Option<String>,
     /// Where the data of its slot's named volumes is.
     pub home: Option<NodeId>,
+    /// Its service's labels when it was made, where its spec has templates, which may ask for them.
+    pub service_labels: Labels,
 }
 
 /// Which of a service's places a task fills.

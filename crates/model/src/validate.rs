@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use crate::{
-    Concurrency, ContainerSpec, Cron, EndpointMode, GenericRequest, MemoryBytes, Mode, NanoCpus, NetworkSpec,
-    Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder,
+    Concurrency, ContainerSpec, Cron, EndpointMode, EndpointSpec, GenericRequest, MemoryBytes, Mode, MountKind,
+    NanoCpus, NetworkSpec, Placement, PublishMode, ServiceSpec, TimeZone, UpdateConfig, UpdateOrder, VolumeSource,
 };
 
 /// A spec that cannot be accepted, and why.
@@ -67,6 +67,7 @@ impl ServiceSpec {
         validate_update("rollback", &self.rollback).map_err(&wrong)?;
         self.validate_placement().map_err(&wrong)?;
         self.validate_at_most_one().map_err(&wrong)?;
+        self.validate_networks().map_err(&wrong)?;
         self.validate_job().map_err(&wrong)?;
         self.validate_order().map_err(&wrong)
     }
@@ -88,6 +89,13 @@ impl ServiceSpec {
     }
 
     fn validate_ports(&self) -> Result<(), String> {
+        let EndpointSpec { mode, ports: _, session_affinity, prefer_local } = &self.endpoint;
+        let asked = [("session-affinity", session_affinity.is_some()), ("prefer-local", *prefer_local)];
+        if let Some((name, _)) = asked.iter().find(|(_, asked)| *asked && *mode == EndpointMode::DnsRr) {
+            return Err(format!(
+                "{name} can't be used with dnsrr mode, where clients choose a task themselves; use vip"
+            ));
+        }
         let mut seen = BTreeSet::new();
         for port in &self.endpoint.ports {
             if port.target == 0 {
@@ -183,6 +191,35 @@ impl ServiceSpec {
         Ok(())
     }
 
+    /// Whoever is in the network of its node is in no other; and an address has one task at a time.
+    fn validate_networks(&self) -> Result<(), String> {
+        if self.task.host_network && !self.task.networks.is_empty() {
+            return Err("network_mode: host replaces the networks: remove one of the two".to_owned());
+        }
+        if let Some(port) = self.endpoint.ports.first().filter(|_| self.task.host_network) {
+            return Err(format!(
+                "port {} cannot be published: in the network of the node (network_mode: host) every port of the \
+                 container is one of the node already",
+                port.target
+            ));
+        }
+        let Some(attachment) = self.task.networks.iter().find(|attachment| attachment.is_fixed()) else {
+            return Ok(());
+        };
+        let network = &attachment.network;
+        if !matches!(self.mode, Mode::Replicated { replicas: 0 | 1 }) {
+            return Err(format!("one address of network {network} cannot be given to several tasks"));
+        }
+        let both = [("update", &self.update), ("rollback", &self.rollback)];
+        match both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst) {
+            Some((which, _)) => Err(format!(
+                "{which} order start-first runs two tasks at a time, and its address of network {network} is for one; use \
+                 stop-first"
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn validate_at_most_one(&self) -> Result<(), String> {
         let both = [("update", &self.update), ("rollback", &self.rollback)];
         let doubling = both.into_iter().find(|(_, config)| config.order == UpdateOrder::StartFirst);
@@ -208,6 +245,13 @@ impl ContainerSpec {
             if !targets.insert(mount.target.trim_end_matches('/')) {
                 return Err(format!("duplicate mount point: {}", mount.target));
             }
+            if let MountKind::Volume { name, options, .. } = &mount.kind {
+                let shown = name.as_deref().unwrap_or(&mount.target);
+                VolumeSource::of(options).map_err(|problem| format!("volume {shown}: {problem}"))?;
+                if name.is_none() && !options.is_empty() {
+                    return Err(format!("the volume at {} has options and needs a name", mount.target));
+                }
+            }
         }
         let mut files = BTreeSet::new();
         let names =
@@ -222,6 +266,15 @@ impl ContainerSpec {
                 return Err(format!("{what} `{signal}` is no signal; use a name such as SIGHUP, or 1 to 64"));
             }
         }
+        for (kind, hooks) in [("post_start", &self.post_start), ("pre_stop", &self.pre_stop)] {
+            if hooks.iter().any(|hook| hook.command.first().is_none_or(String::is_empty)) {
+                return Err(format!("a {kind} hook has no command"));
+            }
+            let relative = hooks.iter().filter_map(|hook| hook.working_dir.as_ref()).find(|dir| !dir.starts_with('/'));
+            if let Some(relative) = relative {
+                return Err(format!("the working_dir `{relative}` of a {kind} hook must be an absolute path"));
+            }
+        }
         if self.stop_grace_period.is_some_and(|period| period > Duration::from_secs(24 * 3600)) {
             return Err("stop_grace_period is above 24 h".to_owned());
         }
@@ -233,6 +286,8 @@ impl NetworkSpec {
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         let wrong = |problem: String| InvalidSpec { subject: format!("network {}", self.name), problem };
         validate_service_name(&self.name).map_err(&wrong)?;
+        self.validate_driver().map_err(&wrong)?;
+        self.validate_ranges().map_err(&wrong)?;
         if let Some(subnet) = self.subnet {
             if subnet.prefix_len() > 28 {
                 return Err(wrong(format!(

@@ -9,8 +9,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{
-    Change, Cluster, Endpoint, EndpointMode, Feature, Network, NetworkId, NetworkSpec, NodeId, PortProtocol, PortSpec,
-    PublishMode, Service, TaskId, TaskSpec, VirtualIp,
+    Cluster, Endpoint, EndpointMode, Feature, Network, NetworkDriver, NetworkId, NetworkSpec, PortProtocol, PortSpec,
+    PublishMode, Service, TaskSpec, VirtualIp,
 };
 
 /// Ports that are chosen for services which publish without naming one, as in Swarm.
@@ -169,7 +169,9 @@ fn virtual_ips_for(cluster: &Cluster, service: &Service) -> Result<Vec<VirtualIp
     }
     let attachments = service.spec.task.networks.iter();
     let networks = attachments.filter_map(|attachment| cluster.network_named(&attachment.network));
-    networks
+    // Nobody rewrites addresses on a local network: there a service's names stand for its tasks.
+    let routed = networks.filter(|network| network.spec.driver() != NetworkDriver::Macvlan);
+    routed
         .map(|network| {
             let had = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network.id).copied();
             match had {
@@ -182,67 +184,20 @@ fn virtual_ips_for(cluster: &Cluster, service: &Service) -> Result<Vec<VirtualIp
 
 fn free_virtual_ip(cluster: &Cluster, network: &Network) -> Result<Ipv4Addr, Refusal> {
     let endpoints = cluster.services.values().flat_map(|service| service.endpoint.virtual_ips.iter());
-    let taken: BTreeSet<Ipv4Addr> = endpoints.filter(|vip| vip.network == network.id).map(|vip| vip.address).collect();
+    let mut taken: BTreeSet<Ipv4Addr> =
+        endpoints.filter(|vip| vip.network == network.id).map(|vip| vip.address).collect();
+    taken.extend(cluster.reserved_addresses(network));
     let range = network.vip_range();
-    let reserved = [network.subnet.network(), network.subnet.broadcast(), network.gateway];
     let usable = (range.network().to_bits()..=range.broadcast().to_bits()).map(Ipv4Addr::from_bits);
     usable
         .into_iter()
-        .find(|address| !taken.contains(address) && !reserved.contains(address))
+        .find(|address| !taken.contains(address) && !network.is_reserved(*address))
         .ok_or_else(|| Refusal(format!("network {} has no virtual address left in {range}", network.spec.name)))
 }
 
 /// Whether an ingress port that a spec names is already another service's: the words for the refusal.
 pub fn port_conflict(cluster: &Cluster, service: &Service) -> Option<Refusal> {
-    let explicit =
-        service.spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress && port.published != 0);
-    for port in explicit {
-        for other in cluster.services.values().filter(|other| other.id != service.id) {
-            let clash = other
-                .endpoint
-                .ports
-                .iter()
-                .chain(&other.spec.endpoint.ports)
-                .any(|taken| (taken.protocol, taken.published) == (port.protocol, port.published));
-            if clash {
-                let (number, name, id) = (port.published, other.name(), other.id);
-                return Some(Refusal(format!("port '{number}' is already in use by service '{name}' ({id})")));
-            }
-        }
-    }
-    None
-}
-
-/// The blocks that nodes lack for the tasks about to be assigned to them.
-///
-/// A node has enough when its blocks of a network hold its tasks there, ended ones included, and the new ones.
-pub fn blocks_for(cluster: &Cluster, assigned: &[(TaskId, NodeId)]) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut picture = cluster.clone();
-    let nodes: BTreeSet<NodeId> = assigned.iter().map(|(_, node)| *node).collect();
-    for node in nodes {
-        let arriving = assigned.iter().filter(|(_, to)| *to == node).filter_map(|(task, _)| cluster.tasks.get(task));
-        // Ended tasks that are still kept count too: their addresses rest before they are given again.
-        let settled = cluster.tasks_of_node(node);
-        let on_node: Vec<_> = arriving.chain(settled).collect();
-        let networks: BTreeSet<NetworkId> = on_node.iter().flat_map(|task| task.networks.iter().copied()).collect();
-        for id in networks {
-            let needed = on_node.iter().filter(|task| task.networks.contains(&id)).count();
-            while let Some(block) = lacking_block(&picture, id, node, needed) {
-                let change = Change::AssignBlock { network: id, block, node };
-                if picture.apply(&change, picture.version.0).is_err() {
-                    break;
-                }
-                changes.push(change);
-            }
-        }
-    }
-    changes
-}
-
-fn lacking_block(cluster: &Cluster, network: NetworkId, node: NodeId, needed: usize) -> Option<Ipv4Net> {
-    let network = cluster.networks.get(&network)?;
-    // A quarter of each block is left for addresses that rest between two owners.
-    let held: usize = network.blocks_of(node).map(|block| network.usable_addresses(block) * 3 / 4).sum();
-    if held >= needed { None } else { network.free_block() }
+    let (port, other) = cluster.port_of_another(service)?;
+    let (number, name, id) = (port.published, other.name(), other.id);
+    Some(Refusal(format!("port '{number}' is already in use by service '{name}' ({id})")))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::{
-    Change, Cluster, DesiredState, Feature, IdSource, Meta, NodeId, NodeState, Service, Slot, Task, TaskId, TaskSpec,
-    TaskState, TaskStatus, Timestamp, VolumePlacement, lease,
+    Change, Cluster, DesiredState, Feature, IdSource, Labels, Meta, NodeId, NodeState, Service, Slot, Task, TaskId,
+    TaskSpec, TaskState, TaskStatus, Timestamp, VolumePlacement, lease,
 };
 
 use crate::slot::SlotTasks;
@@ -73,8 +73,16 @@ impl<'a> Fleet<'a> {
             generic: Vec::new(),
             stop_reason: None,
             home,
+            service_labels: self.labels_for_templates(),
         };
         self.add(slot, task);
+    }
+
+    /// Most tasks have no use for them.
+    fn labels_for_templates(&self) -> Labels {
+        let spec = &self.service.spec;
+        let asked = self.cluster.has(Feature::Templates) && spec.task.container.has_templates();
+        if asked { spec.labels.clone() } else { Labels::new() }
     }
 
     /// Makes a task of the spec that `ended` had, to go on in its slot.

@@ -6,6 +6,7 @@
 //! Laws: the same input gives the same changes; applying them and asking again at the same time gives
 //! none; every loop is bounded by the size of the cluster.
 
+pub mod addresses;
 pub mod allocator;
 mod enforcer;
 mod fence;

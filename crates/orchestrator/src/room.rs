@@ -8,6 +8,10 @@ use skep_model::{Availability, Cluster, Node, NodeState, PortProtocol, PublishMo
 
 /// Whether `old`'s node has no room for `new` beside it, and has once it is gone.
 pub fn stopping_makes_room(cluster: &Cluster, new: &Task, old: &Task) -> bool {
+    let keeps = |network: &skep_model::NetworkAttachment| network.is_fixed();
+    if new.spec.networks.iter().any(keeps) && crate::addresses::still_held(cluster, new).is_some() {
+        return crate::addresses::still_held(cluster, old).is_none();
+    }
     let Some(node) = old.node.and_then(|node| cluster.nodes.get(&node)) else { return false };
     may_take(node, new) && !fits(cluster, node, new, None) && fits(cluster, node, new, Some(old))
 }
@@ -21,6 +25,7 @@ pub fn claims_nothing(spec: &ServiceSpec) -> bool {
         && reserved.memory.is_none()
         && spec.task.placement.max_replicas_per_node == 0
         && !ports
+        && !spec.task.networks.iter().any(|network| network.is_fixed())
 }
 
 fn may_take(node: &Node, task: &Task) -> bool {

@@ -25,10 +25,23 @@ pub struct Request {
     pub subnet: Ipv4Net,
     /// This node's parts of it.
     pub blocks: Vec<Ipv4Net>,
-    /// Never given: the gateway, service addresses, addresses that other tasks ask for by name.
+    /// Never given: the gateway, service addresses.
     pub reserved: BTreeSet<Ipv4Addr>,
+    /// Given only to who asks for them by name.
+    pub kept: BTreeSet<Ipv4Addr>,
+    /// Whether a released address must rest, where there is no other.
+    pub rest: Rest,
     /// The one that the user asked for (`ipv4_address`). It may lie outside the blocks.
     pub wanted: Option<Ipv4Addr>,
+}
+
+/// Whether an address may be given again at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Not before [`QUARANTINE_S`].
+    Must,
+    /// Only if every other is in use: addresses of a local network are few, and move with their hardware address.
+    Should,
 }
 
 /// Why there is no address.
@@ -137,6 +150,7 @@ impl Held {
         let usable = |address: &Ipv4Addr| {
             !is_edge(request.subnet, *address)
                 && !request.reserved.contains(address)
+                && !request.kept.contains(address)
                 && !self.held.contains_key(address)
                 && request.subnet.contains(address)
         };
@@ -144,7 +158,8 @@ impl Held {
         if let Some(fresh) = all().find(|address| !self.released.contains_key(address)) {
             return Ok(fresh);
         }
-        let rested = all().filter(|address| self.released.get(address).is_some_and(|at| resting_s(*at, now_s) == 0));
+        let has_rested = |at: &u64| request.rest == Rest::Should || resting_s(*at, now_s) == 0;
+        let rested = all().filter(|address| self.released.get(address).is_some_and(has_rested));
         rested.min_by_key(|address| self.released.get(address)).ok_or_else(|| IpamError::Exhausted {
             network: request.network.clone(),
             held: self.held.len(),
@@ -183,6 +198,8 @@ mod tests {
             subnet: "10.64.0.0/24".parse().unwrap(),
             blocks: vec![block.parse().unwrap()],
             reserved: BTreeSet::from(["10.64.0.1".parse().unwrap()]),
+            kept: BTreeSet::new(),
+            rest: Rest::Must,
             wanted: None,
         }
     }
@@ -227,6 +244,18 @@ mod tests {
         assert_eq!(taken, "10.64.0.200 on network n is taken by container a");
         assert!(matches!(addresses.allocate("b", &wants(1), 0), Err(IpamError::Unusable { .. })));
         assert!(matches!(addresses.allocate("b", &wants(255), 0), Err(IpamError::Unusable { .. })));
+    }
+
+    #[test]
+    fn a_kept_address_goes_to_who_asks_for_it_alone_and_where_addresses_are_few_they_need_not_rest() {
+        let mut addresses = Addresses::default();
+        let block = Request { kept: BTreeSet::from([ip(4)]), ..request("10.64.0.4/31") };
+        assert_eq!(addresses.allocate("a", &block, 0), Ok(ip(5)));
+        assert!(matches!(addresses.allocate("b", &block, 0), Err(IpamError::Exhausted { .. })));
+        assert_eq!(addresses.allocate("b", &Request { wanted: Some(ip(4)), ..block.clone() }, 0), Ok(ip(4)));
+        addresses.release("a", 1);
+        assert!(matches!(addresses.allocate("c", &block, 2), Err(IpamError::Exhausted { .. })));
+        assert_eq!(addresses.allocate("c", &Request { rest: Rest::Should, ..block }, 2), Ok(ip(5)));
     }
 
     #[test]

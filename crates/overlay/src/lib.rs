@@ -1,6 +1,7 @@
 //! One node's network: plan (pure), realize (netlink, nftables), the tunnel to other nodes, and the net helper (DNS,
 //! localhost proxies).
 
+pub mod echo;
 pub mod helper;
 pub mod ipam;
 mod netlink;
@@ -12,5 +13,6 @@ mod sys;
 pub mod tunnel;
 
 pub use realize::{
-    Applied, Attachment, Config, Overlay, RealizeError, Sandbox, TableChange, TunnelStatsError, Warning, namespaces_dir,
+    Applied, Attachment, Config, HostRoute, Overlay, RealizeError, Sandbox, TableChange, TunnelStatsError, Warning,
+    host_routes, namespaces_dir,
 };

@@ -5,6 +5,8 @@
 //! kernel has and changes the difference; the helper is sent the snapshot. A part that contradicts another is left
 //! out and named in `problems`: one bad network must not take the node's others down.
 
+pub mod balance;
+mod driver;
 mod ingress;
 mod names;
 pub mod peers;
@@ -19,6 +21,8 @@ use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub use balance::{Balance, Choice, Led};
+pub use driver::Driver;
 pub use ingress::{BACK_MARK, BACK_MASK, INGRESS, INGRESS_NETWORK, INGRESS_PORT, Ingress, Number, PUBLISHED_MARK, Way};
 pub use peers::{Mesh, MeshPeer};
 pub use problem::Problem;
@@ -69,6 +73,7 @@ pub struct Network {
     pub blocks: Vec<Ipv4Net>,
     /// Without a way out: neither to other networks, nor to the node itself.
     pub internal: bool,
+    pub driver: Driver,
 }
 
 /// A container's place on one network.
@@ -106,6 +111,7 @@ pub struct Service {
     pub names: Vec<String>,
     /// Every task of the service on every node.
     pub backends: Vec<Backend>,
+    pub balance: Balance,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +134,7 @@ pub struct Published {
     /// Those that serve. Empty: connections are refused at once.
     pub backends: Vec<Ipv4Addr>,
     pub mode: PublishMode,
+    pub balance: Balance,
 }
 
 /// Who decided on `backends`; the kernel state is the same for both.
@@ -174,20 +181,21 @@ pub struct Bridge {
 
 /// The kernel state and the snapshot that `node` asks for. `namespaces` is the folder of the pinned namespaces.
 pub fn plan(node: &NodeNetwork, namespaces: &Path) -> Realization {
-    let (node, problems) = checked(node);
+    let (whole, problems) = checked(node);
+    let node = driver::routed(&whole);
     let twins = Twins::of(&node);
     let rules = rules::rules(&node);
     let bridges = node.networks.iter().map(|network| (bridge_name(&network.id), bridge(network))).collect();
     Realization {
         bridges,
-        sandboxes: node.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
+        sandboxes: whole.endpoints.iter().map(|endpoint| endpoint.sandbox.clone()).collect(),
         routes: routes::routes(&node, twins.as_ref()),
         ingress: node.mesh.as_ref().and_then(|mesh| ingress::ingress(mesh, twins.as_ref())),
         rules_v6: twins.as_ref().map(|twins| rules::twin(&rules, &node, twins)),
         rules,
         tunnel: peers::tunnel(&node, twins.as_ref()),
         places: both(places(&node), |place| twins.as_ref()?.address_of(place)),
-        snapshot: names::snapshot(&node, twins.as_ref(), namespaces),
+        snapshot: names::snapshot(&whole, twins.as_ref(), namespaces),
         problems,
     }
 }
@@ -215,6 +223,11 @@ impl Network {
 }
 
 impl NodeNetwork {
+    /// This node's containers.
+    fn here(&self) -> BTreeSet<Ipv4Addr> {
+        self.endpoints.iter().map(|endpoint| endpoint.address).collect()
+    }
+
     /// Of a node that has part in nothing.
     pub fn nothing(pool: Ipv4Net) -> Self {
         Self {
@@ -255,7 +268,7 @@ pub fn link_name(sandbox: &str, network: &str) -> String {
 }
 
 /// FNV-1a with a final mix: names must be equal over restarts and builds, so no hasher of the standard library.
-fn digest(bytes: &[u8]) -> u64 {
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, step);
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

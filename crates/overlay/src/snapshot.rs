@@ -165,6 +165,9 @@ pub struct Listener {
     pub port: u16,
     /// Connections are spread over these. Empty: hold the port, close what arrives.
     pub backends: Vec<SocketAddr>,
+    /// One client's connections lead to one of them. A helper of a build before it spreads them as ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_client: bool,
 }
 
 /// Daemon to helper.
@@ -241,6 +244,7 @@ mod tests {
                 bind: None,
                 port: 8080,
                 backends: vec!["10.64.0.2:80".parse().unwrap()],
+                by_client: false,
             }],
             tunnel: None,
         };

@@ -35,7 +35,9 @@ struct Place {
 pub fn next_move(cluster: &Cluster, service: &Service, tasks: &[&Task], now: Timestamp) -> Option<Move> {
     let spec = &service.spec.task;
     let mut fleet = Fleet::new(cluster, std::iter::once(service.id), now);
-    if fleet.packs(&spec.placement) || home::matters(spec) {
+    // An address that is asked for by name is given up before it is taken, so a move would be an outage.
+    let settled = home::matters(spec) || spec.networks.iter().any(|network| network.is_fixed());
+    if fleet.packs(&spec.placement) || settled {
         return None;
     }
     let ports = explain::host_ports(service);

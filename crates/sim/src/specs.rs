@@ -1,10 +1,10 @@
 //! Random specs of services: every policy and mode, on a cluster that is sometimes too small.
 
 use skep_model::{
-    Condition, ContainerSpec, Dependency, DependencyCondition, EndpointMode, EndpointSpec, FailureAction, FileTarget,
-    Labels, MemoryBytes, Mode, Mount, MountKind, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec,
-    PublishMode, Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec, UpdateConfig,
-    UpdateOrder, VolumePlacement,
+    Condition, ContainerSpec, Dependency, DependencyCondition, EndpointSpec, FailureAction, FileTarget, Labels,
+    MemoryBytes, Mode, Mount, MountKind, NanoCpus, NetworkAttachment, Placement, PortProtocol, PortSpec, PublishMode,
+    Reservations, Resources, RestartPolicy, Scheduling, SecretRef, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    VolumePlacement,
 };
 
 use crate::chance::Chance;
@@ -118,6 +118,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
             restart: restart(chance),
             placement,
             networks: if chance.one_in(2) { vec![attachment] } else { Vec::new() },
+            host_network: false,
             log_driver: None,
             force_update: 0,
             at_most_one,
@@ -125,7 +126,7 @@ pub fn service(name: String, chance: &mut Chance) -> ServiceSpec {
         },
         update,
         rollback,
-        endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports(chance) },
+        endpoint: EndpointSpec { ports: ports(chance), ..EndpointSpec::default() },
         scheduling,
         progress_deadline: None,
         depends_on,

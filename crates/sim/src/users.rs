@@ -47,7 +47,12 @@ impl World {
         if let Ok(network) = admission::network(&empty, back, at, &mut ids) {
             changes.push(Change::CreateNetwork { network: Box::new(network) });
         }
-        let key = NewContent { name: "key".to_owned(), labels: Labels::new(), data: b"hush".to_vec() };
+        let key = NewContent {
+            name: "key".to_owned(),
+            labels: Labels::new(),
+            data: b"hush".to_vec(),
+            kind: Default::default(),
+        };
         if let Ok(secret) = admission::secret(&empty, key, at, &mut ids) {
             changes.push(Change::CreateSecret { secret: Box::new(secret) });
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_model::{Labels, NetworkSpec, ServiceSpec};
+use skep_model::{ContentKind, Labels, NetworkSpec, ServiceSpec};
 
 /// Every list is in the order of its names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,13 +24,14 @@ pub struct ContentSpec {
     pub name: String,
     pub labels: Labels,
     pub data: Arc<[u8]>,
+    pub kind: ContentKind,
 }
 
 impl std::fmt::Debug for ContentSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A secret's bytes must not reach a log by way of a debug format.
-        let Self { name, labels, data } = self;
-        write!(f, "ContentSpec {{ name: {name:?}, labels: {labels:?}, {} bytes }}", data.len())
+        let Self { name, labels, data, kind } = self;
+        write!(f, "ContentSpec {{ name: {name:?}, labels: {labels:?}, {kind:?}, {} bytes }}", data.len())
     }
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use skep_lab::{Lab, Node, Registry};
+use skep_lab::{Lab, Node, Outcome, Registry};
 
 use super::measure::median;
 use super::row::{Goal, Row, Values};
@@ -14,6 +14,8 @@ use super::tools::Bench;
 use crate::packages;
 
 const PORT: u16 = 8080;
+/// What a deploy that was rolled back ends with.
+const ROLLED_BACK: i32 = 3;
 /// Each request on a connection of its own: what a change of endpoints could break.
 const ONE_EACH: &str = "Connection: close";
 
@@ -26,10 +28,11 @@ services:
     configs: [{ source: web, target: /etc/nginx/conf.d/default.conf }]
     ports: [\"8080:80\"]
     environment: { VERSION: \"@VERSION\" }
-    healthcheck: { test: [CMD, nginx, -t], interval: 30s, start_period: 60s, start_interval: 100ms }
+    healthcheck: { test: [@CHECK], interval: 30s, start_period: 60s, start_interval: 100ms }
     deploy:
       replicas: @REPLICAS
-      update_config: { order: @ORDER, monitor: 100ms }
+      update_config: { order: @ORDER, monitor: 100ms, failure_action: rollback }
+      rollback_config: { order: @ORDER, monitor: 100ms }
 ";
 
 struct Site {
@@ -53,12 +56,24 @@ impl Site {
     }
 
     fn deploy(&self, replicas: u32, order: &str, version: u32) -> Result<()> {
+        self.deploy_checked("CMD, nginx, -t", replicas, order, version)?.ok()?;
+        Ok(())
+    }
+
+    /// An update whose tasks end before they are healthy, until it has been rolled back.
+    fn fail(&self, replicas: u32, order: &str, version: u32) -> Result<()> {
+        let outcome = self.deploy_checked("CMD-SHELL, \"nginx -s stop; exit 1\"", replicas, order, version)?;
+        ensure!(outcome.code == ROLLED_BACK, "the failing update was not rolled back: {outcome}");
+        Ok(())
+    }
+
+    fn deploy_checked(&self, check: &str, replicas: u32, order: &str, version: u32) -> Result<Outcome> {
         let file = self.node().folder().join("compose.yml");
         let text = WEB.replace("@VERSION", &version.to_string()).replace("@REPLICAS", &replicas.to_string());
-        fs::write(&file, text.replace("@ORDER", order)).with_context(|| format!("cannot write {}", file.display()))?;
+        let text = text.replace("@ORDER", order).replace("@CHECK", check);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         let file = file.to_str().context("the lab's folder is not UTF-8")?;
-        self.node().skep(&["stack", "deploy", "-c", file, "bench"])?.ok()?;
-        Ok(())
+        self.node().skep(&["stack", "deploy", "-c", file, "bench"])
     }
 
     /// The address of the first container on the stack's network.
@@ -128,7 +143,7 @@ pub fn published(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![Row::new("B15", work, "the container's own port".to_owned(), values, Goal::AtLeast(0.9 * direct))])
 }
 
-/// B17: requests that fail while every task of a service is replaced. Swarm's routing mesh needs IPVS, so it cannot run
+/// B17: requests that fail while every task of a service is replaced, or an update fails and is rolled back. Swarm's routing mesh needs IPVS, so it cannot run
 /// beside it wherever the kernel has none.
 pub fn update_under_load(bench: &Bench) -> Result<Vec<Row>> {
     let site = Site::start(bench)?;
@@ -136,14 +151,21 @@ pub fn update_under_load(bench: &Bench) -> Result<Vec<Row>> {
     site.deploy(replicas, "start-first", 0)?;
     let url = format!("http://{}:{PORT}/", site.node().address());
     let mut rows = Vec::new();
-    for (order, version) in [("start-first", 1), ("stop-first", 2)] {
+    type Deploy = fn(&Site, u32, &str, u32) -> Result<()>;
+    let updates: [(Deploy, &str, &str); 4] = [
+        (Site::deploy, "replaced", "start-first"),
+        (Site::deploy, "replaced", "stop-first"),
+        (Site::fail, "and an update that fails", "start-first"),
+        (Site::fail, "and an update that fails", "stop-first"),
+    ];
+    for (version, (deploy, what, order)) in (1..).zip(updates) {
         let load = site.load(&url, bench.sized(30, 8))?;
         thread::sleep(Duration::from_secs(1));
-        site.deploy(replicas, order, version)?;
+        deploy(&site, replicas, order, version)?;
         let seen = load.end()?;
         ensure!(seen.requests > 0, "no request was answered");
         let values = Values { anchor: f64::NAN, skep: seen.failed as f64, unit: "" };
-        let work = format!("failed of {} requests, {replicas} replaced, {order}", seen.requests);
+        let work = format!("failed of {} requests, {replicas} {what}, {order}", seen.requests);
         rows.push(Row::new("B17", work, "Docker Swarm drops requests".to_owned(), values, Goal::AtMost(0.0)));
     }
     Ok(rows)

@@ -56,7 +56,7 @@ const EMPTY: Recipe = Recipe {
 const ENTRYPOINT: &str = "usr/local/bin/docker-entrypoint.sh";
 
 pub fn all() -> Vec<Recipe> {
-    vec![busybox(), nginx(), redis(), python(), postgres()]
+    vec![busybox(), nginx(), redis(), python(), postgres(), dig()]
 }
 
 fn busybox() -> Recipe {
@@ -119,6 +119,11 @@ fn python() -> Recipe {
         environment: &["LANG=C.UTF-8"],
         ..EMPTY
     }
+}
+
+/// There is no public image of this name: it is what tests ask resolvers with.
+fn dig() -> Recipe {
+    Recipe { name: "dig", tags: &["1"], packages: &["bind9-dnsutils"], keep: &["bind9-"], command: &["dig"], ..EMPTY }
 }
 
 /// The tag says 15, Debian 12's version; a newer Debian puts its own under it.

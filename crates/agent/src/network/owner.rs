@@ -3,30 +3,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::Ipv4Net;
 use skep_api::{AssignedNetwork, AssignedPeer};
-use skep_model::{NetworkAddress, NodeId, PortSpec, PublishMode, TaskId, Twins};
+use skep_model::{NetworkAddress, NetworkDriver, NodeId, PortSpec, PublishMode, TaskId, TunnelKey, Twins};
 use skep_overlay::helper::Helper;
-use skep_overlay::ipam::Request;
+use skep_overlay::ipam::{Request, Rest};
 use skep_overlay::plan::NodeNetwork;
 use skep_overlay::snapshot::{Listener, ServeError};
 use skep_overlay::{Attachment, Overlay};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
-use super::{Attach, Attached, Command, Fixed, KeepAddresses, NetworkSetup, blocking};
+use super::{Attach, Attached, Command, Condition, Fixed, KeepAddresses, NetworkSetup, blocking};
+use crate::examine::{collisions, host_routes};
 use crate::network_view::{ClusterView, LocalEndpoint, node_network, overlay_network};
 use crate::node::{chain, now};
+use crate::tunnel::keys::Keys;
 use crate::tunnel::{self, OwnTunnel};
 
 /// After a change that could not be realized.
 const RETRY: Duration = Duration::from_secs(1);
 /// Without a change: what somebody else took from the node's network comes again.
 const REPEAT: Duration = Duration::from_secs(30);
+/// Between two looks at the machine's own routes.
+const COLLISIONS: Duration = Duration::from_secs(10);
+
+/// Before another key is tried to be made, after one that could not be.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60 * 60);
 
 /// An answer that is given once the change is realized.
 type Reply = Box<dyn FnOnce(&Owner) + Send>;
+type Peers = watch::Receiver<BTreeMap<NodeId, AssignedPeer>>;
 
 pub(super) struct Owner {
     overlay: Arc<Overlay>,
@@ -34,10 +43,18 @@ pub(super) struct Owner {
     pool: Ipv4Net,
     upstreams: Vec<SocketAddr>,
     tunnel: OwnTunnel,
+    keys: Keys,
+    /// After a disk that did not take the next key.
+    renewal_held_until: Instant,
+    /// The key that the others are to know, for the session to say.
+    told: watch::Sender<TunnelKey>,
     /// For whoever asks for them.
     peers: watch::Sender<BTreeMap<NodeId, AssignedPeer>>,
     /// The longest packet that fits into the tunnel to any of the peers.
     mtu: u16,
+    /// The longest that was seen to reach all of them, where that is less.
+    path: Option<u16>,
+    condition: watch::Sender<Condition>,
     cluster: ClusterView,
     /// Nothing is realized before the first picture of the cluster: it would take down what lives.
     informed: bool,
@@ -46,40 +63,56 @@ pub(super) struct Owner {
     local: BTreeMap<TaskId, LocalEndpoint>,
     refused: Vec<(Listener, String)>,
     warned: Vec<String>,
+    /// Other programs' routes into the cluster's ranges, in words, and when they were looked for.
+    collisions: Vec<String>,
+    looked_for_collisions: Option<Instant>,
+    /// What is wrong as of the last time that all was realized.
+    wrong: Vec<String>,
     /// Who waits for what was taken in to be realized.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Owner {
     pub(super) fn new(setup: NetworkSetup) -> Self {
-        let NetworkSetup { overlay, helper, pool, upstreams, tunnel } = setup;
+        let NetworkSetup { overlay, helper, pool, upstreams, keys, told, tunnel } = setup;
         Self {
             overlay: Arc::new(overlay),
             helper: Arc::new(helper),
             pool,
             upstreams,
             tunnel,
+            keys,
+            renewal_held_until: Instant::now(),
+            told,
             peers: watch::Sender::new(BTreeMap::new()),
             mtu: tunnel::mtu([].iter()),
+            path: None,
+            condition: watch::Sender::new(Condition { mtu: tunnel::mtu([].iter()), ..Condition::default() }),
             cluster: ClusterView::default(),
             informed: false,
             awaited: BTreeSet::new(),
             local: BTreeMap::new(),
             refused: Vec::new(),
             warned: Vec::new(),
+            collisions: Vec::new(),
+            looked_for_collisions: None,
+            wrong: Vec::new(),
             waiting: Vec::new(),
         }
     }
 
     /// What is asked without the owner.
-    pub(super) fn shared(&self) -> (Arc<Overlay>, Arc<Helper>, watch::Receiver<BTreeMap<NodeId, AssignedPeer>>) {
-        (Arc::clone(&self.overlay), Arc::clone(&self.helper), self.peers.subscribe())
+    pub(super) fn shared(&self) -> (Arc<Overlay>, Arc<Helper>, Peers, watch::Receiver<Condition>) {
+        let (overlay, helper) = (Arc::clone(&self.overlay), Arc::clone(&self.helper));
+        (overlay, helper, self.peers.subscribe(), self.condition.subscribe())
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut dirty = false;
         loop {
-            let next = tokio::time::timeout(if dirty { RETRY } else { REPEAT }, commands.recv()).await;
+            let pause = if dirty { RETRY } else { REPEAT };
+            let pause = self.key_due().map_or(pause, |due| due.min(pause));
+            let next = tokio::time::timeout(pause, commands.recv()).await;
             let mut replies: Vec<Reply> = Vec::new();
             match next {
                 Ok(None) => return,
@@ -103,6 +136,7 @@ impl Owner {
                 // The way to the peers may be another meanwhile.
                 Err(_) => self.measure(),
             }
+            self.renew_key();
             let ready = self.informed && self.awaited.is_empty();
             dirty = ready && !self.realize().await;
             if ready && !dirty {
@@ -161,6 +195,7 @@ impl Owner {
                     let _ = done.send(());
                 }));
             }
+            Command::SetPath(path) => self.path = path,
             Command::InForce(done) => self.waiting.push(done),
             Command::OthersServe { service, task, reply } => {
                 let endpoint = self.cluster.endpoints.get(&service);
@@ -169,6 +204,30 @@ impl Owner {
             }
             Command::Teardown(done) => {
                 let _ = done.send(self.teardown().await);
+            }
+        }
+    }
+
+    /// How long until the node needs another key.
+    fn key_due(&self) -> Option<Duration> {
+        let due = self.keys.due_in(self.known_key(), SystemTime::now())?;
+        Some(due.max(self.renewal_held_until.saturating_duration_since(Instant::now())))
+    }
+
+    fn known_key(&self) -> Option<TunnelKey> {
+        self.cluster.place.and_then(|place| place.key)
+    }
+
+    /// Makes the next key if it is time, and has the managers told of it.
+    fn renew_key(&mut self) {
+        if self.key_due() != Some(Duration::ZERO) {
+            return;
+        }
+        match self.keys.renew() {
+            Ok(()) => drop(self.told.send_replace(self.keys.told())),
+            Err(error) => {
+                self.renewal_held_until = Instant::now() + RENEWAL_RETRY;
+                self.warn_once(format!("the tunnel keeps its key for now: {}", chain(&error)));
             }
         }
     }
@@ -253,7 +312,15 @@ impl Owner {
             network: network.id.to_string(),
             subnet: network.subnet,
             blocks: network.blocks.clone(),
-            reserved: virtual_ips.chain([network.gateway]).collect(),
+            reserved: virtual_ips
+                .chain([network.gateway])
+                .chain(network.spec.aux_addresses.values().copied())
+                .collect(),
+            kept: network.reserved.iter().copied().collect(),
+            rest: match network.spec.driver() {
+                NetworkDriver::Macvlan => Rest::Should,
+                NetworkDriver::Overlay | NetworkDriver::Bridge => Rest::Must,
+            },
             wanted,
         }
     }
@@ -272,7 +339,34 @@ impl Owner {
 
     /// False when something failed and must be tried again.
     async fn realize(&mut self) -> bool {
-        let mesh = self.tunnel.mesh(self.cluster.place.as_ref(), &self.cluster.peers, self.mtu);
+        self.wrong.clear();
+        self.look_for_collisions().await;
+        let done = self.realize_now().await;
+        let wrong = std::mem::take(&mut self.wrong);
+        let condition = Condition { mtu: self.mtu, path: self.path.filter(|path| *path < self.mtu), warnings: wrong };
+        self.condition.send_if_modified(|known| std::mem::replace(known, condition.clone()) != condition);
+        done
+    }
+
+    /// Another program's routes into the cluster's ranges: whatever else is done, containers there are out of reach.
+    async fn look_for_collisions(&mut self) {
+        // A router has many routes, and changes come in bursts.
+        if self.looked_for_collisions.is_none_or(|at| at.elapsed() >= COLLISIONS) {
+            let pool = self.cluster.place.as_ref().map(|place| place.pool);
+            let ranges = self.cluster.networks.values().map(|network| network.subnet).chain(pool).collect();
+            match blocking(move || host_routes().map(|routes| collisions(&routes, &ranges))).await {
+                Ok(found) => self.collisions = found,
+                Err(error) => tracing::debug!(error = chain(&error), "this machine's routes could not be listed"),
+            }
+            self.looked_for_collisions = Some(Instant::now());
+        }
+        self.collisions.clone().into_iter().for_each(|collision| self.warn_once(collision));
+    }
+
+    async fn realize_now(&mut self) -> bool {
+        let path = self.path.filter(|path| *path < self.mtu);
+        let key = self.keys.used(self.cluster.place.and_then(|place| place.key));
+        let mesh = self.tunnel.mesh(key, self.cluster.place.as_ref(), &self.cluster.peers, self.mtu, path);
         let mut wanted = node_network(&self.cluster, &self.local, self.pool, &self.upstreams, mesh);
         let planned = self.overlay.plan(&wanted);
         for problem in &planned.problems {
@@ -317,6 +411,9 @@ impl Owner {
     }
 
     fn warn_once(&mut self, warning: String) {
+        if !self.wrong.contains(&warning) {
+            self.wrong.push(warning.clone());
+        }
         if !self.warned.contains(&warning) {
             tracing::warn!(warning, "network");
             self.warned.push(warning);

@@ -55,6 +55,8 @@ pub(super) struct Driver {
     pub(super) observed: Observed,
     pub(super) container: Option<Running>,
     image: Option<Image>,
+    /// What went wrong on the way to an end that was asked for.
+    pub(super) complaint: Option<String>,
 }
 
 /// A container that is there.
@@ -68,10 +70,18 @@ pub(super) struct Running {
     _renewal: Option<Renewal>,
 }
 
+impl Running {
+    /// Before its first check.
+    pub(super) fn first_health(&self) -> Health {
+        if self.check.is_some() { Health::Starting } else { Health::Unchecked }
+    }
+}
+
 /// Runs a task until it is forgotten.
 pub async fn run(setup: DriverSetup, wish: watch::Receiver<Wish>) {
     let status = setup.task.status.clone();
-    let mut driver = Driver { setup, wish, status, observed: Observed::Nothing, container: None, image: None };
+    let observed = Observed::Nothing;
+    let mut driver = Driver { setup, wish, status, observed, container: None, image: None, complaint: None };
     match driver.status.state.is_terminal() {
         // It ended while no daemon looked: what is left of it goes.
         true => {
@@ -104,6 +114,7 @@ impl Driver {
             match next(self.desired(), self.status.state, &self.observed) {
                 Step::Prepare => self.prepare().await,
                 Step::Start => self.start().await,
+                Step::PostStart => self.post_start().await,
                 Step::Report(state) => self.reach(state).await,
                 Step::Wait => self.wait().await,
                 Step::Stop => self.stop().await,
@@ -112,6 +123,17 @@ impl Driver {
                     return;
                 }
             }
+        }
+    }
+
+    async fn adopt_network(&mut self) {
+        let (task, facts) = (&self.setup.task, &self.setup.node.settings.facts);
+        let written = task.spec.container.hostname.as_ref();
+        let hostname = written.and_then(|text| expand(text, task, facts).ok()).unwrap_or_else(|| task.id.short());
+        let attach = Attach { adopted: true, ..Attach::of(task, hostname) };
+        match self.setup.network.attach(attach).await {
+            Ok(attached) => self.set_addresses(&attached.addresses, attached.host_ports),
+            Err(error) => tracing::error!(task.id = self.id(), error, "an adopted container has no network"),
         }
     }
 
@@ -125,14 +147,10 @@ impl Driver {
         };
         let image = self.setup.task.spec.container.image.parse().ok();
         self.image = image.and_then(|reference| self.setup.node.images.find(&reference).ok().flatten());
-        let (task, facts) = (&self.setup.task, &self.setup.node.settings.facts);
-        let written = task.spec.container.hostname.as_ref();
-        let hostname = written.and_then(|text| expand(text, task, facts).ok()).unwrap_or_else(|| task.id.short());
-        let attach = Attach { adopted: true, ..Attach::of(&self.setup.task, hostname) };
-        match self.setup.network.attach(attach).await {
-            Ok(attached) => self.set_addresses(&attached.addresses, attached.host_ports),
-            Err(error) => tracing::error!(task.id = id, error, "an adopted container has no network"),
+        if !self.setup.task.spec.host_network {
+            self.adopt_network().await;
         }
+        self.end_stale_hook().await;
         match state {
             State::Created { pid } => self.take(container, pid, None),
             State::Running { pid, started_at } => self.take(container, pid, Some(started_at)),
@@ -159,11 +177,14 @@ impl Driver {
         let status = self.container_status();
         status.pid = u32::try_from(pid).unwrap_or(0);
         status.started_at = started_at.map(timestamp);
-        let health = if check.is_some() { Health::Starting } else { Health::Unchecked };
-        self.observed = if started_at.is_some() { Observed::Running { health } } else { Observed::Created };
         let renewal = self.setup.lease.clone().map(|lease| Renewal::start(lease, container.clone()));
-        self.container =
-            Some(Running { container, watch, check, progress: Progress::new(), started, _renewal: renewal });
+        let running = Running { container, watch, check, progress: Progress::new(), started, _renewal: renewal };
+        self.observed = match started_at {
+            None => Observed::Created,
+            Some(_) if self.is_starting() => Observed::Started,
+            Some(_) => Observed::Running { health: running.first_health() },
+        };
+        self.container = Some(running);
     }
 
     async fn prepare(&mut self) {
@@ -310,7 +331,7 @@ impl Driver {
                 Some(reason) => format!("task: non-zero exit ({exit_code}): {reason}"),
                 None => format!("task: non-zero exit ({exit_code})"),
             }),
-            _ => None,
+            _ => self.complaint.take(),
         };
         let message = match state {
             TaskState::Complete => "finished",
@@ -360,6 +381,10 @@ impl Driver {
             tracing::warn!(task.id = self.id(), error = chain(&error), "a container's supervisor was not released");
         }
         self.setup.network.detach(self.setup.task.id).await;
+        let (node, id) = (Arc::clone(&self.setup.node), self.id());
+        if let Err(error) = blocking(move || node.volumes.give_back(&id)).await {
+            tracing::warn!(task.id = self.id(), %error, "a task's volumes were not unmounted");
+        }
         if let Err(error) = self.setup.node.secrets.forget(&self.id()) {
             tracing::warn!(task.id = self.id(), %error, "a task's secrets were not removed");
         }
@@ -423,7 +448,7 @@ impl Driver {
     }
 }
 
-async fn stop_wished(wish: &mut watch::Receiver<Wish>) {
+pub(super) async fn stop_wished(wish: &mut watch::Receiver<Wish>) {
     let stops = |wish: &Wish| matches!(wish, Wish::Forget | Wish::Be(DesiredState::Shutdown | DesiredState::Remove));
     if wish.wait_for(stops).await.is_err() {
         std::future::pending().await

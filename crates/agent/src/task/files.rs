@@ -3,6 +3,7 @@
 //! Secrets and configs lie in a tmpfs of the node, one folder a task, readable by root alone until the
 //! container mounts them; they are gone with the task, and with the power.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,7 +29,7 @@ pub struct Delivered {
 #[derive(Debug, Clone)]
 pub struct Delivery<'a> {
     pub target: &'a FileTarget,
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
 }
 
 /// The text of /etc/hosts: loopback, the service's extra hosts, the container's own addresses.
@@ -42,6 +43,38 @@ pub fn hosts(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
+    text.push_str(&extra_hosts(spec, gateway)?);
+    for address in addresses.iter().flat_map(NetworkAddress::both) {
+        let domain = spec.domainname.as_ref().map(|domain| format!("{hostname}.{domain} ")).unwrap_or_default();
+        text.push_str(&format!("{address}\t{domain}{hostname}\n"));
+    }
+    Ok(text)
+}
+
+/// The text of /etc/hosts in the network of the node: the node's own, and the service's extra hosts.
+pub fn hosts_of_node(spec: &ContainerSpec) -> Result<String, String> {
+    let mut text = of_node("/etc/hosts");
+    text.push_str(&extra_hosts(spec, Some(Ipv4Addr::LOCALHOST))?);
+    Ok(text)
+}
+
+/// The text of /etc/resolv.conf there: the node's own unless the service names servers.
+pub fn resolv_conf_of_node(spec: &ContainerSpec) -> String {
+    let says_nothing = spec.dns_servers.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty();
+    if says_nothing { of_node("/etc/resolv.conf") } else { resolv_conf(spec, None) }
+}
+
+/// A node without the file has nothing to say there.
+fn of_node(path: &str) -> String {
+    let mut text = fs::read_to_string(path).unwrap_or_default();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn extra_hosts(spec: &ContainerSpec, gateway: Option<Ipv4Addr>) -> Result<String, String> {
+    let mut text = String::new();
     for (name, address) in &spec.extra_hosts {
         let address = match address.as_str() {
             "host-gateway" => gateway
@@ -50,10 +83,6 @@ pub fn hosts(
             written => written.parse().map_err(|_| format!("extra host {name}: `{written}` is not an address"))?,
         };
         text.push_str(&format!("{address}\t{name}\n"));
-    }
-    for address in addresses.iter().flat_map(NetworkAddress::both) {
-        let domain = spec.domainname.as_ref().map(|domain| format!("{hostname}.{domain} ")).unwrap_or_default();
-        text.push_str(&format!("{address}\t{domain}{hostname}\n"));
     }
     Ok(text)
 }
@@ -181,9 +210,9 @@ fn write_delivery(root: &Path, path: &Path, item: &Delivery<'_>) -> io::Result<b
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let known = fs::read(path).is_ok_and(|known| known == item.data);
+    let known = fs::read(path).is_ok_and(|known| known == *item.data);
     if !known {
-        fs::write(path, item.data)?;
+        fs::write(path, &item.data)?;
     }
     std::os::unix::fs::chown(path, Some(item.target.uid), Some(item.target.gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(item.target.mode & 0o7777))?;

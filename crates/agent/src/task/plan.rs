@@ -140,10 +140,12 @@ fn working_dir(spec: &ContainerSpec, image: &ImageConfig) -> String {
     }
 }
 
-/// As Docker: the first 12 characters of the container's id where the service names no host name.
-fn hostname(task: &Task, node: &NodeFacts) -> Result<String, String> {
+/// As Docker: the first 12 characters of the container's id where the service names no host name, and the node's own in
+/// the node's network.
+pub fn hostname(task: &Task, node: &NodeFacts) -> Result<String, String> {
     match &task.spec.container.hostname {
         Some(hostname) => expand(hostname, task, node),
+        None if task.spec.host_network => Ok(node.hostname.clone()),
         None => Ok(task.id.short()),
     }
 }

@@ -1,22 +1,22 @@
 //! Making everything that a task's container needs, up to the container itself waiting before its command.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skep_image::{Credentials, Image, Platform, Reference};
-use skep_model::{ContainerSpec, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
+use skep_model::{ContainerSpec, Labels, Mount, MountKind, NetworkAddress, PortSpec, PullPolicy, Task};
 use skep_overlay::snapshot::RESOLVER;
 use skep_runtime::Plan;
 use skep_runtime::plan::Network;
 
 use super::contents::Contents;
-use super::files;
-use super::plan::{Prepared, container_plan, volume_targets};
+use super::plan::{self, Prepared, container_plan, volume_targets};
 use super::template::expand;
+use super::{files, hooks};
 use crate::network::{Attach, Attached, NetworkHandle};
 use crate::node::{Node, chain};
+use crate::volumes::{VolumeError, Wanted};
 
 /// Why a task cannot run here, in words for its status.
 #[derive(Debug)]
@@ -47,18 +47,19 @@ pub struct Ready {
 pub struct Planned {
     plan: Plan,
     image: Image,
-    attached: Attached,
+    addresses: Vec<NetworkAddress>,
+    host_ports: Vec<PortSpec>,
 }
 
 impl Planned {
     /// Makes the container. Must be awaited to its end: the keeper makes it whether or not anybody waits.
     pub async fn create(self, node: &Arc<Node>) -> Result<Ready, Unprepared> {
-        let Self { plan, image, attached } = self;
+        let Self { plan, image, addresses, host_ports } = self;
         let created = node.create(plan).await.map_err(|failure| Unprepared {
             reason: format!("starting container failed ({}): {}", failure.exit_code, failure.message),
             exit_code: Some(failure.exit_code),
         })?;
-        Ok(Ready { image, addresses: attached.addresses, host_ports: attached.host_ports, warnings: created.warnings })
+        Ok(Ready { image, addresses, host_ports, warnings: created.warnings })
     }
 }
 
@@ -72,26 +73,27 @@ pub async fn plan(
 ) -> Result<Planned, Unprepared> {
     let spec = &task.spec.container;
     let image = pull(node, spec).await?;
-    let hostname = match &spec.hostname {
-        Some(hostname) => expand(hostname, task, &node.settings.facts)?,
-        None => task.id.short(),
+    let hostname = plan::hostname(task, &node.settings.facts)?;
+    let attached = match task.spec.host_network {
+        true => None,
+        false => Some(network.attach(Attach::of(task, hostname.clone())).await?),
     };
-    let attached = network.attach(Attach::of(task, hostname.clone())).await?;
     let folder = node.container_dir(&task.id.to_string());
     fresh_folder(&folder).map_err(|error| format!("failed to prepare the folder `{}`: {error}", folder.display()))?;
-    let mut files = text_files(&folder, spec, &hostname, &attached.addresses, attached.gateway)?;
+    let mut files = text_files(&folder, spec, &hostname, attached.as_ref())?;
     files.extend(contents.deliver(node, task)?.mounts);
     let prepared = Prepared {
         image: &image.config,
         layers: image.layers.iter().rev().cloned().collect(),
         cgroup_parent: node.containers_cgroup(),
-        network: Network::Path(attached.netns.clone()),
-        volumes: volumes(node, task, &image, &folder)?,
+        network: attached.as_ref().map_or(Network::Host, |attached| Network::Path(attached.netns.clone())),
+        volumes: volumes(node, task, &image, &folder).await?,
         folder,
         files,
     };
     let plan = container_plan(task, &node.settings.facts, prepared)?;
-    Ok(Planned { plan, image, attached })
+    let (addresses, host_ports) = attached.map(|it| (it.addresses, it.host_ports)).unwrap_or_default();
+    Ok(Planned { plan, image, addresses, host_ports })
 }
 
 /// The task's image on this node: found, or pulled.
@@ -135,19 +137,22 @@ fn fresh_folder(folder: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    hooks::forget(folder)
 }
 
 fn text_files(
     folder: &Path,
     spec: &ContainerSpec,
     hostname: &str,
-    addresses: &[NetworkAddress],
-    gateway: Option<Ipv4Addr>,
+    attached: Option<&Attached>,
 ) -> Result<Vec<(PathBuf, String)>, String> {
-    let resolver = (!addresses.is_empty()).then_some(RESOLVER);
-    let hosts = files::hosts(spec, hostname, addresses, gateway)?;
-    let resolv = files::resolv_conf(spec, resolver);
+    let (hosts, resolv) = match attached {
+        Some(Attached { addresses, gateway, .. }) => {
+            let resolver = (!addresses.is_empty()).then_some(RESOLVER);
+            (files::hosts(spec, hostname, addresses, *gateway)?, files::resolv_conf(spec, resolver))
+        }
+        None => (files::hosts_of_node(spec)?, files::resolv_conf_of_node(spec)),
+    };
     let name = format!("{hostname}\n");
     let written = [
         ("hosts", "/etc/hosts", hosts.as_str()),
@@ -158,42 +163,45 @@ fn text_files(
         .map_err(|error| format!("failed to write the files of `{}`: {error}", folder.display()))
 }
 
-/// The host folder of each volume target.
-fn volumes(node: &Node, task: &Task, image: &Image, folder: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
-    let spec = &task.spec.container;
-    let mut sources = BTreeMap::new();
-    for (number, (target, name)) in volume_targets(spec, &image.config).into_iter().enumerate() {
-        let written = spec.mounts.iter().find(|mount| mount.target == target);
-        let source = match &name {
-            Some(name) => named_volume(node, task, name, written)?,
-            None => folder.join("volumes").join(number.to_string()),
-        };
-        std::fs::create_dir_all(&source)
-            .map_err(|error| format!("failed to create `{}`: {error}", source.display()))?;
-        sources.insert(target, source);
-    }
-    Ok(sources)
+/// The host folder of each volume target. On a thread of its own: a volume may be a server's.
+async fn volumes(
+    node: &Arc<Node>,
+    task: &Task,
+    image: &Image,
+    folder: &Path,
+) -> Result<BTreeMap<String, PathBuf>, String> {
+    let (node, task, folder) = (Arc::clone(node), task.clone(), folder.to_owned());
+    let targets = volume_targets(&task.spec.container, &image.config);
+    let made = tokio::task::spawn_blocking(move || {
+        let mut sources = BTreeMap::new();
+        for (number, (target, name)) in targets.into_iter().enumerate() {
+            let written = task.spec.container.mounts.iter().find(|mount| mount.target == target);
+            let source = match &name {
+                Some(name) => named_volume(&node, &task, name, written)?,
+                None => folder.join("volumes").join(number.to_string()),
+            };
+            std::fs::create_dir_all(&source)
+                .map_err(|error| format!("failed to create `{}`: {error}", source.display()))?;
+            sources.insert(target, source);
+        }
+        Ok(sources)
+    });
+    made.await.expect("making volumes does not panic")
 }
 
 fn named_volume(node: &Node, task: &Task, name: &str, written: Option<&Mount>) -> Result<PathBuf, String> {
-    let name = expand(name, task, &node.settings.facts)?;
+    let facts = &node.settings.facts;
+    let (name, none) = (expand(name, task, facts)?, Labels::new());
+    let id = task.id.to_string();
     let Some(MountKind::Volume { driver, options, labels, subpath, .. }) = written.map(|mount| &mount.kind) else {
-        return node.volumes.ensure(&name, &Default::default()).map_err(|error| chain(&error));
+        let wanted = Wanted { name: &name, labels: &none, options: &none, subpath: None };
+        return node.volumes.take(&id, wanted).map_err(|error| chain(&error));
     };
-    let foreign = driver.as_deref().filter(|driver| *driver != "local" || !options.is_empty());
-    if let Some(driver) = foreign {
-        return Err(crate::volumes::VolumeError::Driver { name, driver: driver.to_owned() }.to_string());
+    if let Some(driver) = driver.as_deref().filter(|driver| *driver != "local") {
+        return Err(VolumeError::Driver { name, driver: driver.to_owned() }.to_string());
     }
-    let data = node.volumes.ensure(&name, labels).map_err(|error| chain(&error))?;
-    match subpath {
-        None => Ok(data),
-        Some(subpath) => {
-            let inside = Path::new(subpath).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-            if inside {
-                Ok(data.join(subpath))
-            } else {
-                Err(format!("volume {name}: subpath `{subpath}` leads out of the volume"))
-            }
-        }
-    }
+    let expanded = options.iter().map(|(key, value)| Ok((key.clone(), expand(value, task, facts)?)));
+    let options = expanded.collect::<Result<Labels, String>>()?;
+    let wanted = Wanted { name: &name, labels, options: &options, subpath: subpath.as_deref() };
+    node.volumes.take(&id, wanted).map_err(|error| chain(&error))
 }

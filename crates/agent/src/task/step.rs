@@ -1,7 +1,7 @@
 //! What a task's driver does next: a pure function of what is wanted and what is there.
 //!
 //! ```text
-//!  Nothing ──Prepare──▶ Created ──Start──▶ Running ──(healthy)──▶ reported Running
+//!  Nothing ──Prepare──▶ Created ──Start──▶ Started ──PostStart──▶ Running ──(healthy)──▶ reported Running
 //!     │                   │ (desired ≥ Running)  │ exits: Complete or Failed
 //!     └── desired ≥ Shutdown anywhere: Stop, then Shutdown
 //! ```
@@ -15,8 +15,14 @@ pub enum Observed {
     Nothing,
     /// Everything is prepared; the command has not been started.
     Created,
+    /// The command runs, and hooks of its start are left to run.
+    Started,
     Running {
         health: Health,
+    },
+    /// The command runs and must not: a hook of its start failed.
+    Doomed {
+        reason: String,
     },
     Ended {
         exit_code: i32,
@@ -40,6 +46,8 @@ pub enum Step {
     /// Pull, plumb and create.
     Prepare,
     Start,
+    /// Run the hooks that follow the start.
+    PostStart,
     /// Say that the task is in this state, then go on.
     Report(TaskState),
     /// Wait for the container, its health or a new wish.
@@ -58,11 +66,14 @@ pub fn next(desired: DesiredState, reported: TaskState, observed: &Observed) -> 
         Observed::Ended { exit_code: 0, error: None, .. } => Step::End(TaskState::Complete),
         Observed::Ended { .. } => Step::End(TaskState::Failed),
         Observed::Nothing if must_stop => Step::End(TaskState::Shutdown),
-        Observed::Created | Observed::Running { .. } if must_stop => Step::Stop,
+        Observed::Created | Observed::Started | Observed::Running { .. } if must_stop => Step::Stop,
+        Observed::Doomed { .. } => Step::Stop,
         Observed::Nothing => Step::Prepare,
         Observed::Created if reported < TaskState::Ready => Step::Report(TaskState::Ready),
         Observed::Created if desired == DesiredState::Running => Step::Start,
         Observed::Created => Step::Wait,
+        Observed::Started if reported < TaskState::Starting => Step::Report(TaskState::Starting),
+        Observed::Started => Step::PostStart,
         Observed::Running { health: Health::Unhealthy } => Step::Stop,
         Observed::Running { .. } if reported < TaskState::Starting => Step::Report(TaskState::Starting),
         Observed::Running { health: Health::Unchecked | Health::Healthy } if reported < TaskState::Running => {
@@ -106,6 +117,16 @@ mod tests {
         assert_eq!(with(Health::Starting), Step::Wait);
         assert_eq!(with(Health::Healthy), Step::Report(TaskState::Running));
         assert_eq!(with(Health::Unhealthy), Step::Stop);
+    }
+
+    #[test]
+    fn a_task_with_hooks_runs_once_they_have_ended_and_fails_with_them() {
+        let doomed = Observed::Doomed { reason: String::new() };
+        let next = |reported, observed: &Observed| next(DesiredState::Running, reported, observed);
+        assert_eq!(next(TaskState::Ready, &Observed::Started), Step::Report(TaskState::Starting));
+        assert_eq!(next(TaskState::Starting, &Observed::Started), Step::PostStart);
+        assert_eq!(next(TaskState::Starting, &doomed), Step::Stop);
+        assert_eq!(super::next(DesiredState::Shutdown, TaskState::Starting, &Observed::Started), Step::Stop);
     }
 
     #[test]

@@ -8,6 +8,21 @@ use crate::wire::message;
 pub struct RotateCaRequest {
     /// How long certificates are valid from now on; absent keeps it. At least an hour.
     pub certificate_validity: Option<Duration>,
+    /// The new CA, made elsewhere; absent: the manager makes one.
+    pub given: Option<GivenCa>,
+}
+
+/// A root certificate and its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GivenCa {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl std::fmt::Debug for GivenCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GivenCa").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// The new CA, and the only time that its tokens are shown.
@@ -27,5 +42,6 @@ impl std::fmt::Debug for RotatedCa {
     }
 }
 
-message!(RotateCaRequest = RotateCaRequest { certificate_validity });
+message!(GivenCa = GivenCa { certificate, key });
+message!(RotateCaRequest = RotateCaRequest { certificate_validity, given });
 message!(RotatedCa = RotatedCa { certificate, issuer, worker_token, manager_token });

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_model::{
-    ClusterId, ClusterSpec, ConfigId, Kind, Labels, Meta, NetworkSpec, NodeId, NodeSpec, Role, SecretId, ServiceId,
-    ServiceSpec, Version,
+    ClusterId, ClusterSpec, ConfigId, ContentKind, Kind, Labels, Meta, NetworkSpec, NodeId, NodeSpec, Role, SecretId,
+    ServiceId, ServiceSpec, Version,
 };
 
 use super::Readable;
@@ -70,6 +70,7 @@ pub struct NewContent {
     pub name: String,
     pub labels: Labels,
     pub data: Bytes,
+    pub template: ContentKind,
 }
 
 impl std::fmt::Debug for NewContent {
@@ -241,7 +242,7 @@ message!(ClusterInfo = ClusterInfo { id, meta, spec, ca_certificate, leader, nod
 message!(Confirmed = Confirmed { stale });
 message!(ObjectList = ObjectList { version, objects });
 message!(GetRequest = GetRequest { kind, wanted });
-message!(NewContent = NewContent { name, labels, data });
+message!(NewContent = NewContent { name, labels, data, template });
 choice!(CreateRequest = CreateRequest in create_request { Service, Network, Secret, Config, ServiceAsGiven });
 choice!(UpdateRequest = UpdateRequest in update_request { Service, Node, Secret, Config, Cluster });
 message!(ClusterUpdate = ClusterUpdate { task_history_limit, heartbeat_period, certificate_validity, bin_pack });

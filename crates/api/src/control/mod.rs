@@ -11,7 +11,7 @@ mod rollback;
 mod stack;
 
 pub use autolock::{AutolockChange, AutolockRequest, AutolockState};
-pub use ca::{RotateCaRequest, RotatedCa};
+pub use ca::{GivenCa, RotateCaRequest, RotatedCa};
 pub use events::{Event, EventAction, EventMessage, EventsRequest};
 pub use messages::{
     ClusterInfo, ClusterUpdate, ConfigUpdate, Confirmed, CreateRequest, ExecRequest, ExecTarget, Filter, GetRequest,
@@ -24,6 +24,7 @@ pub use readable::Readable;
 pub use rollback::{RollbackServiceRequest, RollbackStackRequest};
 pub use stack::{DeployAction, DeployMode, DeployRequest, Deployed, DeployedObject, Prune};
 
+use crate::doctor::Diagnosis;
 use crate::rpc::service;
 use crate::streams::{ExecOutput, LogEntry};
 
@@ -48,6 +49,8 @@ service! {
         [Operator] rebalance(RebalanceRequest) -> Written;
         /// Why tasks are where they are, or nowhere, node by node.
         [Operator] explain(ExplainRequest) -> Explanation;
+        /// Every node examines itself and its way to the others: takes some ten seconds.
+        [Operator] diagnose(()) -> Diagnosis;
         /// Makes a stack what the request says, or says what that would change. Everything is validated before the
         /// first write.
         [Operator] deploy_stack(DeployRequest) -> Deployed;

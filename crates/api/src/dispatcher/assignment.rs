@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::{
-    ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, Slot, Task,
-    TaskId, TunnelKey,
+    ContentDigest, EndpointMode, NetworkAddress, NetworkId, NetworkSpec, NodeId, PortSpec, ServiceId, SessionAffinity,
+    Slot, Task, TaskId, TunnelKey,
 };
 
 use crate::wire::{choice, message};
@@ -70,6 +70,8 @@ pub struct AssignedNetwork {
     pub blocks: Vec<Ipv4Net>,
     /// Where the IPv6 twins of its addresses are; absent: IPv4 alone.
     pub subnet_v6: Option<Ipv6Net>,
+    /// Addresses that only a task gets which asks for it by name.
+    pub reserved: Vec<Ipv4Addr>,
 }
 
 /// The node itself in the tunnel between nodes.
@@ -83,6 +85,8 @@ pub struct AssignedPlace {
     pub pool: Ipv4Net,
     /// The cluster's own IPv6 range; older managers say none.
     pub prefix: Option<Ipv6Net>,
+    /// The key that the others know the node by; none: nobody has said it, and the node must not change its own.
+    pub key: Option<TunnelKey>,
 }
 
 /// Another node in the tunnel.
@@ -112,6 +116,8 @@ pub struct ServiceEndpoint {
     pub backends: Vec<Backend>,
     /// Tasks that are to stop and take no connections any more, but still have those of before.
     pub draining: Vec<Backend>,
+    pub session_affinity: Option<SessionAffinity>,
+    pub prefer_local: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,9 +156,12 @@ message!(Assignments = Assignments { base, revision, set, removed });
 choice!(Assignment = Assignment in assignment { Task, Secret, Config, Network, Endpoint, Place, Peer });
 choice!(AssignmentKey = AssignmentKey in assignment_key { Task, Secret, Config, Network, Endpoint, Place, Peer });
 message!(AssignedContent = AssignedContent { digest, name, data });
-message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6 });
-message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix });
+message!(AssignedNetwork = AssignedNetwork { id, spec, subnet, gateway, blocks, subnet_v6, reserved });
+message!(AssignedPlace = AssignedPlace { address, nodes, pool, prefix, key });
 message!(AssignedPeer = AssignedPeer { node, key, endpoint, address, blocks });
-message!(ServiceEndpoint = ServiceEndpoint { service, name, mode, networks, ports, backends, draining });
+message!(
+    ServiceEndpoint =
+        ServiceEndpoint { service, name, mode, networks, ports, backends, draining, session_affinity, prefer_local }
+);
 message!(EndpointNetwork = EndpointNetwork { network, virtual_ip, aliases });
 message!(Backend = Backend { task, slot, node, addresses, hostname });

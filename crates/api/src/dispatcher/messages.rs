@@ -6,6 +6,7 @@ use std::time::Duration;
 use skep_model::{NodeDescription, NodeId, Role, TaskId, TaskStatus, Timestamp, TunnelKey};
 
 use super::Assignments;
+use crate::doctor::{ManagerTarget, ProbePart};
 use crate::streams::{ExecInput, ExecOutput, ExecSpec, LogEntry, LogOptions};
 use crate::wire::{choice, message};
 
@@ -50,6 +51,14 @@ pub enum AgentMessage {
     Settle {
         task: TaskId,
     },
+    /// An answer to [`ManagerMessage::Probe`]; `End` follows the last.
+    Probed {
+        request: u64,
+        part: ProbePart,
+    },
+    /// What the node is in the tunnel, as in the hello, when it has changed. Only to managers that say a
+    /// [place's key](super::AssignedPlace::key).
+    Tunnel(TunnelHello),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +127,11 @@ pub enum ManagerMessage {
     Settled {
         task: TaskId,
     },
+    /// Look at yourself and at your way to the other nodes. Only to an agent of a level that knows it.
+    Probe {
+        request: u64,
+        managers: Vec<ManagerTarget>,
+    },
 }
 
 /// The word of a manager that could confirm, after it heard a heartbeat, that it may speak for the cluster.
@@ -165,7 +179,7 @@ pub struct Standing {
 }
 
 choice!(AgentMessage = AgentMessage in agent_message {
-    Hello;
+    Hello, Tunnel;
     Heartbeat(Heartbeat) { sent },
     Report(Report) { tasks },
     Leaving(Leaving) {},
@@ -174,6 +188,7 @@ choice!(AgentMessage = AgentMessage in agent_message {
     End(RequestEnd) { request, error },
     Applied(Applied) { revision },
     Settle(Settle) { task },
+    Probed(ProbeReply) { request, part },
 });
 message!(Hello = Hello { protocol, description, address, revision, instance, acknowledges, tunnel });
 message!(TunnelHello = TunnelHello { key, port, address });
@@ -185,6 +200,7 @@ choice!(ManagerMessage = ManagerMessage in manager_message {
     Feed(ExecFeed) { request, input },
     Cancel(Cancel) { request },
     Settled(Settled) { task },
+    Probe(ProbeCommand) { request, managers },
 });
 message!(LeaseGrant = LeaseGrant { sent, granted_for, tasks });
 message!(Welcome = Welcome { node, heartbeat_period, managers, time, settles });

@@ -114,6 +114,8 @@ pub struct TaskSpec {
     /// Nanoseconds.
     #[prost(uint64, optional, tag = "41")]
     pub drain: ::core::option::Option<u64>,
+    #[prost(bool, tag = "100")]
+    pub host_network: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkAttachment {
@@ -132,6 +134,10 @@ pub struct EndpointSpec {
     pub mode: i32,
     #[prost(message, repeated, tag = "2")]
     pub ports: ::prost::alloc::vec::Vec<PortSpec>,
+    #[prost(enumeration = "SessionAffinity", optional, tag = "110")]
+    pub session_affinity: ::core::option::Option<i32>,
+    #[prost(bool, tag = "111")]
+    pub prefer_local: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortSpec {
@@ -231,6 +237,10 @@ pub struct ContainerSpec {
     pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "80")]
     pub on_change: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "90")]
+    pub post_start: ::prost::alloc::vec::Vec<Hook>,
+    #[prost(message, repeated, tag = "91")]
+    pub pre_stop: ::prost::alloc::vec::Vec<Hook>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Words {
@@ -287,6 +297,19 @@ pub mod health_test {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DisabledTest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hook {
+    #[prost(string, repeated, tag = "1")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "2")]
+    pub user: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub working_dir: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "5")]
+    pub privileged: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
     #[prost(string, tag = "1")]
@@ -520,6 +543,13 @@ pub struct NetworkSpec {
     pub ipv6: ::core::option::Option<bool>,
     #[prost(string, optional, tag = "71")]
     pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "100")]
+    pub ip_range: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, fixed32", tag = "101")]
+    pub aux_addresses: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u32,
+    >,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -581,6 +611,32 @@ impl Concurrency {
             "CONCURRENCY_FORBID" => Some(Self::Forbid),
             "CONCURRENCY_ALLOW" => Some(Self::Allow),
             "CONCURRENCY_REPLACE" => Some(Self::Replace),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SessionAffinity {
+    Unspecified = 0,
+    ClientIp = 1,
+}
+impl SessionAffinity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SESSION_AFFINITY_UNSPECIFIED",
+            Self::ClientIp => "SESSION_AFFINITY_CLIENT_IP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SESSION_AFFINITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SESSION_AFFINITY_CLIENT_IP" => Some(Self::ClientIp),
             _ => None,
         }
     }
@@ -1258,6 +1314,11 @@ pub struct Task {
     pub stop_reason: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(bytes = "bytes", optional, tag = "62")]
     pub home: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(btree_map = "string, string", tag = "90")]
+    pub service_labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slot {
@@ -1676,7 +1737,7 @@ impl TaskState {
         }
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IssueRequest {
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,
@@ -1686,6 +1747,18 @@ pub struct IssueRequest {
     pub availability: i32,
     #[prost(uint32, tag = "40")]
     pub level: u32,
+    /// The routes of its own that the machine has; older nodes tell none.
+    #[prost(message, repeated, tag = "130")]
+    pub routes: ::prost::alloc::vec::Vec<HostRoute>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostRoute {
+    #[prost(string, tag = "1")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub interface: ::prost::alloc::string::String,
+    #[prost(fixed32, optional, tag = "3")]
+    pub source: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {
@@ -2576,6 +2649,197 @@ impl OutputStream {
         }
     }
 }
+/// What goes from an agent to whoever asked: Began at once, Examined as the last.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProbePart {
+    #[prost(oneof = "probe_part::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<probe_part::Kind>,
+}
+/// Nested message and enum types in `ProbePart`.
+pub mod probe_part {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Began(super::ProbeBegan),
+        #[prost(message, tag = "2")]
+        Examined(super::Examined),
+    }
+}
+/// The agent's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProbeBegan {
+    #[prost(fixed64, tag = "1")]
+    pub time: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Examined {
+    #[prost(message, repeated, tag = "1")]
+    pub complaints: ::prost::alloc::vec::Vec<Complaint>,
+    #[prost(message, repeated, tag = "2")]
+    pub peers: ::prost::alloc::vec::Vec<PeerProbe>,
+    #[prost(message, repeated, tag = "3")]
+    pub managers: ::prost::alloc::vec::Vec<ManagerProbe>,
+    #[prost(enumeration = "Firewall", optional, tag = "4")]
+    pub firewall: ::core::option::Option<i32>,
+    #[prost(uint32, tag = "5")]
+    pub tunnel_port: u32,
+    /// The longest packet that the tunnel takes now, and what the interfaces of this node would let through.
+    #[prost(uint32, tag = "6")]
+    pub mtu: u32,
+    #[prost(uint32, tag = "7")]
+    pub interface_mtu: u32,
+    #[prost(bool, optional, tag = "8")]
+    pub clock_synchronised: ::core::option::Option<bool>,
+}
+/// What is wrong on a node, and the one thing that mends it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Complaint {
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub mend: ::prost::alloc::string::String,
+}
+/// The way through the tunnel to another node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerProbe {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    #[prost(string, optional, tag = "3")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "4")]
+    pub sent: u32,
+    #[prost(uint32, tag = "5")]
+    pub answered: u32,
+    /// Nanoseconds: the middle one.
+    #[prost(uint64, optional, tag = "6")]
+    pub round_trip: ::core::option::Option<u64>,
+    /// The longest packet that passes; absent where none did, or none could be judged.
+    #[prost(uint32, optional, tag = "7")]
+    pub passes: ::core::option::Option<u32>,
+    /// Bytes that came from there while it was probed.
+    #[prost(uint64, tag = "8")]
+    pub received_bytes: u64,
+    #[prost(uint64, optional, tag = "9")]
+    pub handshake_age: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerTarget {
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    pub node: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ManagerProbe {
+    #[prost(message, optional, tag = "1")]
+    pub manager: ::core::option::Option<ManagerTarget>,
+    #[prost(enumeration = "Reached", tag = "2")]
+    pub reached: i32,
+    #[prost(uint64, optional, tag = "3")]
+    pub connected_in: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Diagnosis {
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeFindings>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeFindings {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub is_manager: bool,
+    /// Where other nodes reach it, as far as managers know.
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub clock: ::core::option::Option<ProbeClock>,
+    #[prost(message, optional, tag = "6")]
+    pub examined: ::core::option::Option<Examined>,
+    /// Why there is nothing to tell of it.
+    #[prost(string, optional, tag = "7")]
+    pub silent: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint32, optional, tag = "8")]
+    pub older_level: ::core::option::Option<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProbeClock {
+    /// The manager's clock when it asked and when it heard, and what the node told in between.
+    #[prost(fixed64, tag = "1")]
+    pub asked: u64,
+    #[prost(fixed64, tag = "2")]
+    pub told: u64,
+    #[prost(fixed64, tag = "3")]
+    pub heard: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Firewall {
+    Unspecified = 0,
+    Ufw = 1,
+    Firewalld = 2,
+}
+impl Firewall {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FIREWALL_UNSPECIFIED",
+            Self::Ufw => "FIREWALL_UFW",
+            Self::Firewalld => "FIREWALL_FIREWALLD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FIREWALL_UNSPECIFIED" => Some(Self::Unspecified),
+            "FIREWALL_UFW" => Some(Self::Ufw),
+            "FIREWALL_FIREWALLD" => Some(Self::Firewalld),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Reached {
+    Unspecified = 0,
+    Open = 1,
+    Refused = 2,
+    Silent = 3,
+    NoWay = 4,
+}
+impl Reached {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REACHED_UNSPECIFIED",
+            Self::Open => "REACHED_OPEN",
+            Self::Refused => "REACHED_REFUSED",
+            Self::Silent => "REACHED_SILENT",
+            Self::NoWay => "REACHED_NO_WAY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REACHED_UNSPECIFIED" => Some(Self::Unspecified),
+            "REACHED_OPEN" => Some(Self::Open),
+            "REACHED_REFUSED" => Some(Self::Refused),
+            "REACHED_SILENT" => Some(Self::Silent),
+            "REACHED_NO_WAY" => Some(Self::NoWay),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClusterInfo {
     #[prost(bytes = "bytes", tag = "1")]
@@ -2635,6 +2899,9 @@ pub struct NewContent {
     >,
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
+    /// Rendered for each task, in Go's language.
+    #[prost(bool, tag = "90")]
+    pub template: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateRequest {
@@ -2894,10 +3161,19 @@ pub struct JoinTokenText {
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateCaRequest {
     #[prost(uint64, optional, tag = "1")]
     pub certificate_validity: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "120")]
+    pub given: ::core::option::Option<GivenCa>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GivenCa {
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotatedCa {
@@ -3479,6 +3755,24 @@ pub mod control_client {
             req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Explain"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn diagnose(
+            &mut self,
+            request: impl tonic::IntoRequest<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Diagnosis>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Control/Diagnose");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Control", "Diagnose"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn deploy_stack(
             &mut self,
             request: impl tonic::IntoRequest<super::DeployRequest>,
@@ -3738,6 +4032,10 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::ExplainRequest>,
         ) -> std::result::Result<tonic::Response<super::Explanation>, tonic::Status>;
+        async fn diagnose(
+            &self,
+            request: tonic::Request<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Diagnosis>, tonic::Status>;
         async fn deploy_stack(
             &self,
             request: tonic::Request<super::DeployRequest>,
@@ -4309,6 +4607,49 @@ pub mod control_server {
                     };
                     Box::pin(fut)
                 }
+                "/skep.v1.Control/Diagnose" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiagnoseSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::Nothing>
+                    for DiagnoseSvc<T> {
+                        type Response = super::Diagnosis;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::Nothing>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::diagnose(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiagnoseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/skep.v1.Control/DeployStack" => {
                     #[allow(non_camel_case_types)]
                     struct DeployStackSvc<T: Control>(pub Arc<T>);
@@ -4797,7 +5138,10 @@ pub mod control_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
+    #[prost(
+        oneof = "agent_message::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 20, 21, 130, 110"
+    )]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -4822,6 +5166,11 @@ pub mod agent_message {
         Applied(super::Applied),
         #[prost(message, tag = "21")]
         Settle(super::Settle),
+        #[prost(message, tag = "130")]
+        Probed(super::ProbeReply),
+        /// As in the hello, when it changed; only to managers that say a place's key.
+        #[prost(message, tag = "110")]
+        Tunnel(super::TunnelHello),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4896,6 +5245,13 @@ pub struct RequestEnd {
     #[prost(string, optional, tag = "2")]
     pub error: ::core::option::Option<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProbeReply {
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    #[prost(message, optional, tag = "2")]
+    pub part: ::core::option::Option<ProbePart>,
+}
 /// The assignments of a revision are in force on the node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Applied {
@@ -4910,7 +5266,10 @@ pub struct Settle {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 20, 30, 40, 50")]
+    #[prost(
+        oneof = "manager_message::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 20, 30, 40, 50, 130"
+    )]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -4937,6 +5296,8 @@ pub mod manager_message {
         Standing(super::Standing),
         #[prost(message, tag = "50")]
         Settled(super::Settled),
+        #[prost(message, tag = "130")]
+        Probe(super::ProbeCommand),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5060,6 +5421,9 @@ pub struct AssignedNetwork {
     pub blocks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "70")]
     pub subnet_v6: ::core::option::Option<::prost::alloc::string::String>,
+    /// Not to be given to tasks but those that ask for one by name.
+    #[prost(fixed32, repeated, tag = "100")]
+    pub reserved: ::prost::alloc::vec::Vec<u32>,
 }
 /// The node itself among the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5073,6 +5437,9 @@ pub struct AssignedPlace {
     /// The cluster's own IPv6 range.
     #[prost(string, optional, tag = "70")]
     pub prefix: ::core::option::Option<::prost::alloc::string::String>,
+    /// The key that the others know the node by.
+    #[prost(bytes = "bytes", optional, tag = "110")]
+    pub key: ::core::option::Option<::prost::bytes::Bytes>,
 }
 /// Another node in the tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5105,6 +5472,10 @@ pub struct ServiceEndpoint {
     /// Not backends any more, but with connections of before.
     #[prost(message, repeated, tag = "7")]
     pub draining: ::prost::alloc::vec::Vec<Backend>,
+    #[prost(enumeration = "SessionAffinity", optional, tag = "110")]
+    pub session_affinity: ::core::option::Option<i32>,
+    #[prost(bool, tag = "111")]
+    pub prefer_local: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointNetwork {
@@ -5152,6 +5523,13 @@ pub struct ExecFeed {
     pub request: u64,
     #[prost(message, optional, tag = "2")]
     pub input: ::core::option::Option<ExecInput>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProbeCommand {
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub managers: ::prost::alloc::vec::Vec<ManagerTarget>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cancel {
@@ -5768,6 +6146,11 @@ pub struct VolumeSummary {
     pub created_at: u64,
     #[prost(uint64, tag = "6")]
     pub containers: u64,
+    #[prost(btree_map = "string, string", tag = "90")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveVolumeRequest {
@@ -6138,6 +6521,24 @@ pub mod local_client {
                 .insert(GrpcMethod::new("skep.v1.Local", "ListContainers"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn examine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Examined>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skep.v1.Local/Examine");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skep.v1.Local", "Examine"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn pull_image(
             &mut self,
             request: impl tonic::IntoRequest<super::PullImageRequest>,
@@ -6250,6 +6651,10 @@ pub mod local_server {
             &self,
             request: tonic::Request<super::ListContainersRequest>,
         ) -> std::result::Result<tonic::Response<super::ContainerList>, tonic::Status>;
+        async fn examine(
+            &self,
+            request: tonic::Request<super::Nothing>,
+        ) -> std::result::Result<tonic::Response<super::Examined>, tonic::Status>;
         /// Server streaming response type for the PullImage method.
         type PullImageStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::PullProgress, tonic::Status>,
@@ -6894,6 +7299,49 @@ pub mod local_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListContainersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skep.v1.Local/Examine" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExamineSvc<T: Local>(pub Arc<T>);
+                    impl<T: Local> tonic::server::UnaryService<super::Nothing>
+                    for ExamineSvc<T> {
+                        type Response = super::Examined;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::Nothing>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Local>::examine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExamineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -8327,14 +8775,14 @@ pub struct PresenceNote {
     #[prost(uint64, tag = "1")]
     pub number: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Question {
-    #[prost(oneof = "question::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "question::Kind", tags = "1, 2, 3, 130")]
     pub kind: ::core::option::Option<question::Kind>,
 }
 /// Nested message and enum types in `Question`.
 pub mod question {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Log(super::AskedLog),
@@ -8342,6 +8790,8 @@ pub mod question {
         Exec(super::AskedExec),
         #[prost(message, tag = "3")]
         Input(super::ExecInput),
+        #[prost(message, tag = "130")]
+        Probe(super::AskedProbe),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -8361,6 +8811,13 @@ pub struct AskedExec {
     pub task: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<ExecSpec>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AskedProbe {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(message, repeated, tag = "2")]
+    pub managers: ::prost::alloc::vec::Vec<ManagerTarget>,
 }
 /// Generated client implementations.
 pub mod roster_client {

@@ -89,6 +89,8 @@ pub struct VolumeSummary {
     pub created_at: Timestamp,
     /// Containers that have it mounted.
     pub containers: u64,
+    /// What it was made with: `type`, `device` and `o`.
+    pub options: Labels,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +139,7 @@ message!(LayerProgress = LayerProgress { layer, action, current, total });
 message!(ArchiveChunk = ArchiveChunk { data });
 message!(ImageLoaded = ImageLoaded { names });
 message!(VolumeList = VolumeList { volumes });
-message!(VolumeSummary = VolumeSummary { name, driver, mountpoint, labels, created_at, containers });
+message!(VolumeSummary = VolumeSummary { name, driver, mountpoint, labels, created_at, containers, options });
 message!(RemoveVolumeRequest = RemoveVolumeRequest { name, force });
 message!(ListContainersRequest = ListContainersRequest { all });
 message!(ContainerList = ContainerList { containers });

@@ -14,6 +14,7 @@ pub use listing::{
 };
 pub use membership::{InitRequest, Initialized, JoinRequest, Joined, LeaveRequest, Left, LocalInfo, TunnelPeer};
 
+use crate::doctor::Examined;
 use crate::rpc::service;
 
 service! {
@@ -35,6 +36,8 @@ service! {
         [Local] list_volumes(()) -> VolumeList;
         [Local] remove_volume(RemoveVolumeRequest) -> ();
         [Local] list_containers(ListContainersRequest) -> ContainerList;
+        /// This node examines itself and its way to the others.
+        [Local] examine(()) -> Examined;
     }
     down {
         /// The whole cluster.

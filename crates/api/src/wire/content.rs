@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{Config, ContentDigest, ContentRevision, Contents, Secret};
+use skep_model::{Config, ContentDigest, ContentKind, ContentRevision, Contents, Secret};
 
 use super::{DecodeError, Field, message};
 use crate::pb;
@@ -10,6 +10,19 @@ use crate::pb;
 message!(Secret = Secret { id, meta, name, labels, contents });
 message!(Config = Config { id, meta, name, labels, contents });
 message!(Contents = Contents { current, revisions });
+
+/// On the wire only templates say something.
+impl Field for ContentKind {
+    type Proto = bool;
+
+    fn to_field(&self) -> bool {
+        *self == ContentKind::Template
+    }
+
+    fn from_field(template: bool, _: &'static str) -> Result<Self, DecodeError> {
+        Ok(if template { ContentKind::Template } else { ContentKind::Plain })
+    }
+}
 
 impl Field for BTreeMap<ContentDigest, ContentRevision> {
     type Proto = Vec<pb::ContentRevision>;

@@ -206,6 +206,18 @@ impl Field for BTreeMap<String, String> {
     }
 }
 
+impl Field for BTreeMap<String, Ipv4Addr> {
+    type Proto = BTreeMap<String, u32>;
+
+    fn to_field(&self) -> Self::Proto {
+        self.iter().map(|(name, address)| (name.clone(), address.to_element())).collect()
+    }
+
+    fn from_field(proto: Self::Proto, _: &'static str) -> Result<Self, DecodeError> {
+        Ok(proto.into_iter().map(|(name, address)| (name, Ipv4Addr::from_bits(address))).collect())
+    }
+}
+
 /// Words that may be absent as a whole: absent and empty differ.
 impl Element for Vec<String> {
     type Proto = pb::Words;

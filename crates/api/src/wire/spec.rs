@@ -2,10 +2,11 @@
 
 use skep_model::{
     Concurrency, Condition, ConfigRef, Constraint, ConstraintOp, ContainerSpec, Dependency, DependencyCondition,
-    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Limits, LogDriver,
-    Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec, PortProtocol,
-    PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy, Schedule,
-    Scheduling, SecretRef, ServiceSpec, TaskSpec, Ulimit, UpdateConfig, UpdateOrder, VolumePlacement,
+    EndpointMode, EndpointSpec, FailureAction, FileTarget, GenericRequest, HealthCheck, HealthTest, Hook, Limits,
+    LogDriver, Mode, Mount, MountKind, NetworkAttachment, NetworkSpec, Placement, PlacementStrategy, PlatformSpec,
+    PortProtocol, PortSpec, Preference, Propagation, PublishMode, PullPolicy, Reservations, Resources, RestartPolicy,
+    Schedule, Scheduling, SecretRef, ServiceSpec, SessionAffinity, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    VolumePlacement,
 };
 
 use super::{DecodeError, Element, Field, choice, enumeration, message, message_field};
@@ -37,8 +38,18 @@ enumeration!(DependencyCondition = DependencyCondition { Started, Healthy, Compl
 message!(Schedule = Schedule { cron, timezone, concurrency });
 enumeration!(Concurrency = Concurrency { Forbid, Allow, Replace });
 message!(
-    TaskSpec =
-        TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain }
+    TaskSpec = TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        networks,
+        host_network,
+        log_driver,
+        force_update,
+        at_most_one,
+        drain
+    }
 );
 
 /// A service that asks for nothing here is written as before there was such a thing.
@@ -58,7 +69,8 @@ impl Field for Scheduling {
 
 message!(NetworkAttachment = NetworkAttachment { network, aliases, address, address_v6 });
 
-message!(EndpointSpec = EndpointSpec { mode, ports });
+message!(EndpointSpec = EndpointSpec { mode, ports, session_affinity, prefer_local });
+enumeration!(SessionAffinity = SessionAffinity { ClientIp });
 enumeration!(EndpointMode = EndpointMode { Vip, DnsRr });
 message!(PortSpec = PortSpec { name, protocol, target, published, mode, host_ip });
 enumeration!(PortProtocol = PortProtocol { Tcp, Udp });
@@ -103,6 +115,8 @@ message!(
         dns_search,
         dns_options,
         on_change,
+        post_start,
+        pre_stop,
     }
 );
 enumeration!(PullPolicy = PullPolicy { Missing, Always, Never });
@@ -138,6 +152,7 @@ impl Element for HealthTest {
     }
 }
 
+message!(Hook = Hook { command, user, working_dir, env, privileged });
 message!(Mount = Mount { target, read_only, kind });
 choice!(MountKind = MountKind in mount_kind {;
     Bind(BindMount) { source, propagation, create_source, non_recursive },
@@ -175,6 +190,18 @@ enumeration!(FailureAction = FailureAction { Pause, Continue, Rollback });
 enumeration!(UpdateOrder = UpdateOrder { StopFirst, StartFirst });
 
 message!(
-    NetworkSpec =
-        NetworkSpec { name, labels, driver, driver_options, internal, attachable, subnet, gateway, ipv6, subnet_v6 }
+    NetworkSpec = NetworkSpec {
+        name,
+        labels,
+        driver,
+        driver_options,
+        internal,
+        attachable,
+        subnet,
+        gateway,
+        ipv6,
+        subnet_v6,
+        ip_range,
+        aux_addresses
+    }
 );

@@ -26,6 +26,7 @@ message!(
         generic,
         stop_reason,
         home,
+        service_labels,
     }
 );
 choice!(Slot = Slot in slot { Replica, Node });

@@ -113,6 +113,10 @@ impl Control for Fake {
         written(&format!("{request:?}"))
     }
 
+    async fn diagnose(&self, _: Caller, (): ()) -> Result<skep_api::Diagnosis, Refusal> {
+        Ok(skep_api::Diagnosis { nodes: Vec::new() })
+    }
+
     async fn explain(&self, _: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
         let verdict = NodeVerdict {
             id: "n".to_owned(),
@@ -322,6 +326,7 @@ async fn a_stack_with_all_its_secrets_fits_one_request() -> Result<()> {
         name: format!("secret-{number}"),
         labels: draw(1),
         data: Bytes::from(vec![7; 500 * 1024]),
+        template: draw(u64::from(number)),
     };
     let request = DeployRequest {
         name: "counter".to_owned(),

@@ -52,8 +52,13 @@ async fn a_stranger_may_only_ask_for_a_certificate() -> Result<()> {
     let connection = connect_join(&daemon.address.to_string(), connector).await?;
 
     let csr = Bytes::from(NodeKey::generate()?.request()?);
-    let request =
-        IssueRequest { token: token.to_string(), csr: csr.clone(), availability: Availability::Drain, level: 1 };
+    let request = IssueRequest {
+        token: token.to_string(),
+        csr: csr.clone(),
+        availability: Availability::Drain,
+        level: 1,
+        routes: Vec::new(),
+    };
     let issued = CaClient::new(connection.clone()).issue(request).await?;
     assert_eq!(issued.node, NodeId::from_u128(csr.len() as u128));
     assert_eq!(issued.authorities, members.ca.certificate_pem());

@@ -68,6 +68,7 @@ pub fn assignments(seed: u64) -> Assignments {
         gateway: draw(seed),
         blocks: vec![draw(seed), draw(seed + 1)],
         subnet_v6: draw(seed),
+        reserved: draw(seed),
     };
     let endpoint = ServiceEndpoint {
         service: draw(seed),
@@ -89,6 +90,8 @@ pub fn assignments(seed: u64) -> Assignments {
             addresses: draw(seed + 1),
             hostname: None,
         }],
+        session_affinity: draw(seed),
+        prefer_local: draw(seed),
     };
     let set = vec![
         Assignment::Task(Box::new(draw(seed))),
@@ -101,6 +104,7 @@ pub fn assignments(seed: u64) -> Assignments {
             nodes: draw(seed),
             pool: draw(seed),
             prefix: draw(seed),
+            key: draw(seed),
         }),
         Assignment::Peer(AssignedPeer {
             node: draw(seed),
@@ -125,6 +129,7 @@ fn said() -> Vec<ManagerMessage> {
         ManagerMessage::Feed { request, input: ExecInput::End },
         ManagerMessage::Cancel { request },
         ManagerMessage::Settled { task },
+        ManagerMessage::Probe { request, managers: vec![manager()] },
         ManagerMessage::LeaseGrant(LeaseGrant {
             sent: u64::MAX,
             granted_for: Duration::from_secs(15),
@@ -163,6 +168,9 @@ fn heard() -> Vec<AgentMessage> {
         AgentMessage::End { request, error: None },
         AgentMessage::Applied { revision: u64::MAX },
         AgentMessage::Settle { task: draw(7) },
+        AgentMessage::Probed { request, part: ProbePart::Began { time: draw(8) } },
+        AgentMessage::Probed { request, part: ProbePart::Examined(examined()) },
+        AgentMessage::Tunnel(TunnelHello { key: draw(7), port: 7377, address: None }),
         AgentMessage::Leaving,
     ]
 }
@@ -192,5 +200,32 @@ async fn every_message_survives_in_both_directions() -> Result<()> {
     match session.next().await {
         None | Some(Err(_)) => Ok(()),
         Some(Ok(message)) => anyhow::bail!("unexpected {message:?}"),
+    }
+}
+
+fn manager() -> ManagerTarget {
+    ManagerTarget { node: Some(draw(9)), address: "10.0.0.1:7377".to_owned() }
+}
+
+fn examined() -> Examined {
+    Examined {
+        complaints: vec![Complaint { what: "the disk is full".to_owned(), mend: String::new() }],
+        peers: vec![PeerProbe {
+            node: draw(10),
+            address: [10, 127, 240, 2].into(),
+            endpoint: "[2001:db8::2]:7377".parse().ok(),
+            sent: 30,
+            answered: 29,
+            round_trip: Some(Duration::from_micros(7)),
+            passes: Some(1340),
+            received_bytes: u64::MAX,
+            handshake_age: None,
+        }],
+        managers: vec![ManagerProbe { manager: manager(), reached: Reached::Silent, connected_in: None }],
+        firewall: Some(Firewall::Firewalld),
+        tunnel_port: 7377,
+        mtu: 1340,
+        interface_mtu: 1420,
+        clock_synchronised: Some(false),
     }
 }

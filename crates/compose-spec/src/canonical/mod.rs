@@ -73,6 +73,13 @@ pub(crate) fn canonicalize_service(service: &mut Map, report: &mut Report) {
         each_item(service, name, |item| wrap_item(item, "source"));
     }
     each_item(service, "devices", device);
+    for name in ["post_start", "pre_stop"] {
+        each_item(service, name, |hook| {
+            if let Some(hook) = hook.as_map_mut() {
+                key_values(hook, "environment", report);
+            }
+        });
+    }
 }
 
 /// A single value where a list is meant becomes a list of one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Fields, fields, scalars};
 use crate::project::{
-    At, DependencyCondition, DependsOn, HealthTest, Healthcheck, Logging, PullPolicy, Restart, Service, Ulimit,
+    At, DependencyCondition, DependsOn, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Service, Ulimit,
 };
 use crate::value::{Entry, Node, Value};
 use crate::words::{self, SplitError};
@@ -24,6 +24,8 @@ pub(super) fn decode(f: &mut Fields<'_, '_>, service: &mut Service) {
     service.stop_signal = f.filled("stop_signal");
     service.stop_grace_period = f.duration("stop_grace_period");
     service.healthcheck = healthcheck(f);
+    service.post_start = hooks(f, "post_start");
+    service.pre_stop = hooks(f, "pre_stop");
     service.logging = logging(f);
     service.restart = restart(f);
     service.depends_on = depends_on(f);
@@ -126,6 +128,32 @@ fn health_test(h: &mut Fields<'_, '_>) -> Option<HealthTest> {
             None
         }
     }
+}
+
+fn hooks(f: &mut Fields<'_, '_>, name: &'static str) -> Vec<Hook> {
+    let path = f.at(name);
+    let mut hooks = Vec::new();
+    for (index, item) in f.items(name).iter().enumerate() {
+        let Some(mut h) = Fields::open(item, format!("{path}.{index}"), f.report) else { continue };
+        let absent = h.map.entry("command").is_none_or(|entry| entry.value.value == Value::Null);
+        let command = command(&mut h, "command");
+        // One that cannot be read has been told of.
+        if command.as_ref().map_or(absent, |words| words.first().is_none_or(String::is_empty)) {
+            h.report
+                .error(item.span, format!("{path}.{index} has no command"))
+                .with_help("write command: [\"program\", \"argument\"]");
+        }
+        hooks.push(Hook {
+            span: item.span,
+            command: command.unwrap_or_default(),
+            user: h.filled("user"),
+            working_dir: h.filled("working_dir"),
+            environment: environment(&mut h),
+            privileged: h.bool("privileged").unwrap_or(false),
+        });
+        h.finish();
+    }
+    hooks
 }
 
 fn logging(f: &mut Fields<'_, '_>) -> Option<Logging> {

@@ -42,8 +42,8 @@ fn ipam_configs(ipam: &mut Fields<'_, '_>) -> Vec<IpamConfig> {
             subnet: c.string_at("subnet"),
             gateway: c.string_at("gateway"),
             ip_range: c.string_at("ip_range"),
+            aux_addresses: c.string_map("aux_addresses"),
         });
-        c.unsupported(&["aux_addresses"], None);
         c.finish();
     }
     configs

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::{Decoded, EnvFile, Fields, attachments, deploy, fields, mounts, process};
 use crate::diagnostic::Report;
-use crate::project::{At, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, VolumeRule};
+use crate::project::{
+    At, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, SessionAffinity, VolumeRule,
+};
 use crate::value::{Entry, Map};
 
 /// Attributes of the format that nothing here acts on yet.
@@ -115,7 +117,7 @@ pub(super) fn decode(entry: &Entry, decoded: &mut Decoded, report: &mut Report) 
     f.belongs(&MISPLACED);
     f.unsupported(&["develop"], Some("it is for `docker compose watch`"));
     f.unsupported(&["pull_refresh_after"], Some("use pull_policy"));
-    f.unsupported(&["pre_start", "post_start", "pre_stop"], Some("do it in the image's entry point"));
+    f.unsupported(&["pre_start"], Some("do it in the image's entry point, or in a job that the service depends_on"));
     f.refused("volumes_from", "name the volumes in both services");
     f.refused("provider", "a cluster runs containers only; run the provider's service as one");
     f.finish();
@@ -146,6 +148,8 @@ fn extension(f: &mut Fields<'_, '_>) -> Extension {
     let words = [("forbid", Concurrency::Forbid), ("allow", Concurrency::Allow), ("replace", Concurrency::Replace)];
     let on_change = x.node("on-change").map(|node| node.span).zip(x.string("on-change"));
     let on_change = on_change.map(|(span, value)| At { span, value });
+    let prefer_local = x.node("prefer-local").map(|node| node.span).zip(x.bool("prefer-local"));
+    let affinities = [("client-ip", SessionAffinity::ClientIp), ("none", SessionAffinity::None)];
     let strategies = [("spread", PlacementStrategy::Spread), ("binpack", PlacementStrategy::BinPack)];
     let rules = [("follow", VolumeRule::Follow), ("free", VolumeRule::Free), ("stay", VolumeRule::Stay)];
     let extension = Extension {
@@ -163,6 +167,8 @@ fn extension(f: &mut Fields<'_, '_>) -> Extension {
         schedule: x.string_at("schedule"),
         timezone: x.string_at("timezone"),
         concurrency: x.choice("concurrency", &words),
+        session_affinity: x.choice("session-affinity", &affinities),
+        prefer_local: prefer_local.map(|(span, value)| At { span, value }),
     };
     x.finish();
     extension

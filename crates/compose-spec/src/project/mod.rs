@@ -15,10 +15,13 @@ pub use deploy::{
     Condition, Deploy, EndpointMode, FailureAction, GenericResource, Mode, Order, Placement, Resources, RestartPolicy,
     UpdateConfig,
 };
-pub use process::{DependencyCondition, DependsOn, HealthTest, Healthcheck, Logging, PullPolicy, Restart, Ulimit};
+pub use process::{
+    DependencyCondition, DependsOn, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Ulimit,
+};
 pub use resource::{Content, ContentSource, IpamConfig, Network, Volume};
 pub use service::{
-    Attachment, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, ServiceNetwork, VolumeRule,
+    Attachment, Concurrency, Device, Extension, PlacementStrategy, Rebalance, Service, ServiceNetwork, SessionAffinity,
+    VolumeRule,
 };
 pub use storage::{Bind, FileReference, Mount, MountKind, Port, PortMode, Protocol};
 

@@ -1,5 +1,6 @@
 //! What belongs to a service's process: health, restarts, limits of the kernel, dependencies.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Strings;
@@ -25,6 +26,18 @@ pub enum HealthTest {
     Exec(Vec<String>),
     /// A string, or `["CMD-SHELL", …]`.
     Shell(String),
+}
+
+/// A command that is run in the container at a certain time of its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    pub span: Span,
+    pub command: Vec<String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    /// On top of the container's own; `None` is what nobody has set.
+    pub environment: BTreeMap<String, Option<String>>,
+    pub privileged: bool,
 }
 
 /// `restart`, in the words of `docker run`.

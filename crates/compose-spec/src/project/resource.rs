@@ -28,6 +28,7 @@ pub struct IpamConfig {
     pub subnet: Option<At<String>>,
     pub gateway: Option<At<String>>,
     pub ip_range: Option<At<String>>,
+    pub aux_addresses: Strings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

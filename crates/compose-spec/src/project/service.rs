@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::{
-    At, DependsOn, Deploy, FileReference, Healthcheck, Logging, Mount, Port, PullPolicy, Restart, Strings, Ulimit,
+    At, DependsOn, Deploy, FileReference, Healthcheck, Hook, Logging, Mount, Port, PullPolicy, Restart, Strings, Ulimit,
 };
 use crate::source::Span;
 
@@ -42,6 +42,8 @@ pub struct Service {
     pub stop_signal: Option<String>,
     pub stop_grace_period: Option<Duration>,
     pub healthcheck: Option<Healthcheck>,
+    pub post_start: Vec<Hook>,
+    pub pre_stop: Vec<Hook>,
     pub labels: Strings,
     pub annotations: Strings,
     pub logging: Option<Logging>,
@@ -110,6 +112,17 @@ pub struct Extension {
     pub rebalance: Option<At<Rebalance>>,
     /// `volume`: how far tasks follow their data.
     pub volume: Option<At<VolumeRule>>,
+    /// `session-affinity`: which connections lead to one task.
+    pub session_affinity: Option<At<SessionAffinity>>,
+    /// Whether a node's own tasks are taken first.
+    pub prefer_local: Option<At<bool>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionAffinity {
+    /// Those of one client address.
+    ClientIp,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

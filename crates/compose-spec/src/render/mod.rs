@@ -63,6 +63,7 @@ impl Project {
                 tree.set("subnet", Tree::optional(config.subnet.map(|at| at.value)));
                 tree.set("ip_range", Tree::optional(config.ip_range.map(|at| at.value)));
                 tree.set("gateway", Tree::optional(config.gateway.map(|at| at.value)));
+                tree.set("aux_addresses", Tree::strings_map(&config.aux_addresses));
                 tree
             })),
         );
@@ -119,10 +120,7 @@ fn service_tree(service: &Service) -> Tree {
     tree.set("dns_search", Tree::strings(&s.dns_search));
     tree.set("domainname", Tree::optional(s.domainname.as_ref()));
     tree.optional_list("entrypoint", s.entrypoint.as_deref());
-    tree.set(
-        "environment",
-        Tree::map_of(s.environment.iter().map(|(key, value)| (key, value.as_deref().map_or(Tree::null(), Tree::text)))),
-    );
+    tree.set("environment", parts::environment(&s.environment));
     tree.set("expose", Tree::strings(&s.expose));
     tree.set("extra_hosts", Tree::strings(s.extra_hosts.iter().map(|(name, address)| format!("{name}={address}"))));
     tree.set("group_add", Tree::strings(&s.group_add));
@@ -145,6 +143,8 @@ fn service_tree(service: &Service) -> Tree {
     }
     tree.set("platform", Tree::optional(s.platform.as_ref()));
     tree.set("ports", Tree::list(s.ports.iter().map(parts::port)));
+    tree.set("post_start", Tree::list(s.post_start.iter().map(parts::hook)));
+    tree.set("pre_stop", Tree::list(s.pre_stop.iter().map(parts::hook)));
     tree.flag("privileged", s.privileged);
     tree.set("profiles", Tree::strings(&s.profiles));
     tree.set("pull_policy", Tree::optional(s.pull_policy.as_ref().map(parts::pull_policy)));
@@ -180,6 +180,7 @@ fn service_tree(service: &Service) -> Tree {
     skep.set("concurrency", Tree::optional(s.skep.concurrency.as_ref().map(|at| parts::concurrency(at.value))));
     skep.set("on-change", Tree::optional(s.skep.on_change.as_ref().map(|at| &at.value)));
     parts::skep_placement(&mut skep, &s.skep);
+    parts::skep_balancing(&mut skep, &s.skep);
     tree.set("x-skep", skep);
     tree
 }

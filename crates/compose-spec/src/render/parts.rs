@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::emit::Tree;
 use crate::project::{
     At, Concurrency, Condition, DependencyCondition, DependsOn, Deploy, Device, EndpointMode, Extension, FailureAction,
-    FileReference, HealthTest, Healthcheck, Logging, Mode, Mount, MountKind, Order, PlacementStrategy, Port, PortMode,
-    Protocol, PullPolicy, Rebalance, Resources, Restart, RestartPolicy, ServiceNetwork, Ulimit, UpdateConfig,
-    VolumeRule,
+    FileReference, HealthTest, Healthcheck, Hook, Logging, Mode, Mount, MountKind, Order, PlacementStrategy, Port,
+    PortMode, Protocol, PullPolicy, Rebalance, Resources, Restart, RestartPolicy, ServiceNetwork, SessionAffinity,
+    Ulimit, UpdateConfig, VolumeRule,
 };
 use crate::units;
 
@@ -24,6 +24,21 @@ pub(super) fn references(references: &[FileReference], default_folder: Option<&s
         }
         tree
     }))
+}
+
+pub(super) fn environment(environment: &BTreeMap<String, Option<String>>) -> Tree {
+    Tree::map_of(environment.iter().map(|(key, value)| (key, value.as_deref().map_or(Tree::null(), Tree::text))))
+}
+
+pub(super) fn hook(hook: &Hook) -> Tree {
+    let Hook { span: _, command, user, working_dir, environment, privileged } = hook;
+    let mut tree = Tree::map();
+    tree.set("command", Tree::strings(command));
+    tree.set("environment", self::environment(environment));
+    tree.flag("privileged", *privileged);
+    tree.set("user", Tree::optional(user.as_ref()));
+    tree.set("working_dir", Tree::optional(working_dir.as_ref()));
+    tree
 }
 
 pub(super) fn concurrency(concurrency: Concurrency) -> &'static str {
@@ -326,4 +341,16 @@ pub(super) fn skep_placement(skep: &mut Tree, written: &Extension) {
         VolumeRule::Stay => "stay",
     });
     skep.set("volume", Tree::optional(volume));
+}
+
+/// What of `x-skep` says where connections go.
+pub(super) fn skep_balancing(skep: &mut Tree, written: &Extension) {
+    if let Some(at) = &written.prefer_local {
+        skep.set("prefer-local", Tree::raw(at.value));
+    }
+    let affinity = written.session_affinity.as_ref().map(|at| match at.value {
+        SessionAffinity::ClientIp => "client-ip",
+        SessionAffinity::None => "none",
+    });
+    skep.set("session-affinity", Tree::optional(affinity));
 }

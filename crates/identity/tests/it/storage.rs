@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use skep_identity::{
-    CaError, ClusterCa, Credentials, CredentialsError, FileError, IdentityDir, ManagerKeys, NodeKey, UnlockKey,
+    CaError, ClusterCa, Credentials, CredentialsError, FileError, GivenCaError, IdentityDir, ManagerKeys, NodeKey,
+    UnlockKey,
 };
-use skep_model::{ClusterId, NodeId, Role};
+use skep_model::{ClusterId, NodeId, Role, Timestamp};
 
 use crate::support::{DAY, ca, days_ago, member, now};
 
@@ -47,7 +48,7 @@ fn half_an_identity_says_what_is_missing() -> Result<()> {
 #[test]
 fn a_ca_survives_the_store_and_refuses_what_is_not_signed_by_its_own_key() -> Result<()> {
     let created = ca(1);
-    let ca = ClusterCa::from_pem(created.certificate_pem(), &created.key_pem())?;
+    let ca = ClusterCa::from_pem(created.cluster_id(), created.certificate_pem(), &created.key_pem())?;
     assert_eq!(ca.cluster_id(), ClusterId::from_u128(1));
     assert_eq!(ca.digest(), created.digest());
     assert!(!format!("{ca:?}").contains("PRIVATE"));
@@ -58,7 +59,7 @@ fn a_ca_survives_the_store_and_refuses_what_is_not_signed_by_its_own_key() -> Re
     assert!(matches!(refused, Err(CaError::Request(_))));
 
     let other = self::ca(1);
-    let mixed = ClusterCa::from_pem(ca.certificate_pem(), &other.key_pem());
+    let mixed = ClusterCa::from_pem(ca.cluster_id(), ca.certificate_pem(), &other.key_pem());
     assert!(matches!(mixed, Err(CaError::KeyMismatch)));
     Ok(())
 }
@@ -127,5 +128,31 @@ fn locked_keys_stand_in_the_place_of_the_open_ones_until_they_are_released() -> 
     assert_eq!(dir.data_key()?, Some([9; 32]));
     dir.remove()?;
     assert!(!data.path().join("identity").exists());
+    Ok(())
+}
+
+#[test]
+fn a_root_that_is_given_must_be_valid_now_and_have_a_name_of_its_own() -> Result<()> {
+    let (present, earlier, other) = (ca(1), ca(1), ca(2));
+    let files = |ca: &ClusterCa| (ca.certificate_pem().to_owned(), ca.key_pem());
+    let adopt = |ca: &ClusterCa, at| {
+        let (certificate, key) = files(ca);
+        skep_identity::adopt((&certificate, &key), &present, &[earlier.certificate_pem().to_owned()], at)
+    };
+    let taken = adopt(&other, now())?;
+    assert_eq!((taken.cluster_id(), taken.digest()), (present.cluster_id(), other.digest()));
+    assert!(matches!(adopt(&other, days_ago(300)), Err(GivenCaError::NotYet(_))));
+    let in_thirty_years = Timestamp(now().0 + 30 * 365 * DAY.as_nanos() as u64);
+    assert!(matches!(adopt(&other, in_thirty_years), Err(GivenCaError::Expired(_))));
+    for known in [&present, &earlier] {
+        assert!(matches!(adopt(known, now()), Err(GivenCaError::NameTaken { .. })));
+    }
+    let several = format!("{}{}", other.certificate_pem(), earlier.certificate_pem());
+    let refused = skep_identity::adopt((&several, &other.key_pem()), &present, &[], now());
+    assert!(matches!(refused, Err(GivenCaError::Several { count: 2 })));
+    // One that another root signed is none itself.
+    let cross = present.cross_sign(&taken, now())?;
+    let refused = skep_identity::adopt((&cross, &other.key_pem()), &present, &[], now());
+    assert!(matches!(refused, Err(GivenCaError::NoRoot { .. })));
     Ok(())
 }

@@ -34,6 +34,7 @@ const MODULES: &[&str] = &[
     "nft_redir",
     "nft_reject_inet",
     "nft_reject_ipv4",
+    "nft_reject_ipv6",
 ];
 
 /// An unpacked kernel package.

@@ -1,10 +1,10 @@
 //! Rotating the CA.
 
 use skep_api::{Refusal, RefusalKind, RotateCaRequest, RotatedCa};
-use skep_model::Change;
+use skep_model::{Change, Feature};
 
 use super::ControlService;
-use crate::trust::{self, VALIDITY_MIN};
+use crate::trust::{self, RotateError, VALIDITY_MIN};
 
 impl<R> ControlService<R> {
     pub(super) async fn rotate_authority(&self, request: RotateCaRequest) -> Result<RotatedCa, Refusal> {
@@ -14,7 +14,16 @@ impl<R> ControlService<R> {
         let config = self.cluster().config.clone();
         let config =
             config.ok_or_else(|| Refusal::new(RefusalKind::Unavailable, "the cluster is not initialised yet"))?;
-        let mut rotated = trust::rotate(&config, self.clock.now()).map_err(|error| Refusal::internal(&error))?;
+        if request.given.is_some() && !self.cluster().has(Feature::GivenCa) {
+            let message =
+                "some managers of this cluster are too old for a CA that was made elsewhere; upgrade them first";
+            return Err(Refusal::new(RefusalKind::Unsupported, message));
+        }
+        let rotated = trust::rotate(&config, request.given.as_ref(), self.clock.now());
+        let mut rotated = rotated.map_err(|error| match error {
+            RotateError::Given(error) => Refusal { kind: RefusalKind::Invalid, ..Refusal::internal(&error) },
+            error => Refusal::internal(&error),
+        })?;
         if let Some(validity) = request.certificate_validity {
             if validity < VALIDITY_MIN {
                 let message = "certificates must be valid for an hour at least";

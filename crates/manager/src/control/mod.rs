@@ -4,6 +4,7 @@
 
 mod autolock;
 mod ca;
+mod diagnose;
 mod placing;
 mod read;
 mod rollback;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
-    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
-    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
-    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    Diagnosis, EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest,
+    JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal,
+    RefusalKind, RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest,
+    RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_identity::NodeClock;
 use skep_model::{Change, Cluster, IdSource, LookupError};
@@ -88,6 +89,11 @@ impl<R: ImageResolver> Control for ControlService<R> {
     async fn explain(&self, caller: Caller, request: ExplainRequest) -> Result<Explanation, Refusal> {
         self.admit(&caller)?;
         self.explain_places(request)
+    }
+
+    async fn diagnose(&self, caller: Caller, (): ()) -> Result<Diagnosis, Refusal> {
+        self.admit(&caller)?;
+        self.examine_nodes().await
     }
 
     async fn deploy_stack(&self, caller: Caller, request: DeployRequest) -> Result<Deployed, Refusal> {

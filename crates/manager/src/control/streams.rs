@@ -1,43 +1,55 @@
 //! Logs and exec: relayed between the command line and the agents of the tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use skep_api::{
-    ExecOutput, ExecRequest, LogEntry, LogSource, LogsRequest, ManagerMessage, Messages, Refusal, RefusalKind,
+    ExecOutput, ExecRequest, LogEntry, LogOptions, LogSource, LogsRequest, ManagerMessage, Messages, Refusal,
+    RefusalKind,
 };
-use skep_model::{Cluster, NodeId, Task, TaskId};
+use skep_model::{Cluster, NodeId, ServiceId, Task, TaskId, TaskState};
+use skep_store::Store;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{ControlService, not_found};
-use crate::reach::Wanted;
+use crate::reach::{Reach, Wanted};
 use crate::sessions::{Answer, Request};
 
 /// Entries that wait for the command line.
 const QUEUE: usize = 256;
+/// Between two looks for further tasks of a service that is followed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A node that was away is asked again though nothing has changed.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 impl<R> ControlService<R> {
     pub(super) async fn read_logs(&self, request: LogsRequest) -> Result<Messages<LogEntry>, Refusal> {
-        let tasks = log_tasks(&self.cluster(), &request.source)?;
+        let (cluster, options) = (self.cluster(), request.options);
+        let tasks = log_tasks(&cluster, &request.source)?;
         let (entries, stream) = mpsc::channel(QUEUE);
-        let mut open = 0;
+        let mut open = Open { reach: Arc::clone(&self.reach), entries, relays: JoinSet::new(), asked: BTreeSet::new() };
+        if let (LogSource::Service(wanted), true) = (&request.source, options.follow) {
+            let service = cluster.find_service(wanted).map_err(not_found)?.id;
+            tokio::spawn(follow_service(open, self.store.clone(), service, options));
+            return Ok(ReceiverStream::new(stream).boxed());
+        }
         let mut refused = None;
         for (task, node) in tasks {
-            let options = request.options;
-            let asked = self.reach.ask(node, Wanted::Log { task, options }).await;
-            match asked {
-                Ok((request, answers)) => {
-                    open += 1;
-                    tokio::spawn(relay_logs(request, answers, entries.clone()));
-                }
-                Err(refusal) => refused = Some(refusal),
+            if let Err(refusal) = open.task(task, node, options).await {
+                refused = Some(refusal);
             }
         }
         match refused {
             // What can be read is shown; nothing at all is an error.
-            Some(refusal) if open == 0 => Err(refusal),
-            _ => Ok(ReceiverStream::new(stream).boxed()),
+            Some(refusal) if open.relays.is_empty() => Err(refusal),
+            refused => {
+                tokio::spawn(open.end(refused));
+                Ok(ReceiverStream::new(stream).boxed())
+            }
         }
     }
 
@@ -91,6 +103,72 @@ fn log_tasks(cluster: &Cluster, source: &LogSource) -> Result<BTreeMap<TaskId, N
     })
 }
 
+/// The logs that one reader reads.
+struct Open {
+    reach: Arc<Reach>,
+    entries: mpsc::Sender<Result<LogEntry, Refusal>>,
+    relays: JoinSet<()>,
+    asked: BTreeSet<TaskId>,
+}
+
+impl Open {
+    async fn task(&mut self, task: TaskId, node: NodeId, options: LogOptions) -> Result<(), Refusal> {
+        let (request, answers) = self.reach.ask(node, Wanted::Log { task, options }).await?;
+        self.relays.spawn(relay_logs(request, answers, self.entries.clone()));
+        self.asked.insert(task);
+        Ok(())
+    }
+
+    /// After the last line that could be read, the reader is told of what could not.
+    async fn end(mut self, refused: Option<Refusal>) {
+        while self.relays.join_next().await.is_some() {}
+        if let Some(Refusal { message, .. }) = refused {
+            let told = Refusal::new(RefusalKind::Conflict, format!("this is not all that was written: {message}"));
+            // The reader may have left meanwhile.
+            let _ = self.entries.send(Err(told)).await;
+        }
+    }
+}
+
+/// Follows the tasks that are there, and each further one once it writes; a node that is away is asked again. Until the
+/// service is gone and has been read to its end, or the reader leaves.
+async fn follow_service(mut open: Open, store: Store, service: ServiceId, options: LogOptions) {
+    let mut watch = store.watch();
+    // Of tasks that begin from now on, everything.
+    let (mut of_these, later) = (options, LogOptions { tail: None, since: None, ..options });
+    loop {
+        let cluster = watch.borrow_and_update().clone();
+        for (task, node) in writing(&cluster, service) {
+            if open.asked.contains(&task) {
+                continue;
+            }
+            if let Err(refusal) = open.task(task, node, of_these).await {
+                tracing::debug!(task.id = %task, %refusal, "a log is not read yet");
+            }
+        }
+        of_these = later;
+        if !cluster.services.contains_key(&service) {
+            return open.end(None).await;
+        }
+        let changed = async {
+            // At most twice a second: a cluster that changes all the time is not looked through each time.
+            tokio::time::sleep(LOOK_EVERY).await;
+            let _ = tokio::time::timeout(ASK_AGAIN, watch.changed()).await;
+        };
+        tokio::select! {
+            () = changed => {}
+            () = open.entries.closed() => return,
+        }
+    }
+}
+
+/// The tasks of a service that have a container, each with its node.
+fn writing(cluster: &Cluster, service: ServiceId) -> Vec<(TaskId, NodeId)> {
+    let has_begun = |state| state >= TaskState::Starting && state != TaskState::Rejected;
+    let tasks = cluster.tasks_of_service(service).filter(|task| has_begun(task.status.state));
+    tasks.filter_map(|task| Some((task.id, task.node?))).collect()
+}
+
 async fn relay_logs(
     _request: Request,
     mut answers: mpsc::Receiver<Answer>,
@@ -116,7 +194,7 @@ async fn relay_logs(
                 let _ = to.send(Err(Refusal::new(RefusalKind::NotFound, error))).await;
                 return;
             }
-            Some(Answer::Exec(_)) => return,
+            Some(Answer::Exec(_) | Answer::Probed(_)) => return,
             None => {
                 let message = "the stream was cut: the node's session ended, or the reader was too slow";
                 let _ = to.send(Err(Refusal::new(RefusalKind::Unavailable, message))).await;
@@ -146,7 +224,7 @@ async fn relay_exec(
                     let _ = to.send(Err(Refusal::new(RefusalKind::Conflict, error))).await;
                     return;
                 }
-                Some(Answer::End { error: None } | Answer::Log(_)) => return,
+                Some(Answer::End { error: None } | Answer::Log(_) | Answer::Probed(_)) => return,
                 None => {
                     let message = "the session was cut: the node is not connected any more";
                     let _ = to.send(Err(Refusal::new(RefusalKind::Unavailable, message))).await;

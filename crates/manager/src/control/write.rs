@@ -9,7 +9,7 @@ use skep_api::{
     RotateJoinTokenRequest, ScaleRequest, SecretUpdate, ServiceUpdate, UpdateRequest, Written,
 };
 use skep_identity::{ClusterCa, JoinToken};
-use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, Role, ServiceSpec};
+use skep_model::{Change, Cluster, ClusterConfig, JoinTokenHashes, Kind, Mode, NetworkSpec, Role, ServiceSpec};
 use skep_store::{ProposeError, Store};
 
 use super::{ControlService, not_found, unsupported};
@@ -40,8 +40,8 @@ impl<R: ImageResolver> ControlService<R> {
                 (service.id.to_string(), Change::CreateService { service: Box::new(service) })
             }
             CreateRequest::Network(spec) => {
-                let network = admission::network(&cluster, spec, at, &mut ids)?;
-                (network.id.to_string(), Change::CreateNetwork { network: Box::new(network) })
+                drop(ids);
+                return self.create_network(spec).await;
             }
             CreateRequest::Secret(new) => {
                 let secret = admission::secret(&cluster, content(new), at, &mut ids)?;
@@ -54,6 +54,25 @@ impl<R: ImageResolver> ControlService<R> {
         };
         drop(ids);
         self.written(id, change, warnings).await
+    }
+
+    /// Its range may be given to another network meanwhile: then the next free one is taken.
+    async fn create_network(&self, spec: NetworkSpec) -> Result<Written, Refusal> {
+        loop {
+            let cluster = self.cluster();
+            let network = admission::network(&cluster, spec.clone(), wall_clock(), &mut *self.ids.lock().await)?;
+            let id = network.id.to_string();
+            match self.store.propose(vec![Change::CreateNetwork { network: Box::new(network) }]).await {
+                Ok(committed) => {
+                    return Ok(Written { id, version: skep_model::Version(committed.revision), warnings: Vec::new() });
+                }
+                // Each round sees progress of others, and what is the request's own fault is refused at its beginning.
+                Err(ProposeError::Rejected(rejection)) if self.cluster().version != cluster.version => {
+                    tracing::debug!(%rejection, "a new network was overtaken");
+                }
+                Err(error) => return Err(not_written(error)),
+            }
+        }
     }
 
     pub(super) async fn update_object(&self, request: UpdateRequest) -> Result<Written, Refusal> {
@@ -83,10 +102,16 @@ impl<R: ImageResolver> ControlService<R> {
             UpdateRequest::Cluster(update) => admission::cluster_update(&cluster, update)?,
             UpdateRequest::Secret(SecretUpdate { id, expected, labels, data }) => {
                 let data = data.map(|data| data.to_vec());
+                // New bytes of a template are a template.
+                let kind = cluster.secrets.get(&id).map(|it| it.contents.current.kind()).unwrap_or_default();
+                let data = data.map(|data| (data, kind));
                 (id.to_string(), admission::secret_update(&cluster, id, expected, labels, data, at)?)
             }
             UpdateRequest::Config(ConfigUpdate { id, expected, labels, data }) => {
                 let data = data.map(|data| data.to_vec());
+                // New bytes of a template are a template.
+                let kind = cluster.configs.get(&id).map(|it| it.contents.current.kind()).unwrap_or_default();
+                let data = data.map(|data| (data, kind));
                 (id.to_string(), admission::config_update(&cluster, id, expected, labels, data, at)?)
             }
         };
@@ -189,6 +214,7 @@ impl<R: ImageResolver> ControlService<R> {
             let cluster = self.cluster();
             let plan = deploy::plan(&cluster, request.clone(), wall_clock(), &mut *self.ids.lock().await)?;
             let objects = plan.objects.into_iter().map(deployed).collect();
+            let warnings = [warnings.as_slice(), &plan.warnings].concat();
             if mode == DeployMode::Plan {
                 return Ok(Deployed { revision: 0, version: cluster.version, objects, warnings });
             }
@@ -215,8 +241,8 @@ impl<R: ImageResolver> ControlService<R> {
         let config = self.cluster().config.clone();
         let config =
             config.ok_or_else(|| Refusal::new(RefusalKind::Unavailable, "the cluster is not initialised yet"))?;
-        let ca =
-            ClusterCa::from_pem(&config.ca_certificate, &config.ca_key).map_err(|error| Refusal::internal(&error))?;
+        let ca = ClusterCa::from_pem(config.id, &config.ca_certificate, &config.ca_key)
+            .map_err(|error| Refusal::internal(&error))?;
         let token = JoinToken::generate(ca.digest()).map_err(|error| Refusal::internal(&error))?;
         let hash = token.secret_hash().to_string();
         let join_tokens = match request.role {
@@ -311,7 +337,7 @@ fn scaling(cluster: &Cluster, request: &ScaleRequest) -> Result<(String, Change)
 }
 
 fn content(new: skep_api::NewContent) -> NewContent {
-    NewContent { name: new.name, labels: new.labels, data: new.data.to_vec() }
+    NewContent { name: new.name, labels: new.labels, data: new.data.to_vec(), kind: new.template }
 }
 
 pub(super) fn deployed(object: deploy::Deployed) -> DeployedObject {

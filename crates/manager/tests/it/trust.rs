@@ -142,6 +142,27 @@ async fn a_worker_is_not_told_of_secrets_that_its_tasks_do_not_use_whatever_it_a
 }
 
 /// Opens a session from the machine `instance`; returns what the manager says, the welcome aside.
+#[tokio::test]
+async fn a_flood_of_wrong_tokens_or_of_sessions_is_held_up_and_refused() {
+    let world = World::start(NodeClock::new()).await;
+    let (one, two) = (world.join(&world.worker_token).await.unwrap(), world.join(&world.worker_token).await.unwrap());
+    let open = (0..48).map(|_| session(&world, &one, "a"));
+    let refused = futures::future::join_all(open).await.into_iter().filter_map(Result::err);
+    let flooded = refused.filter(|refusal| refusal.message.contains("too fast")).count();
+    assert!(flooded > 0, "none of 48 sessions at once was refused");
+    drop(session(&world, &two, "b").await.unwrap());
+
+    let guess =
+        skep_identity::JoinToken::generate(world.worker_token.parse::<skep_identity::JoinToken>().unwrap().ca());
+    let guess = guess.unwrap().to_string();
+    for wrong in futures::future::join_all((0..48).map(|_| world.join(&guess))).await {
+        assert_eq!(wrong.unwrap_err().kind, RefusalKind::Denied);
+    }
+    let refused = world.join(&world.worker_token).await.unwrap_err();
+    assert!(refused.kind == RefusalKind::Unavailable && refused.message.contains("127.0.0.1"), "{refused}");
+    world.stop().await;
+}
+
 async fn session(
     world: &World,
     node: &Credentials,

@@ -95,8 +95,13 @@ impl World {
         let connector = JoinConnector::new(parsed.ca(), Arc::new(NodeClock::new()));
         let connection = connect_join(&self.address, connector).await.map_err(|error| words(&error))?;
         let csr = Bytes::from(key.request().unwrap());
-        let request =
-            IssueRequest { token: token.to_owned(), csr, availability: Availability::Active, level: FEATURE_LEVEL };
+        let request = IssueRequest {
+            token: token.to_owned(),
+            csr,
+            availability: Availability::Active,
+            level: FEATURE_LEVEL,
+            routes: Vec::new(),
+        };
         let issued = CaClient::new(connection).issue(request).await?;
         Ok(Credentials::new(key, &issued.certificate, &issued.authorities).unwrap())
     }
@@ -127,7 +132,7 @@ impl World {
     }
 
     pub async fn rotate(&self) -> RotatedCa {
-        let request = RotateCaRequest { certificate_validity: None };
+        let request = RotateCaRequest { certificate_validity: None, given: None };
         self.manager.control().rotate_ca(LOCAL, request).await.unwrap()
     }
 

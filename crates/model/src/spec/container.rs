@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentDigest, Labels, MemoryBytes};
+use crate::{ContentDigest, ContentKind, Labels, MemoryBytes};
 
 /// Absent fields fall back to the image's configuration, as in Docker.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,6 +49,10 @@ pub struct ContainerSpec {
     /// 10 s when absent.
     pub stop_grace_period: Option<Duration>,
     pub health_check: Option<HealthCheck>,
+    /// Commands within the container once it runs, in order; the task runs when they have all ended well.
+    pub post_start: Vec<Hook>,
+    /// Commands within the container before its stop signal, in order; how they end holds up no stop.
+    pub pre_stop: Vec<Hook>,
     pub mounts: Vec<Mount>,
     pub secrets: Vec<SecretRef>,
     pub configs: Vec<ConfigRef>,
@@ -60,6 +64,26 @@ pub struct ContainerSpec {
     pub dns_servers: Vec<String>,
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
+}
+
+impl ContainerSpec {
+    pub(crate) fn has_volume_options(&self) -> bool {
+        self.mounts.iter().any(|mount| matches!(&mount.kind, MountKind::Volume { options, .. } if !options.is_empty()))
+    }
+
+    /// Whether something of it is rendered for each task: a secret or config, or a value with `{{…}}` in it.
+    pub fn has_templates(&self) -> bool {
+        let secrets = self.secrets.iter().filter_map(|reference| reference.digest.as_ref());
+        let mut digests = secrets.chain(self.configs.iter().filter_map(|reference| reference.digest.as_ref()));
+        let sources = self.mounts.iter().flat_map(|mount| match &mount.kind {
+            MountKind::Bind { source, .. } => vec![source],
+            MountKind::Volume { name, options, .. } => name.iter().chain(options.values()).collect(),
+            MountKind::Tmpfs { .. } => Vec::new(),
+        });
+        let hooks = self.post_start.iter().chain(&self.pre_stop).flat_map(|hook| &hook.env);
+        let mut values = self.env.iter().chain(&self.hostname).chain(sources).chain(hooks);
+        digests.any(|digest| digest.kind() == ContentKind::Template) || values.any(|value| value.contains("{{"))
+    }
 }
 
 /// When the node asks the registry, an image that it already has by digest aside.
@@ -100,6 +124,20 @@ pub enum HealthTest {
     Exec(Vec<String>),
     /// Run by the container's shell.
     Shell(String),
+}
+
+/// One more process in a container, at a certain time of its life.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hook {
+    pub command: Vec<String>,
+    /// The container's when absent.
+    pub user: Option<String>,
+    /// The container's when absent.
+    pub working_dir: Option<String>,
+    /// `NAME=value`, on top of the container's own.
+    pub env: Vec<String>,
+    /// Every capability, and no system call filter.
+    pub privileged: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

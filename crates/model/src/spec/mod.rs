@@ -8,9 +8,10 @@ mod network;
 mod order;
 mod policy;
 mod service;
+mod volume;
 
 pub use container::{
-    ConfigRef, ContainerSpec, FileTarget, HealthCheck, HealthTest, LogDriver, Mount, MountKind, Propagation,
+    ConfigRef, ContainerSpec, FileTarget, HealthCheck, HealthTest, Hook, LogDriver, Mount, MountKind, Propagation,
     PullPolicy, SecretRef, Ulimit,
 };
 pub use network::NetworkSpec;
@@ -22,5 +23,6 @@ pub use policy::{
 };
 pub use service::{
     EndpointMode, EndpointSpec, Mode, NetworkAttachment, PROGRESS_DEADLINE, PortProtocol, PortSpec, PublishMode,
-    ServiceSpec, TaskSpec,
+    ServiceSpec, SessionAffinity, TaskSpec,
 };
+pub use volume::VolumeSource;

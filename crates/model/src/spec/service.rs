@@ -109,6 +109,8 @@ pub struct TaskSpec {
     pub restart: RestartPolicy,
     pub placement: Placement,
     pub networks: Vec<NetworkAttachment>,
+    /// In the network of its node itself, and in none of the cluster's.
+    pub host_network: bool,
     /// The node's default (json-file, 10 MB × 3) when absent.
     pub log_driver: Option<LogDriver>,
     /// Counts `--force` updates: raising it replaces every task.
@@ -131,6 +133,7 @@ impl TaskSpec {
             restart: RestartPolicy::default(),
             placement: Placement::default(),
             networks: Vec::new(),
+            host_network: false,
             log_driver: None,
             force_update: 0,
             at_most_one: false,
@@ -181,10 +184,35 @@ pub struct NetworkAttachment {
     pub address_v6: Option<Ipv6Addr>,
 }
 
+impl NetworkAttachment {
+    /// Whether it asks for one certain address.
+    pub fn is_fixed(&self) -> bool {
+        self.address.is_some() || self.address_v6.is_some()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EndpointSpec {
     pub mode: EndpointMode,
     pub ports: Vec<PortSpec>,
+    /// Which connections lead to one task, by virtual address and published port; none: each to any.
+    pub session_affinity: Option<SessionAffinity>,
+    /// A node leads to its own tasks, as long as one of them serves.
+    pub prefer_local: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionAffinity {
+    /// Those of one client address.
+    ClientIp,
+}
+
+impl SessionAffinity {
+    pub fn word(self) -> &'static str {
+        match self {
+            SessionAffinity::ClientIp => "client-ip",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

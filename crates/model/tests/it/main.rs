@@ -1,5 +1,6 @@
 //! The laws of `Cluster::apply`: what is refused, what moves only forward, and that indexes stay true.
 
+mod claims;
 mod contents;
 mod jobs;
 mod tunnel;
@@ -54,6 +55,7 @@ fn task(ids: &mut IdSource, service: &Service) -> Task {
         generic: Vec::new(),
         stop_reason: None,
         home: None,
+        service_labels: Labels::new(),
     }
 }
 

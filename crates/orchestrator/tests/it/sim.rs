@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::*;
-use skep_orchestrator::{allocator, moves, next_wakeup, reconcile};
+use skep_orchestrator::{addresses, moves, next_wakeup, reconcile};
 use skep_scheduler::{next_move, schedule};
 
 /// What a container does once its task may run.
@@ -130,7 +130,7 @@ impl Sim {
                 }
             }
         }
-        for block in allocator::blocks_for(&self.cluster, &placed) {
+        for block in addresses::blocks_for(&self.cluster, &placed, self.now) {
             self.apply(block);
         }
         let rests = placed.is_empty();

@@ -26,7 +26,7 @@ pub const INGRESS_NETWORK: u32 = 7377;
 /// What a frame within UDP takes off the longest packet: IPv4, UDP, VXLAN and Ethernet headers, in bytes.
 const OVERHEAD: u16 = 50;
 /// The kernel has no IPv6 on an interface whose longest packet is shorter (RFC 8200, section 5).
-const MTU_MIN_V6: u16 = 1280;
+pub(super) const MTU_MIN_V6: u16 = 1280;
 
 /// Mark of a connection that came for a published port, and of its packets on their way to the container.
 pub const PUBLISHED_MARK: u32 = 0x100;
@@ -46,6 +46,8 @@ pub struct Ingress {
     pub nodes: Ipv4Net,
     /// The longest packet, in bytes.
     pub mtu: u16,
+    /// The longest that was seen to reach every other node, where that is less.
+    pub path: Option<u16>,
     /// Whether IPv6 goes there too.
     pub has_v6: bool,
     /// The other nodes: their addresses in the tunnel, and their blocks.
@@ -92,6 +94,11 @@ pub struct Way {
 }
 
 impl Ingress {
+    /// The longest packet that goes on to `to`, where that is less than the interface takes.
+    pub fn path_to(&self, to: IpAddr) -> Option<u16> {
+        self.path.map(|path| if to.is_ipv4() { path } else { path.max(MTU_MIN_V6) })
+    }
+
     /// Each other node by its gateway: one for each family that goes there.
     pub fn ways(&self) -> impl Iterator<Item = Way> + '_ {
         self.peers.iter().flat_map(|(number, (address, _))| {
@@ -115,6 +122,7 @@ pub(super) fn ingress(mesh: &Mesh, twins: Option<&Twins>) -> Option<Ingress> {
         number: number(mesh.address)?,
         nodes: mesh.nodes.trunc(),
         mtu,
+        path: mesh.path.map(|path| path.saturating_sub(OVERHEAD)),
         has_v6: twins.is_some(),
         peers: mesh.peers.iter().filter_map(peer).collect(),
     })

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::twins::Twins;
-use super::{NodeNetwork, Service};
+use super::{Choice, NodeNetwork, Service};
 use crate::snapshot::{FORMAT, Listener, Name, NameKind, Outside, RESOLVER_PORT, Snapshot, View, Zone};
 
 pub(super) fn snapshot(node: &NodeNetwork, twins: Option<&Twins>, namespaces: &Path) -> Snapshot {
@@ -127,17 +127,18 @@ fn views(node: &NodeNetwork, namespaces: &Path) -> BTreeMap<String, View> {
 }
 
 fn listeners(node: &NodeNetwork) -> Vec<Listener> {
+    let here = node.here();
     let mut listeners: Vec<Listener> = node
         .published
         .iter()
         .map(|port| {
-            let backends: BTreeSet<_> =
-                port.backends.iter().map(|address| SocketAddr::new((*address).into(), port.target)).collect();
+            let chosen = port.balance.chosen(port.backends.iter().copied(), &here).into_iter();
             Listener {
                 protocol: port.protocol,
                 bind: port.bind,
                 port: port.published,
-                backends: backends.into_iter().collect(),
+                backends: chosen.map(|address| SocketAddr::new(address.into(), port.target)).collect(),
+                by_client: port.balance.choice == Choice::ByClient,
             }
         })
         .collect();

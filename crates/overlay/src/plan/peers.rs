@@ -22,6 +22,8 @@ pub struct Mesh {
     pub nodes: Ipv4Net,
     /// The longest packet that fits into the tunnel, in bytes.
     pub mtu: u16,
+    /// The longest that was seen to reach every peer, where that is less.
+    pub path: Option<u16>,
     /// Every other node that has said its key, in any order.
     pub peers: Vec<MeshPeer>,
 }
@@ -44,7 +46,7 @@ pub struct MeshPeer {
 
 /// The tunnel that the node's place among others asks for: behind a peer are its own address and its blocks.
 pub(super) fn tunnel(node: &NodeNetwork, twins: Option<&Twins>) -> Option<Tunnel> {
-    let Mesh { key, port, address, nodes: _, mtu, peers } = node.mesh.as_ref()?;
+    let Mesh { key, port, address, nodes: _, mtu, path: _, peers } = node.mesh.as_ref()?;
     let peer = |peer: &MeshPeer| {
         let MeshPeer { node: _, key, endpoint, address, blocks, keepalive_s } = peer;
         let allowed = blocks.iter().copied().chain([Ipv4Net::from(*address)]).map(IpNet::V4);
@@ -69,11 +71,15 @@ pub(super) fn check(node: &mut NodeNetwork, problems: &mut Vec<Problem>) {
         return;
     }
     let mut claims = Claims::default();
-    let own = node.endpoints.iter().map(|endpoint| endpoint.address).chain([mesh.address]);
-    for address in own {
+    // An address of the node's own within another's block is kept for its task, and the node has it as a single.
+    let singles: BTreeSet<Ipv4Net> =
+        node.networks.iter().flat_map(|network| &network.blocks).filter(|block| is_single(block)).copied().collect();
+    let own = node.endpoints.iter().map(|endpoint| endpoint.address.into());
+    for address in own.filter(|address| !singles.contains(address)).chain([mesh.address.into()]) {
         // An address that the node has twice is a problem that is told elsewhere.
-        let _ = claims.claim(address.into(), "this node");
+        let _ = claims.claim(address, "this node");
     }
+    let mut kept: BTreeMap<Ipv4Net, String> = singles.iter().map(|single| (*single, "this node".to_owned())).collect();
     let mut keys = BTreeMap::from([(mesh.key.public(), "this node".to_owned())]);
     mesh.peers.retain_mut(|peer| {
         if let Some(problem) = outside(Some(peer.node.clone()), peer.address) {
@@ -91,12 +97,16 @@ pub(super) fn check(node: &mut NodeNetwork, problems: &mut Vec<Problem>) {
         keys.insert(peer.key, peer.node.clone());
         // Each block once and the widest first, so that what lies inside another is seen to.
         let blocks: BTreeSet<_> = peer.blocks.iter().map(|block| (block.prefix_len(), block.trunc())).collect();
-        let claimed = blocks.into_iter().map(|(_, block)| claims.claim(block, &peer.node).map(|()| block));
-        let (kept, refused): (Vec<_>, Vec<_>) = claimed.partition(Result::is_ok);
-        peer.blocks = kept.into_iter().flatten().collect();
+        let claimed = blocks.into_iter().map(|(_, block)| claims.claim_block(block, &peer.node, &mut kept));
+        let (taken, refused): (Vec<_>, Vec<_>) = claimed.partition(Result::is_ok);
+        peer.blocks = taken.into_iter().filter_map(Result::ok).flatten().collect();
         problems.extend(refused.into_iter().filter_map(Result::err));
         true
     });
+}
+
+fn is_single(block: &Ipv4Net) -> bool {
+    block.prefix_len() == 32
 }
 
 /// Who has which addresses: ranges that do not overlap, by their first address.
@@ -104,6 +114,34 @@ pub(super) fn check(node: &mut NodeNetwork, problems: &mut Vec<Problem>) {
 struct Claims(BTreeMap<Ipv4Addr, (Ipv4Net, String)>);
 
 impl Claims {
+    /// None: the node has it already. A single may lie within another node's block, for the most exact range wins.
+    fn claim_block(
+        &mut self,
+        block: Ipv4Net,
+        node: &str,
+        kept: &mut BTreeMap<Ipv4Net, String>,
+    ) -> Result<Option<Ipv4Net>, Problem> {
+        if !is_single(&block) {
+            return self.claim(block, node).map(|()| Some(block));
+        }
+        let around = self.0.range(..=block.addr()).next_back().filter(|(_, (range, _))| range.contains(&block));
+        match (kept.get(&block), around) {
+            (Some(other), _) if other != node => {
+                let (range, other) = (block, other.clone());
+                Err(Problem::TunnelRangeTaken { node: node.to_owned(), range, other, other_range: range })
+            }
+            (_, Some((_, (range, other)))) if is_single(range) && other != node => {
+                let (other, other_range) = (other.clone(), *range);
+                Err(Problem::TunnelRangeTaken { node: node.to_owned(), range: block, other, other_range })
+            }
+            (_, Some((_, (_, other)))) if other == node => Ok(None),
+            _ => {
+                kept.insert(block, node.to_owned());
+                Ok(Some(block))
+            }
+        }
+    }
+
     fn claim(&mut self, range: Ipv4Net, node: &str) -> Result<(), Problem> {
         // Of ranges without overlap, only the last that begins before this one's end can reach into it.
         let before = self.0.range(..=range.broadcast()).next_back();

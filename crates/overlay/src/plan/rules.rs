@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::twins::Twins;
-use super::{Mesh, NodeNetwork, Number, PUBLISHED_MARK, Protocol, PublishMode, link_group, link_name};
+use super::{Led, Mesh, NodeNetwork, Number, PUBLISHED_MARK, Protocol, PublishMode, link_group, link_name};
 
 /// The contents of the table `ip skep`, or of `ip6 skep`: all addresses are of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,10 +23,10 @@ pub struct Rules {
     pub containers: BTreeSet<IpNet>,
     /// Those of them that are given out: the rest of the pool may be in somebody's local network.
     pub given: BTreeSet<IpNet>,
-    /// Service addresses and where they lead, in the order of their slots. Empty: rejected.
-    pub vips: BTreeMap<IpAddr, Vec<IpAddr>>,
-    /// Published ports and where they lead, in the order of their slots. Empty: rejected.
-    pub ports: BTreeMap<PortKey, Vec<SocketAddr>>,
+    /// Service addresses and where they lead.
+    pub vips: BTreeMap<IpAddr, Led<IpAddr>>,
+    /// Published ports and where they lead.
+    pub ports: BTreeMap<PortKey, Led<SocketAddr>>,
     /// Local containers, which may be their own service's backend.
     pub hairpin: BTreeSet<IpAddr>,
     /// The range of nodes' own addresses in the tunnel; empty: the node is alone.
@@ -113,11 +113,13 @@ pub(super) fn rules(node: &NodeNetwork) -> Rules {
     };
     rules.sources.extend(other_ways_out(node));
     node.mesh.iter().for_each(|mesh| add_mesh(&mut rules, mesh));
+    let here = node.here();
     for service in &node.services {
         if let Some(vip) = service.vip {
             let serving = service.backends.iter().filter(|backend| backend.serving);
-            let backends: BTreeSet<_> = serving.map(|backend| backend.address.into()).collect();
-            rules.vips.insert(vip.into(), backends.into_iter().collect());
+            let chosen = service.balance.chosen(serving.map(|backend| backend.address), &here);
+            let to = chosen.into_iter().map(IpAddr::V4).collect();
+            rules.vips.insert(vip.into(), Led { choice: service.balance.choice, to });
         }
     }
     rules
@@ -128,8 +130,8 @@ pub(super) fn twin(rules: &Rules, node: &NodeNetwork, twins: &Twins) -> Rules {
     let address = |address: &IpAddr| twins.address_of(*address);
     let ranges = |ranges: &BTreeSet<IpNet>| ranges.iter().filter_map(|range| twins.range_of(*range)).collect();
     let given: BTreeSet<IpNet> = ranges(&rules.given);
-    let vip =
-        |(vip, backends): (&IpAddr, &Vec<IpAddr>)| Some((address(vip)?, backends.iter().filter_map(address).collect()));
+    let led = |led: &Led<IpAddr>| Led { choice: led.choice, to: led.to.iter().filter_map(address).collect() };
+    let vip = |(vip, to): (&IpAddr, &Led<IpAddr>)| Some((address(vip)?, led(to)));
     let mut twin = Rules {
         inside: rules.inside.iter().filter_map(|(group, range)| Some((*group, twins.range_of(*range)?))).collect(),
         sources: rules.sources.iter().filter_map(|(link, from)| Some((link.clone(), address(from)?))).collect(),
@@ -152,7 +154,7 @@ pub(super) fn twin(rules: &Rules, node: &NodeNetwork, twins: &Twins) -> Rules {
         }
     }
     // The helper alone can lead a port to containers without IPv6, and says so to the others too while none is there.
-    twin.ports.retain(|_, backends| !backends.is_empty());
+    twin.ports.retain(|_, led| !led.to.is_empty());
     twin
 }
 
@@ -161,7 +163,8 @@ fn ports(
     node: &NodeNetwork,
     any: IpAddr,
     backend: impl Fn(Ipv4Addr) -> Option<IpAddr>,
-) -> BTreeMap<PortKey, Vec<SocketAddr>> {
+) -> BTreeMap<PortKey, Led<SocketAddr>> {
+    let here = node.here();
     let mut ports = BTreeMap::new();
     for port in &node.published {
         let address = port.bind.unwrap_or(any);
@@ -170,9 +173,9 @@ fn ports(
             continue;
         }
         let key = PortKey { address, protocol: port.protocol, port: port.published };
-        let backends = port.backends.iter().filter_map(|address| backend(*address));
-        let backends: BTreeSet<_> = backends.map(|address| SocketAddr::new(address, port.target)).collect();
-        ports.insert(key, backends.into_iter().collect());
+        let chosen = port.balance.chosen(port.backends.iter().copied(), &here).into_iter().filter_map(&backend);
+        let to = chosen.map(|address| SocketAddr::new(address, port.target)).collect();
+        ports.insert(key, Led { choice: port.balance.choice, to });
     }
     ports
 }
@@ -203,7 +206,18 @@ fn add_mesh(rules: &mut Rules, mesh: &Mesh) {
             rules.senders.insert(number.hardware_address(), PUBLISHED_MARK | number.mark());
         }
         if let Some(address @ IpAddr::V4(_)) = peer.endpoint.map(|endpoint| endpoint.ip()) {
-            rules.returning.extend(blocks().map(|block| (address, block)));
+            let single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
+            // Ranges that share their first part may not overlap; two nodes may be behind one address.
+            let wide: Vec<IpNet> = blocks().filter(|block| !single(block)).collect();
+            let all = wide.iter().copied().chain(blocks().filter(single));
+            let known = |rules: &Rules, block: &IpNet| {
+                rules.returning.iter().any(|(at, other)| *at == address && other.contains(block))
+            };
+            for block in all {
+                if !known(rules, &block) {
+                    rules.returning.insert((address, block));
+                }
+            }
         }
     }
 }

@@ -14,7 +14,16 @@ fn ip(text: &str) -> Ipv4Addr {
 fn network(id: &str, subnet: &str, internal: bool) -> Network {
     let subnet: Ipv4Net = subnet.parse().unwrap();
     let gateway = subnet.hosts().next().unwrap();
-    Network { id: id.into(), name: format!("shop_{id}"), subnet, subnet_v6: None, gateway, blocks: vec![], internal }
+    Network {
+        id: id.into(),
+        name: format!("shop_{id}"),
+        subnet,
+        subnet_v6: None,
+        gateway,
+        blocks: vec![],
+        internal,
+        driver: Driver::Overlay,
+    }
 }
 
 fn endpoint(sandbox: &str, network: &str, address: &str, names: &[&str], serving: bool) -> Endpoint {
@@ -28,6 +37,7 @@ fn service(network: &str, vip: Option<&str>, names: &[&str], backends: &[(&str, 
         vip: vip.map(ip),
         names: names.iter().map(ToString::to_string).collect(),
         backends: backends.iter().map(|(a, serving)| Backend { address: ip(a), serving: *serving }).collect(),
+        balance: Balance::default(),
     }
 }
 
@@ -38,6 +48,7 @@ fn published(port: u16, bind: Option<&str>, backends: &[&str]) -> Published {
         bind: bind.map(|bind| bind.parse().unwrap()),
         target: 80,
         backends: backends.iter().map(|a| ip(a)).collect(),
+        balance: Balance::default(),
         mode: PublishMode::Ingress,
     }
 }
@@ -130,7 +141,7 @@ fn a_container_on_internal_networks_only_asks_nobody_outside() {
 fn loopback_ports_are_the_helpers_alone_and_idle_ones_are_kept_to_be_refused() {
     let realization = planned(&node());
     check(
-        realization.rules.ports.iter().map(|(key, to)| format!("{}:{} {to:?}", key.address, key.port)),
+        realization.rules.ports.iter().map(|(key, to)| format!("{}:{} {:?}", key.address, key.port, to.to)),
         expect![[r#"
             0.0.0.0:8080 [10.64.0.2:80]
             0.0.0.0:8082 []"#]],
@@ -197,12 +208,13 @@ fn mesh(peers: &[MeshPeer]) -> Mesh {
         address: ip("10.127.0.1"),
         nodes: "10.127.0.0/18".parse().unwrap(),
         mtu: 1420,
+        path: None,
         peers: peers.to_vec(),
     }
 }
 
 fn routes(node: &NodeNetwork) -> impl Iterator<Item = String> {
-    planned(node).routes.into_iter().map(|(to, Via { interface, source })| format!("{to} {interface} {source}"))
+    planned(node).routes.into_iter().map(|(to, Via { interface, source, mtu: _ })| format!("{to} {interface} {source}"))
 }
 
 #[test]

@@ -98,6 +98,7 @@ pub(super) fn both<T: Ord + Copy>(some: impl IntoIterator<Item = T>, twin: impl 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Driver;
 
     fn network(subnet: &str, subnet_v6: Option<&str>) -> Network {
         let subnet: Ipv4Net = subnet.parse().unwrap();
@@ -109,6 +110,7 @@ mod tests {
             gateway: subnet.hosts().next().unwrap(),
             blocks: vec![],
             internal: false,
+            driver: Driver::Overlay,
         }
     }
 

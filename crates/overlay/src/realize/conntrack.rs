@@ -46,7 +46,7 @@ impl Flows {
         let leads = rules
             .iter()
             .flat_map(|rules| &rules.ports)
-            .filter(|(key, backends)| key.protocol == Protocol::Udp && !backends.is_empty());
+            .filter(|(key, led)| key.protocol == Protocol::Udp && !led.to.is_empty());
         let udp_ports: BTreeSet<u16> = leads.map(|(key, _)| key.port).collect();
         let fresh: BTreeSet<u16> = udp_ports.difference(&self.udp_ports).copied().collect();
         gone.extend(self.places.iter().flatten().filter(|address| !places.contains(*address)));

@@ -56,6 +56,11 @@ pub enum RealizeError {
     Namespace { path: PathBuf, source: io::Error },
     #[error("failed to {step} sandbox {id}")]
     Sandbox { id: String, step: &'static str, source: NetlinkError },
+    #[error(
+        "network {network} is behind the interface `{parent}`, and this node has none of that name; make it here, name \
+         another as `parent`, or keep the service's tasks away by a constraint"
+    )]
+    NoParent { network: String, parent: String },
     #[error("failed to keep the node's addresses in `{path}`")]
     AddressBook { path: PathBuf, source: io::Error },
     #[error(transparent)]

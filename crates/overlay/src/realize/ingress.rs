@@ -99,7 +99,10 @@ pub fn remove(route: &mut Socket) -> Result<(), RealizeError> {
 
 /// The routes that use the interface: to other nodes' blocks, and back by each node.
 pub fn routes(ingress: &Ingress, index: u32) -> Vec<Route> {
-    let via = |table, to, gateway| Route { table, to, gateway: Some(gateway), source: None, index };
+    let via = |table, to: IpNet, gateway| {
+        let mtu = ingress.path_to(to.addr());
+        Route { table, to, gateway: Some(gateway), source: None, index, mtu }
+    };
     let by = |Way { number, gateway }: Way| {
         let blocks = ingress.peers.get(&number).into_iter().flat_map(|(_, blocks)| blocks);
         let blocks = blocks.filter(move |block| block.addr().is_ipv4() == gateway.is_ipv4());

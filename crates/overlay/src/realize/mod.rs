@@ -19,6 +19,7 @@ mod foreign;
 mod ingress;
 mod link;
 mod namespace;
+mod neighbourhood;
 mod nft;
 mod policy;
 mod route;
@@ -38,6 +39,7 @@ use std::sync::{Mutex, MutexGuard};
 
 pub use error::{RealizeError, TunnelStatsError};
 pub use foreign::Warning;
+pub use neighbourhood::{HostRoute, host_routes};
 pub use sandbox::Attachment;
 
 use self::addresses::AddressBook;
@@ -290,12 +292,13 @@ impl Overlay {
         let netns = self.path(id)?;
         let possible = |at: &Attachment| Attachment { network: self.possible_network(&at.network), ..at.clone() };
         let attachments = &attachments.iter().map(possible).collect::<Vec<_>>();
+        let routed = || attachments.iter().filter(|at| !matches!(at.network.driver, plan::Driver::Macvlan { .. }));
         let bridges: Vec<(String, Bridge)> =
-            attachments.iter().map(|a| (bridge_name(&a.network.id), plan::bridge(&a.network))).collect();
+            routed().map(|a| (bridge_name(&a.network.id), plan::bridge(&a.network))).collect();
         {
             let mut state = self.state();
             state.unclaimed.remove(id);
-            let links = attachments.iter().map(|a| link_name(id, &a.network.id));
+            let links = routed().map(|a| link_name(id, &a.network.id));
             let needed = bridges.iter().map(|(name, _)| name.clone()).chain(links).collect();
             state.sandboxes.insert(id.to_owned(), needed);
             for (name, bridge) in &bridges {

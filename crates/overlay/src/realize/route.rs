@@ -22,6 +22,8 @@ const DESTINATION: u16 = 1;
 const INTERFACE: u16 = 4;
 const GATEWAY: u16 = 5;
 const SOURCE: u16 = 7;
+const METRICS: u16 = 8;
+const METRIC_MTU: u16 = 2;
 const TABLE: u16 = 15;
 
 /// `rtm_protocol` of every route of ours, and `FRA_PROTOCOL` of every rule.
@@ -37,6 +39,8 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     pub source: Option<IpAddr>,
     pub index: u32,
+    /// The longest packet that takes it, where that is less than the interface's.
+    pub mtu: Option<u16>,
 }
 
 /// Takes the place of any route of the same range and table.
@@ -52,7 +56,7 @@ fn message(kind: u16, flags: u16, route: &Route) -> Message {
     const UNICAST: u8 = 1;
     const LINK_SCOPE: u8 = 253;
     const ON_LINK: u32 = 4;
-    let Route { table, to, gateway, source, index } = *route;
+    let Route { table, to, gateway, source, index, mtu } = *route;
     let scope = if gateway.is_some() { 0 } else { LINK_SCOPE };
     // A table's number may need more than this byte; the attribute has it whole.
     let family = Family::of(to.addr()).number();
@@ -67,6 +71,11 @@ fn message(kind: u16, flags: u16, route: &Route) -> Message {
         }
         if let Some(source) = source {
             list.bytes(SOURCE, &octets(source));
+        }
+        if let Some(mtu) = mtu {
+            list.nested(METRICS, |metrics| {
+                metrics.u32(METRIC_MTU, mtu.into());
+            });
         }
         list.u32(TABLE, table).u32(INTERFACE, index);
     })
@@ -90,6 +99,15 @@ fn list(socket: &mut Socket) -> Result<BTreeSet<Route>, NetlinkError> {
         let request = Message::new(GET_ROUTE, 0, &[family.number(), 0, 0, 0, 0, PROTOCOL, 0, 0, 0, 0, 0, 0]);
         socket.dump(&request, |_, body| routes.extend(read(body).and_then(is_ours)))?;
     }
+    Ok(routes)
+}
+
+/// Every route of the main table that is not ours, but those by several ways at once.
+pub fn foreign(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
+    let mut routes = Vec::new();
+    let is_foreign = |(protocol, route): (u8, Route)| (protocol != PROTOCOL && route.table == MAIN).then_some(route);
+    let request = Message::new(GET_ROUTE, 0, &[Family::V4.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    socket.dump(&request, |_, body| routes.extend(read(body).and_then(is_foreign)))?;
     Ok(routes)
 }
 
@@ -121,8 +139,14 @@ fn read(body: &[u8]) -> Option<(u8, Route)> {
         gateway: address(GATEWAY),
         source: address(SOURCE),
         index: value(INTERFACE).and_then(read_u32)?,
+        mtu: value(METRICS).and_then(mtu),
     };
     Some((header[5], route))
+}
+
+fn mtu(metrics: &[u8]) -> Option<u16> {
+    let (_, value) = attributes(metrics).find(|(kind, _)| *kind == METRIC_MTU)?;
+    u16::try_from(read_u32(value)?).ok()
 }
 
 /// Makes our routes be those of `main`, in the main table, and `others`.
@@ -135,10 +159,11 @@ pub fn realize(
     others: Vec<Route>,
 ) -> Result<(), RealizeError> {
     let mut wanted = others;
-    for (to, Via { interface, source }) in main {
+    for (to, Via { interface, source, mtu }) in main {
         match links.get(interface) {
             Some(link) => {
-                wanted.push(Route { table: MAIN, to: *to, gateway: None, source: Some(*source), index: link.index });
+                let source = Some(*source);
+                wanted.push(Route { table: MAIN, to: *to, gateway: None, source, index: link.index, mtu: *mtu });
             }
             // Its sandbox is being made, or is gone.
             None if interface.starts_with(LINK_PREFIX) => {}

@@ -25,7 +25,7 @@ use super::route::{self, MAIN, Route};
 use super::sysctl::Ipv6;
 use super::{RealizeError, link, namespace, nft, sysctl};
 use crate::netlink::{self, Message, NetlinkError, Socket};
-use crate::plan::{Network, link_group, link_name};
+use crate::plan::{Driver, Network, link_group, link_name};
 
 /// A network that a sandbox is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,14 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// The interface of the node that it is a station behind; none: the node routes to it.
+    fn parent(&self) -> Option<&str> {
+        match &self.network.driver {
+            Driver::Macvlan { parent } => Some(parent),
+            Driver::Overlay | Driver::Bridge => None,
+        }
+    }
+
     fn ipv6(&self) -> Ipv6 {
         if self.network.twin(self.address).is_some() { Ipv6::On } else { Ipv6::Off }
     }
@@ -80,8 +88,23 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
     for (place, (attachment, name)) in attachments.iter().zip(&links).enumerate() {
         let peer = interface(place);
         // A crash between the two ends' set-up, or another order of networks, leaves what must be made again.
-        let complete = link::find(&mut inside, &peer).map_err(failed("look into"))?.is_some()
-            && link::find(&mut node, name).map_err(failed("look for the link of"))?.is_some();
+        let is_inside = link::find(&mut inside, &peer).map_err(failed("look into"))?.is_some();
+        if let Some(parent) = attachment.parent() {
+            if !is_inside {
+                let found = link::find(&mut node, parent).map_err(failed("look for the parent of"))?;
+                let network = attachment.network.name.clone();
+                let none = RealizeError::NoParent { network, parent: parent.to_owned() };
+                let (parent, namespace) = (found.ok_or(none)?.index, namespace.as_fd());
+                pairs.push(link::new_station(&link::Station {
+                    name: &peer,
+                    parent,
+                    address: attachment.address,
+                    namespace,
+                }));
+            }
+            continue;
+        }
+        let complete = is_inside && link::find(&mut node, name).map_err(failed("look for the link of"))?.is_some();
         if !complete {
             pairs.push(link::delete(name));
             pairs.push(link::new_pair(&link::Pair {
@@ -102,6 +125,9 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
     }
     for (place, attachment) in attachments.iter().enumerate() {
         sysctl::set_ipv6(&interface(place), attachment.ipv6()).map_err(setting(&interface(place)))?;
+        if attachment.parent().is_some() {
+            sysctl::announce_addresses(&interface(place)).map_err(setting(&interface(place)))?;
+        }
     }
     let indexes = inside_indexes(&mut inside, attachments).map_err(failed("look into"))?;
     inside.all(&requests_inside(&indexes, attachments)).map_err(failed("set up addresses and routes in"))?;
@@ -110,16 +136,16 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
 
     rustix::thread::move_into_link_name_space(own_namespace.as_fd(), None)
         .map_err(|source| RealizeError::Namespace { path: path.to_owned(), source: source.into() })?;
-    for (attachment, name) in attachments.iter().zip(&links) {
+    let routed = || attachments.iter().zip(&links).filter(|(attachment, _)| attachment.parent().is_none());
+    for (attachment, name) in routed() {
         sysctl::set_ipv6(name, attachment.ipv6()).map_err(setting(name))?;
         sysctl::loosen_reverse_path(name).map_err(setting(name))?;
     }
     let name_and_raise =
         |(attachment, name): (&Attachment, &String)| link::name_and_raise(name, &alias(id, &attachment.network.id));
-    node.all(&attachments.iter().zip(&links).map(name_and_raise).collect::<Vec<_>>())
-        .map_err(failed("raise the links of"))?;
+    node.all(&routed().map(name_and_raise).collect::<Vec<_>>()).map_err(failed("raise the links of"))?;
     let mut routes = Vec::new();
-    for (attachment, name) in attachments.iter().zip(&links) {
+    for (attachment, name) in routed() {
         let link = link::find(&mut node, name).map_err(failed("look for the link of"))?;
         let Some(index) = link.map(|link| link.index) else { continue };
         for (address, gateway) in attachment.hops() {
@@ -127,7 +153,7 @@ fn realize_on_this_thread(id: &str, path: &Path, attachments: &[Attachment]) -> 
             // The link's own address is what a masqueraded source becomes, and what loose reverse path filtering wants.
             routes.push(link::new_address(index, IpNet::from(gateway)));
             routes.push(link::new_neighbour(index, address, attachment.address));
-            routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index }));
+            routes.push(route::new(&Route { table: MAIN, to, gateway: None, source, index, mtu: None }));
         }
     }
     node.all(&routes).map_err(failed("route to"))
@@ -157,17 +183,50 @@ fn inside_indexes(inside: &mut Socket, attachments: &[Attachment]) -> Result<Vec
     Ok((0..attachments.len()).filter_map(|place| links.get(&interface(place)).map(|link| link.index)).collect())
 }
 
+/// What it is on the local network: neighbours are asked for there, and only what is beyond goes to the gateway.
+fn station(index: u32, attachment: &Attachment) -> Vec<Message> {
+    let Attachment { network, address } = attachment;
+    let own = network.own(*address);
+    let near = Route {
+        table: MAIN,
+        to: network.subnet.into(),
+        gateway: None,
+        source: Some((*address).into()),
+        index,
+        mtu: None,
+    };
+    // Up last: what comes up with an address tells the neighbours of it.
+    own.into_iter().map(|own| link::new_address(index, own)).chain([link::up(index), route::new(&near)]).collect()
+}
+
 fn requests_inside(indexes: &[u32], attachments: &[Attachment]) -> Vec<Message> {
     let mut requests = vec![link::up(link::LOOPBACK)];
     // One for each family: it leaves by the first network that has the family and a way out.
     let mut ways_out: BTreeMap<Family, Message> = BTreeMap::new();
     for (index, attachment) in indexes.iter().zip(attachments) {
         let Attachment { network, address } = attachment;
+        if attachment.parent().is_some() {
+            requests.extend(station(*index, attachment));
+            if !network.internal {
+                let gateway = Some(network.gateway.into());
+                let way = Route {
+                    table: MAIN,
+                    to: Ipv4Net::default().into(),
+                    gateway,
+                    source: None,
+                    index: *index,
+                    mtu: None,
+                };
+                ways_out.entry(Family::V4).or_insert_with(|| route::new(&way));
+            }
+            continue;
+        }
         // First up: an interface that is down would lose IPv6's addresses when it goes up.
         requests.push(link::up(*index));
         requests.extend(network.own(*address).into_iter().map(|own| link::new_address(*index, own)));
         for (_, gateway) in attachment.hops() {
-            let route = |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index });
+            let route =
+                |to, gateway| route::new(&Route { table: MAIN, to, gateway, source: None, index: *index, mtu: None });
             requests.push(link::new_neighbour(*index, gateway, network.gateway));
             requests.push(route(IpNet::from(gateway), None));
             let (whole, anywhere) = match network.subnet_v6.filter(|_| gateway.is_ipv6()) {

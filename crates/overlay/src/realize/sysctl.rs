@@ -23,6 +23,12 @@ pub fn loosen_reverse_path(interface: &str) -> io::Result<()> {
     set(&format!("ipv4/conf/{interface}/rp_filter"), "2")
 }
 
+/// Whoever is on the local network is told at once when an address comes to an interface, so that nothing goes on to where
+/// it was before.
+pub fn announce_addresses(interface: &str) -> io::Result<()> {
+    set(&format!("ipv4/conf/{interface}/arp_notify"), "1")
+}
+
 /// Whether an interface of ours has IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv6 {

@@ -20,6 +20,11 @@ pub fn allow_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
 }
 
+/// Has datagrams arrive whole or not at all, and has the kernel send them whatever it believes of the way.
+pub fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+}
+
 /// Lets the kernel hand over many datagrams of one sender at once.
 pub fn receive_many(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)

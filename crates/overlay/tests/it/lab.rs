@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
-use skep_overlay::plan::{Backend, Endpoint, Network, NodeNetwork, Protocol, PublishMode, Published, Service};
+use skep_overlay::plan::{Backend, Balance, Endpoint, Network, NodeNetwork, Protocol, PublishMode, Published, Service};
 use skep_overlay::tunnel::DataPlane;
 use skep_overlay::{Attachment, Config, Overlay, Sandbox};
 
@@ -248,6 +248,7 @@ pub fn network(number: u8) -> Network {
         gateway: Ipv4Addr::new(10, 64, number * 16, 1),
         blocks: vec![],
         internal,
+        driver: skep_overlay::plan::Driver::Overlay,
     }
 }
 
@@ -293,10 +294,24 @@ pub fn start_on(overlay: &Overlay, node: &mut NodeNetwork, id: &str, places: &[A
 
 pub fn service(number: u8, vip: Ipv4Addr, backends: &[Ipv4Addr]) -> Service {
     let backends = backends.iter().map(|address| Backend { address: *address, serving: true }).collect();
-    Service { network: network(number).id, vip: Some(vip), names: vec!["service".to_owned()], backends }
+    Service {
+        network: network(number).id,
+        vip: Some(vip),
+        names: vec!["service".to_owned()],
+        backends,
+        balance: Balance::default(),
+    }
 }
 
 pub fn publish(protocol: Protocol, published: u16, target: u16, backends: &[Ipv4Addr]) -> Published {
     let backends = backends.to_vec();
-    Published { protocol, published, bind: None, target, backends, mode: PublishMode::Ingress }
+    Published {
+        protocol,
+        published,
+        bind: None,
+        target,
+        backends,
+        mode: PublishMode::Ingress,
+        balance: Balance::default(),
+    }
 }

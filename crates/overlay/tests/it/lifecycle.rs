@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use skep_overlay::ipam::Request;
+use skep_overlay::ipam::{Request, Rest};
 use skep_overlay::plan::Endpoint;
 use skep_overlay::plan::Protocol::{Tcp, Udp};
 use skep_overlay::{RealizeError, TableChange};
@@ -191,6 +191,8 @@ fn addresses_outlive_the_daemon() {
             subnet: network(1).subnet,
             blocks: vec!["10.64.16.0/26".parse().unwrap()],
             reserved: BTreeSet::from([network(1).gateway]),
+            kept: BTreeSet::new(),
+            rest: Rest::Must,
             wanted,
         };
         let first = lab.overlay();

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
+mod balance;
 mod coexistence;
 mod dual;
+mod guest;
 mod helper;
 mod lab;
 mod lifecycle;

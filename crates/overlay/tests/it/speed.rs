@@ -113,6 +113,7 @@ fn among_many_nodes() {
                 address: address(4000),
                 nodes: "10.64.0.0/20".parse().unwrap(),
                 mtu: 1420,
+                path: None,
                 peers: (1..=size).map(peer).collect(),
             });
             timed(&format!("among {size} nodes with 10 blocks each"), || overlay.apply(&node).unwrap());

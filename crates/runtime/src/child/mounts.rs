@@ -89,6 +89,7 @@ pub fn attach_all(root: &Root, mounts: &[Opened<'_>]) -> Result<(), Failure> {
 fn attach_bind(root: &Root, bind: &Bind, source: &OwnedFd, tree: &OwnedFd) -> Result<(), Failure> {
     let what = || format!("failed to mount `{}` at `{}`", bind.source.display(), bind.target);
     let source_is_dir = is_dir(source).step("mount", what)?;
+    let of_image = root.resolve(&bind.target).is_ok();
     let target = if source_is_dir { root.ensure_dir(&bind.target) } else { root.ensure_file(&bind.target) };
     let target = match target {
         Err(Errno::NOTDIR) => {
@@ -100,7 +101,8 @@ fn attach_bind(root: &Root, bind: &Bind, source: &OwnedFd, tree: &OwnedFd) -> Re
         return Err(Failure::new("mount", format!("{}: the target is a directory and the source is not", what())));
     }
     refuse_proc(&target, &bind.target)?;
-    if bind.copy_up && source_is_dir {
+    // What the image does not have gives the volume no mode and owner either: a file system that was mounted has its own.
+    if bind.copy_up && source_is_dir && of_image {
         copy_up(root, &bind.target, source)
             .step("mount", || format!("failed to fill the volume at `{}`", bind.target))?;
     }

@@ -111,7 +111,8 @@ fn try_become(process: Process<'_>, channel: &Channel) -> Result<std::convert::I
     Err(lookup::exec_failure(&process.argv[0], sys::process::execve(&path, &argv, &env)))
 }
 
-/// Docker's additions, then `given` in order; a later value of a name replaces an earlier one where it stands.
+/// Docker's additions, then `given` in order; a later value of a name replaces an earlier one where it stands, and a name
+/// without a value takes it away.
 pub fn environment(given: &[&[String]], hostname: &str, tty: bool) -> Vec<String> {
     let mut env = vec![format!("PATH={}", defaults::PATH), format!("HOSTNAME={hostname}")];
     if tty {
@@ -119,9 +120,12 @@ pub fn environment(given: &[&[String]], hostname: &str, tty: bool) -> Vec<String
     }
     for entry in given.iter().flat_map(|list| list.iter()) {
         let name = entry.split('=').next().unwrap_or_default();
-        match env.iter_mut().find(|old| old.split('=').next() == Some(name)) {
-            Some(old) => old.clone_from(entry),
-            None => env.push(entry.clone()),
+        let known = env.iter().position(|old| old.split('=').next() == Some(name));
+        match (known, entry.contains('=')) {
+            (Some(known), true) => env[known].clone_from(entry),
+            (Some(known), false) => drop(env.remove(known)),
+            (None, true) => env.push(entry.clone()),
+            (None, false) => {}
         }
     }
     env

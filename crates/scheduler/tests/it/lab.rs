@@ -84,6 +84,7 @@ impl Lab {
                         withdrawn: false,
                         generic: Vec::new(),
                         stop_reason: None,
+                        service_labels: Default::default(),
                         home: None,
                     }),
                 });

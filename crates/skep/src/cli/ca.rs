@@ -1,12 +1,15 @@
 //! `swarm ca`: the cluster's CA, shown or rotated.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use futures::StreamExt;
 use skep_api::{
-    Connection, ControlClient, Filter, ListRequest, LocalClient, Object, RotateCaRequest, RotatedCa, WatchRequest,
+    Connection, ControlClient, Filter, GivenCa, ListRequest, LocalClient, Object, RotateCaRequest, RotatedCa,
+    WatchRequest,
 };
 use skep_model::{Kind, NodeState};
 
@@ -29,12 +32,12 @@ pub struct Options {
     /// Say nothing while it waits
     #[arg(short, long)]
     quiet: bool,
-    /// Not supported: skep makes its own CA
-    #[arg(long, value_name = "FILE")]
-    ca_cert: Option<String>,
-    /// Not supported: skep makes its own CA
-    #[arg(long, value_name = "FILE")]
-    ca_key: Option<String>,
+    /// The new CA: a root certificate that was made elsewhere, as PEM (with --rotate and --ca-key)
+    #[arg(long, value_name = "FILE", requires = "rotate", requires = "ca_key")]
+    ca_cert: Option<PathBuf>,
+    /// Its private key, as PEM (PKCS#8, not encrypted)
+    #[arg(long, value_name = "FILE", requires = "rotate", requires = "ca_cert")]
+    ca_key: Option<PathBuf>,
     /// Not supported: managers sign certificates themselves
     #[arg(long, value_name = "SPEC")]
     external_ca: Option<String>,
@@ -44,9 +47,10 @@ pub async fn run(options: Options, host: &Host) -> Result {
     if options.external_ca.is_some() {
         bail!("--external-ca is not supported: managers sign certificates themselves; leave the option out");
     }
-    if options.ca_cert.is_some() || options.ca_key.is_some() {
-        bail!("--ca-cert and --ca-key are not supported: skep makes its own CA; use --rotate alone");
-    }
+    let given = match (&options.ca_cert, &options.ca_key) {
+        (Some(certificate), Some(key)) => Some(GivenCa { certificate: read(certificate)?, key: read(key)? }),
+        _ => None,
+    };
     let connection = host.connect().await?;
     let control = ControlClient::new(connection.clone());
     if !options.rotate {
@@ -54,7 +58,13 @@ pub async fn run(options: Options, host: &Host) -> Result {
         output::line(info.ca_certificate.trim_end())?;
         return Ok(());
     }
-    let rotated = control.rotate_ca(RotateCaRequest { certificate_validity: options.cert_expiry }).await?;
+    let request = RotateCaRequest { certificate_validity: options.cert_expiry, given: given.clone() };
+    let rotated = control.rotate_ca(request).await?;
+    if given.is_some_and(|given| given.certificate != rotated.certificate) {
+        bail!(
+            "the daemon is older than this command: it has made a new CA and not taken the given one; update the daemon"
+        );
+    }
     let local = LocalClient::new(connection.clone()).info(()).await?;
     if !options.quiet {
         let address = reachable_at(&local);
@@ -68,6 +78,10 @@ pub async fn run(options: Options, host: &Host) -> Result {
     }
     output::line(rotated.certificate.trim_end())?;
     Ok(())
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Waits until every node that is up has a certificate of the new CA; those that are down renew when they are back.

@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use skep_api::{ControlClient, CreateRequest, Filter, NewContent, RemoveRequest};
-use skep_model::{Kind, Labels, Meta};
+use skep_model::{ContentKind, Kind, Labels, Meta};
 
 use super::Result;
 use super::host::Host;
@@ -65,7 +65,8 @@ pub struct CreateOptions {
     labels: Vec<(String, String)>,
     #[arg(short, long, hide = true)]
     driver: Option<String>,
-    #[arg(long, hide = true)]
+    /// The content is a template, rendered for each task: golang
+    #[arg(long, value_name = "DRIVER")]
     template_driver: Option<String>,
     name: String,
     /// A file, or - for standard input
@@ -104,11 +105,11 @@ async fn create(noun: Noun, options: CreateOptions, control: &ControlClient) -> 
             noun.kind()
         );
     }
-    if options.template_driver.is_some() {
-        bail!(
-            "--template-driver: templates are not supported by this version of skep; give the content as it is to be"
-        );
-    }
+    let template = match options.template_driver.as_deref() {
+        None => ContentKind::Plain,
+        Some("golang") => ContentKind::Template,
+        Some(other) => bail!("--template-driver `{other}` is not known; golang is"),
+    };
     let data = read(&options.file)?;
     let most = match noun {
         Noun::Secret => SECRET_BYTES_MAX,
@@ -117,7 +118,8 @@ async fn create(noun: Noun, options: CreateOptions, control: &ControlClient) -> 
     if data.is_empty() || data.len() > most {
         bail!("`{}` has {} bytes; a {} has 1 to {most}", options.file, data.len(), noun.kind());
     }
-    let new = NewContent { name: options.name, labels: options.labels.into_iter().collect(), data: data.into() };
+    let labels = options.labels.into_iter().collect();
+    let new = NewContent { name: options.name, labels, data: data.into(), template };
     let request = match noun {
         Noun::Secret => CreateRequest::Secret(new),
         Noun::Config => CreateRequest::Config(new),

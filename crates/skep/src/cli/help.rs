@@ -24,6 +24,7 @@ Look
   ps, events              containers of this node; what happens in the cluster
   info, version           this node and its cluster
 Mend
+  doctor                  what is wrong with the nodes and the network, and what mends it
   logs, service logs      what a task or a service wrote
   exec                    run a command in a running task
   cluster backup|restore|recover    when machines are lost

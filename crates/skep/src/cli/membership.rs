@@ -10,6 +10,7 @@ use skep_model::{Availability, Labels, Role};
 
 use super::Result;
 use super::cluster;
+use super::firewall::{self, NodePorts};
 use super::host::Host;
 use super::node::label;
 use super::output;
@@ -156,14 +157,14 @@ fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&Started>, host
         true => format!("`sudo usermod -aG {group} $USER`, and log in again: the group {group} may use the socket"),
         false => format!("`sudo groupadd --system {group}` and a restart of the daemon let that group use the socket"),
     };
-    let port = info.listen_address.rsplit(':').next().unwrap_or_default();
+    let ports = firewall::lines(skep_agent::firewall("/".as_ref()), ports(info, Role::Manager)).join("\n");
     let Initialized { node, cluster: _, advertise_address, worker_token, manager_token: _, unlock_key: _ } = made;
     Ok(format!(
         "This node ({node}) is now a cluster of one.\n\
          \n\
          Data        {}\n\
          Daemon log  {log}\n\
-         Ports       {port}/tcp (nodes), {}/udp (networks), and what your services publish\n\
+         {ports}\n\
          No sudo     {without_sudo}\n\
          \n\
          To add a worker, run on it:\n\
@@ -172,8 +173,14 @@ fn welcome(made: &Initialized, info: &LocalInfo, started: Option<&Started>, host
          The token is shown only now; `skep join-token worker` makes a new one, `skep join-token manager` one for managers.\n\
          \n\
          Next: skep stack deploy -c compose.yml NAME\n",
-        info.data_dir, info.tunnel_port,
+        info.data_dir,
     ))
+}
+
+/// What must be open on this node.
+fn ports(info: &LocalInfo, role: Role) -> NodePorts {
+    let control = info.listen_address.rsplit(':').next().and_then(|port| port.parse().ok());
+    NodePorts { control: control.filter(|_| role == Role::Manager), tunnel: info.tunnel_port }
 }
 
 /// `host:port` that other nodes reach this one's manager under.
@@ -221,8 +228,11 @@ pub async fn join(options: JoinOptions, host: &Host) -> Result {
         true => output::line(format_args!("This node ({}) looks for its cluster there, as a {role}.", joined.node))?,
         false => output::line(format_args!("This node joined the cluster as a {role} ({}).", joined.node))?,
     }
-    let port = info.tunnel_port;
-    output::line(format_args!("Other nodes reach its networks at {port}/udp, which must be open."))?;
+    if !options.reconnect {
+        // Asked again: where it listens is known only now.
+        let ports = ports(&local.info(()).await?, joined.role);
+        firewall::lines(skep_agent::firewall("/".as_ref()), ports).iter().try_for_each(output::line)?;
+    }
     joined.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
     tell_warnings(&info);
     Ok(())

@@ -4,15 +4,17 @@
 //! What they print on standard output is for programs too; what went wrong goes to standard error, as one line
 //! `skep: what is wrong; what mends it`, with an exit code of [`failure`].
 
-mod ca;
+pub mod ca;
 mod cluster;
 mod compose;
 mod containers;
 mod content;
 mod daemon;
+mod doctor;
 mod events;
 mod exec;
 mod failure;
+mod firewall;
 mod help;
 mod hidden_input;
 mod host;
@@ -116,6 +118,8 @@ enum Command {
     Swarm(swarm::Command),
     /// Show this node and its cluster
     Info(info::Options),
+    /// Examine the nodes and the network between them, and say what to mend
+    Doctor(doctor::Options),
     /// Show the versions of this program and of the daemon
     Version(info::VersionOptions),
     /// Nodes to try things out, on this machine
@@ -191,6 +195,7 @@ async fn client(command: Command, host: &Host) -> Result {
         Command::Node(command) => node::run(command, host).await,
         Command::Swarm(command) => swarm::run(command, host).await,
         Command::Info(options) => info::run(options, host).await,
+        Command::Doctor(options) => doctor::run(options, host).await,
         Command::Version(options) => info::version(options, host).await,
         Command::Daemon(_) | Command::Net | Command::Lab(_) => unreachable!("dispatch runs them without a client"),
     }

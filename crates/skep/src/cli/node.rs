@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use skep_api::{ControlClient, Filter, NodeUpdate, RemoveRequest, UpdateRequest};
-use skep_model::{Availability, Kind, Membership, Node, NodeId, NodeState, Role};
+use skep_api::{ControlClient, Filter, NodeUpdate, RefusalKind, RemoveRequest, UpdateRequest};
+use skep_model::{Availability, Kind, Membership, Node, NodeId, NodeSpec, NodeState, Role};
 
 use super::Result;
 use super::host::Host;
@@ -234,23 +234,25 @@ async fn list_tasks(options: &PsOptions, host: &Host) -> Result {
 
 async fn update(options: UpdateOptions, host: &Host) -> Result {
     let control = host.control().await?;
-    let node = find(&control, host, &options.node).await?;
-    let mut spec = node.spec.clone();
-    if let Some(availability) = options.availability {
-        spec.availability = availability.into();
+    let mut node = find(&control, host, &options.node).await?;
+    for name in options.label_rm.iter().filter(|name| !node.spec.labels.contains_key(*name)) {
+        output::complain(format_args!("warning: node {} has no label `{name}`", options.node));
     }
-    for name in &options.label_rm {
-        if spec.labels.remove(name).is_none() {
-            output::complain(format_args!("warning: node {} has no label `{name}`", options.node));
-        }
-    }
-    spec.labels.extend(options.label_add);
-    spec.role = options.role.map_or(spec.role, Role::from);
     let before = node.spec.role;
-    let drains = spec.availability == Availability::Drain && !options.detach && options.availability.is_some();
+    let drains = options.availability == Some(AvailabilityName::Drain) && !options.detach;
     let slots = if drains { drain::slots_on(&control, node.id).await? } else { drain::Slots::default() };
-    let update = UpdateRequest::Node(NodeUpdate { id: node.id, expected: node.meta.version, spec: spec.clone() });
-    let written = control.update(update).await?;
+    let (spec, written) = loop {
+        let spec = edited(&node.spec, &options);
+        let update = NodeUpdate { id: node.id, expected: node.meta.version, spec: spec.clone() };
+        match control.update(UpdateRequest::Node(update)).await {
+            Ok(written) => break (spec, written),
+            // It was written to meanwhile, by the renewal of its certificate for one: the same is asked of what it is now.
+            Err(refusal) if refusal.kind == RefusalKind::OutOfSequence => {
+                node = find(&control, host, &options.node).await?;
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+    };
     written.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
     if spec.role != before {
         role::await_role(&control, node.id, &options.node, spec.role).await?;
@@ -260,6 +262,15 @@ async fn update(options: UpdateOptions, host: &Host) -> Result {
     }
     output::line(options.node)?;
     Ok(())
+}
+
+fn edited(spec: &NodeSpec, options: &UpdateOptions) -> NodeSpec {
+    let mut spec = spec.clone();
+    spec.availability = options.availability.map_or(spec.availability, Availability::from);
+    spec.labels.retain(|name, _| !options.label_rm.contains(name));
+    spec.labels.extend(options.label_add.iter().cloned());
+    spec.role = options.role.map_or(spec.role, Role::from);
+    spec
 }
 
 async fn remove(options: RemoveOptions, host: &Host) -> Result {
@@ -275,7 +286,7 @@ async fn remove(options: RemoveOptions, host: &Host) -> Result {
 mod tests {
     use super::*;
     use expect_test::expect;
-    use skep_model::{ManagerStatus, Meta, NodeDescription, NodeSpec, NodeStatus};
+    use skep_model::{ManagerStatus, Meta, NodeDescription, NodeStatus};
 
     #[test]
     fn nodes_are_listed_as_docker_lists_them() {

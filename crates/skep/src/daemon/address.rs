@@ -1,6 +1,6 @@
 //! The addresses that others reach this node under.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,6 +51,31 @@ pub fn listen_address(text: &str) -> Result<SocketAddr> {
     }
 }
 
+/// What others are told to reach this node under: an address or an interface, or a host name, with a port or without one.
+pub fn advertise_address(text: String) -> Result<String> {
+    let host = match text.rsplit_once(':') {
+        Some((host, _)) if text.parse::<IpAddr>().is_err() => host.trim_matches(['[', ']']),
+        _ => text.as_str(),
+    };
+    match host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST => {
+            bail!("`{text}` is no address that other nodes can reach this one at; give one of this machine's own")
+        }
+        Ok(_) => Ok(text),
+        Err(_) if is_host_name(host) => by_interface(text),
+        Err(_) => {
+            bail!("`{text}` is no address to advertise; write ADDRESS, ADDRESS:PORT, or an interface in its place")
+        }
+    }
+}
+
+/// Whether it can be one at all; of numbers alone it is a misspelt IPv4 address. `_` is in names of interfaces.
+fn is_host_name(text: &str) -> bool {
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@');
+    let numeric = |letter: char| letter.is_ascii_digit() || letter == '.';
+    (1..=253).contains(&text.len()) && text.chars().all(allowed) && !text.chars().all(numeric)
+}
+
 /// Whether this machine has the address. What is no IP address is taken for a name that leads here.
 pub fn is_own(address: &str) -> bool {
     let Ok(address) = address.parse::<IpAddr>() else { return true };
@@ -61,7 +86,7 @@ pub fn is_own(address: &str) -> bool {
 }
 
 /// The first address of an interface, where `text` names one; any other text is an address already.
-pub fn by_interface(text: String) -> Result<String> {
+fn by_interface(text: String) -> Result<String> {
     let is_interface = std::path::Path::new("/sys/class/net").join(&text).exists() && !text.contains('/');
     if text.is_empty() || !is_interface {
         return Ok(text);
@@ -99,6 +124,19 @@ mod tests {
         assert_eq!(read("fd00::1").unwrap(), "[fd00::1]:7377");
         assert!(read("nowhere:99").unwrap_err().contains("nowhere:99"));
         assert!(read("10.0.0.1:x").is_err());
+    }
+
+    #[test]
+    fn what_others_are_told_must_lead_somewhere() {
+        let told = |text: &str| advertise_address(text.to_owned()).map_err(|error| error.to_string());
+        for good in ["10.0.0.1", "10.0.0.1:99", "fd00::1", "[fd00::1]:99", "manager.example.org", "m1:7377"] {
+            assert_eq!(told(good).as_deref(), Ok(good));
+        }
+        for wrong in
+            ["", "0.0.0.0", "[::]:7377", "::", "224.0.0.1", "255.255.255.255:1", "10.0.0.256", "1.2.3", "a b", "x/y"]
+        {
+            assert!(told(wrong).unwrap_err().contains(&format!("`{wrong}` is no address")), "{wrong}");
+        }
     }
 
     #[test]

@@ -6,11 +6,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use skep_model::GenericResource;
 use skep_overlay::tunnel::DataPlane;
+
+use crate::cli::ca::duration;
 
 /// The one port: gRPC over TCP. WireGuard's, over UDP, has the same number unless `tunnel_port` says otherwise.
 pub const PORT: u16 = 7377;
@@ -44,6 +47,8 @@ pub struct FileConfig {
     pub data_plane: DataPlane,
     /// The UDP port that other nodes reach this one at; 7377 by default.
     pub tunnel_port: Option<u16>,
+    /// How old the node's key in the tunnel grows at most, as `12h` or `720h`; 30 days by default.
+    pub tunnel_key_rotation: Option<String>,
     /// What the node has that its kernel does not count: `gpu=UUID1` for each named one, `apple=3` for so many alike.
     pub generic_resources: Vec<String>,
     /// Seconds that the node's idea of the time is off: to try out wrong clocks.
@@ -74,8 +79,18 @@ pub struct NodeConfig {
     pub dns_servers: Vec<std::net::IpAddr>,
     pub data_plane: DataPlane,
     pub tunnel_port: u16,
+    pub tunnel_key_rotation: Duration,
     pub generic_resources: Vec<GenericResource>,
     pub clock_shift_seconds: i64,
+}
+
+/// A node that never changed its key would not be asked for it: there is no zero.
+fn rotation(written: Option<&str>) -> Result<Duration> {
+    let Some(written) = written else { return Ok(skep_agent::TUNNEL_KEY_PERIOD) };
+    match duration(written) {
+        Ok(period) if !period.is_zero() => Ok(period),
+        Ok(_) | Err(_) => bail!("`{written}` is no time after which a key may be replaced; write 720h, say"),
+    }
 }
 
 impl NodeConfig {
@@ -98,6 +113,8 @@ impl NodeConfig {
             dns_servers: file.dns_servers,
             data_plane: file.data_plane,
             tunnel_port: file.tunnel_port.unwrap_or(skep_overlay::tunnel::PORT),
+            tunnel_key_rotation: rotation(file.tunnel_key_rotation.as_deref())
+                .with_context(|| format!("{}: tunnel_key_rotation", path.display()))?,
             generic_resources: generic_resources(&file.generic_resources)
                 .with_context(|| format!("{}: generic_resources", path.display()))?,
             clock_shift_seconds: file.clock_shift_seconds,
@@ -243,5 +260,14 @@ mod tests {
         assert!(error.contains("fast") && error.contains("`kernel`") && error.contains("config.toml"), "{error}");
         assert!(load("tunnel_port = 0\n").unwrap_err().contains("tunnel_port"));
         assert!(load("tunnel_port = 70000\n").is_err());
+        assert_eq!(load("").unwrap().tunnel_key_rotation, Duration::from_secs(30 * 24 * 3600));
+        assert_eq!(
+            load("tunnel_key_rotation = \"12h\"\n").unwrap().tunnel_key_rotation,
+            Duration::from_secs(12 * 3600)
+        );
+        for wrong in ["0s", "often", "-1h"] {
+            let error = load(&format!("tunnel_key_rotation = \"{wrong}\"\n")).unwrap_err();
+            assert!(error.contains("tunnel_key_rotation") && error.contains("720h"), "{error}");
+        }
     }
 }

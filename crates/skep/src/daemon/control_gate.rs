@@ -4,10 +4,10 @@ use std::sync::{Arc, RwLock};
 
 use skep_api::{
     AutolockRequest, AutolockState, Caller, ClusterInfo, Confirmed, Control, CreateRequest, DeployRequest, Deployed,
-    EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest, JoinTokenText,
-    ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal, RefusalKind,
-    RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest, RotateJoinTokenRequest,
-    RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
+    Diagnosis, EventMessage, EventsRequest, ExecOutput, ExecRequest, ExplainRequest, Explanation, GetRequest,
+    JoinTokenText, ListRequest, LogEntry, LogsRequest, Messages, ObjectList, Readable, RebalanceRequest, Refusal,
+    RefusalKind, RemoveRequest, Removed, RollbackServiceRequest, RollbackStackRequest, RotateCaRequest,
+    RotateJoinTokenRequest, RotatedCa, ScaleRequest, UpdateRequest, WatchEvent, WatchRequest, Written,
 };
 use skep_manager::ControlService;
 
@@ -94,6 +94,7 @@ pass_on! {
     scale(ScaleRequest) -> Written;
     rebalance(RebalanceRequest) -> Written;
     explain(ExplainRequest) -> Explanation;
+    diagnose(()) -> Diagnosis;
     deploy_stack(DeployRequest) -> Deployed;
     rollback_service(RollbackServiceRequest) -> Written;
     rollback_stack(RollbackStackRequest) -> Deployed;

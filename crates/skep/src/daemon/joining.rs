@@ -12,11 +12,12 @@ use skep_api::{
 use skep_identity::{Credentials, Expect, JoinConnector, JoinToken};
 use skep_model::Role;
 
-use super::address::{address_towards, by_interface, listen_address};
+use super::address::{address_towards, advertise_address, listen_address};
 use super::config::NodeConfig;
 use super::member::{Member, MemberFile};
 use super::membership::{Membership, internal, invalid};
 use super::node_clock::node_clock;
+use super::pool::own_routes;
 use super::standing::ask;
 
 /// Longer than the managers take to give up on it.
@@ -30,10 +31,11 @@ impl Membership {
         if request.reconnect {
             return self.reconnect(request.managers).await;
         }
-        let JoinRequest { token, managers, advertise_address, listen_address: listen, availability, .. } = request;
+        let JoinRequest { token, managers, advertise_address: advertise, listen_address: listen, availability, .. } =
+            request;
         let listen_address = listen.as_deref().map(listen_address).transpose().map_err(invalid)?;
-        let advertise = advertise_address.or_else(|| self.config.advertise_address.clone());
-        let advertise = advertise.map(by_interface).transpose().map_err(internal)?;
+        let advertise = advertise.or_else(|| self.config.advertise_address.clone());
+        let advertise = advertise.map(advertise_address).transpose().map_err(invalid)?;
         let parsed: JoinToken = token.parse().map_err(|error| Refusal::new(RefusalKind::Invalid, chain(&error)))?;
         let mut member = self.lock().await;
         self.refuse_member(member.as_ref())?;
@@ -41,7 +43,8 @@ impl Membership {
         let identity = self.identity();
         let key = identity.key().map_err(|error| internal(error.into()))?;
         let csr = Bytes::from(key.request().map_err(|error| internal(error.into()))?);
-        let request = IssueRequest { token, csr, availability, level: skep_agent::own_level() };
+        let routes = own_routes().await.map_err(internal)?;
+        let request = IssueRequest { token, csr, availability, level: skep_agent::own_level(), routes };
         let (issued, manager) = first_certificate(&self.config, &managers, &parsed, &request).await?;
         let credentials =
             Credentials::new(key, &issued.certificate, &issued.authorities).map_err(|error| internal(error.into()))?;

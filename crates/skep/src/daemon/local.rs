@@ -5,13 +5,13 @@ use std::io::Read;
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
-use skep_agent::{Known, VolumeError, chain, credentials, describe};
+use skep_agent::{Known, VolumeError, chain, credentials, describe, firewall, host_complaints};
 use skep_api::{
-    ArchiveChunk, BackupPart, BackupRequest, Caller, ContainerList, ContainerSummary, ImageList, ImageLoaded,
+    ArchiveChunk, BackupPart, BackupRequest, Caller, ContainerList, ContainerSummary, Examined, ImageList, ImageLoaded,
     ImageRemoved, ImageSummary, InitRequest, Initialized, JoinRequest, Joined, LayerProgress, LeaveRequest, Left,
-    ListContainersRequest, Local, LocalInfo, Messages, PullImageRequest, PullProgress, RecoverRequest, Recovered,
-    Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest, RestorePart, Restored, UnlockRequest, VolumeList,
-    VolumeSummary,
+    ListContainersRequest, Local, LocalInfo, ManagerTarget, Messages, PullImageRequest, PullProgress, RecoverRequest,
+    Recovered, Refusal, RefusalKind, RemoveImageRequest, RemoveVolumeRequest, RestorePart, Restored, UnlockRequest,
+    VolumeList, VolumeSummary,
 };
 use skep_image::{ErrorKind, ImageError, Platform, Progress, Reference, Roots};
 use skep_model::{MountKind, TaskState, Timestamp};
@@ -156,6 +156,7 @@ impl Local for LocalService {
             driver: "local".to_owned(),
             mountpoint: volume.mountpoint.display().to_string(),
             labels: volume.labels,
+            options: volume.options,
             created_at: Timestamp(
                 volume.created_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64),
             ),
@@ -176,6 +177,7 @@ impl Local for LocalService {
             Ok(()) => Ok(()),
             Err(VolumeError::NotFound(_)) if force => Ok(()),
             Err(error @ VolumeError::NotFound(_)) => Err(Refusal::new(RefusalKind::NotFound, error.to_string())),
+            Err(error @ VolumeError::InUse { .. }) => Err(Refusal::new(RefusalKind::Conflict, error.to_string())),
             Err(error @ VolumeError::Name(_)) => Err(Refusal::new(RefusalKind::Invalid, error.to_string())),
             Err(error) => Err(Refusal::internal(&error)),
         }
@@ -186,6 +188,16 @@ impl Local for LocalService {
         let tasks = self.0.tasks().await;
         let shown = tasks.into_iter().filter(|known| request.all || !known.status.state.is_terminal());
         Ok(ContainerList { containers: shown.filter_map(container).collect() })
+    }
+
+    async fn examine(&self, _: Caller, (): ()) -> Result<Examined, Refusal> {
+        let looked = self.0.look(|member| (member.agent.examiner(), member.agent.managers().borrow().clone())).await;
+        let Some((examiner, managers)) = looked else {
+            let complaints = host_complaints(&self.0.config.data_dir);
+            return Ok(Examined { complaints, firewall: firewall("/".as_ref()), ..Examined::default() });
+        };
+        let targets = managers.into_iter().map(|address| ManagerTarget { node: None, address });
+        Ok(examiner.examine(targets.collect()).await)
     }
 
     async fn pull_image(&self, _: Caller, request: PullImageRequest) -> Result<Messages<PullProgress>, Refusal> {

@@ -347,6 +347,7 @@ fn agent_config(
         pool: pool.unwrap_or_else(|| ClusterSpec::default().address_pool),
         data_plane: config.data_plane,
         tunnel_port: config.tunnel_port,
+        tunnel_key_rotation: config.tunnel_key_rotation,
         upstreams: upstreams(config),
         images: setup.images.clone(),
         volumes: setup.volumes.clone(),

@@ -21,13 +21,14 @@ use skep_model::{
 use skep_store::{NoPeers, Store};
 use tokio::sync::Mutex;
 
-use super::address::{address_towards, by_interface, default_address, host_port, is_own, listen_address};
+use super::address::{address_towards, advertise_address, default_address, host_port, is_own, listen_address};
 use super::autolock::{LOCKED, Vault};
 use super::config::NodeConfig;
 use super::control_gate::ControlGate;
 use super::instance;
 use super::joining::tell_leaving;
 use super::member::{Member, MemberFile, MemberSetup, open_store, random_seed};
+use super::pool::{choose, own_routes};
 use super::rebirth::{finish_recovery, kept_folders};
 
 /// Raft numbers count from here, and are never used twice.
@@ -115,7 +116,7 @@ impl Membership {
     }
 
     /// Makes this node the first of a new cluster.
-    pub async fn init(&self, request: InitRequest) -> Result<Initialized, Refusal> {
+    pub async fn init(&self, mut request: InitRequest) -> Result<Initialized, Refusal> {
         let mut member = self.member.lock().await;
         self.refuse_member(member.as_ref())?;
         if request.force_new_cluster {
@@ -123,6 +124,11 @@ impl Membership {
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let listen = request.listen_address.as_deref().map(listen_address).transpose().map_err(invalid)?;
+        let routes = own_routes().await.map_err(internal)?;
+        let pool = choose(request.address_pool, &routes);
+        request.address_pool = Some(pool.map_err(|problem| Refusal::new(RefusalKind::Invalid, problem))?);
+        let told = request.advertise_address.take().or_else(|| self.config.advertise_address.clone());
+        request.advertise_address = told.map(advertise_address).transpose().map_err(invalid)?;
         pool_spec(&request).check_pool().map_err(|problem| Refusal::new(RefusalKind::Invalid, problem))?;
         listen.inspect(|address| self.config.listen_at(*address));
         let (credentials, file, initialized) = self.new_cluster(request, listen).await.map_err(internal)?;
@@ -153,9 +159,7 @@ impl Membership {
         remove_if_there(&data_dir.join("raft"))?;
         let ca = ClusterCa::create(cluster_id, now)?;
         let (worker, manager) = (JoinToken::generate(ca.digest())?, JoinToken::generate(ca.digest())?);
-        let advertise =
-            request.advertise_address.or_else(|| self.config.advertise_address.clone()).unwrap_or_else(default_address);
-        let advertise = by_interface(advertise)?;
+        let advertise = request.advertise_address.unwrap_or_else(default_address);
         let port = self.config.listen_address().port();
         let unlock_key = request.autolock.then(UnlockKey::generate).transpose()?.map(|key| key.to_string());
         let spec = ClusterSpec { autolock: request.autolock, ..addresses };

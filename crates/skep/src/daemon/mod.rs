@@ -18,7 +18,8 @@ mod locked;
 mod member;
 mod membership;
 mod node_clock;
-mod preflight;
+mod pool;
+pub mod preflight;
 mod rebirth;
 mod renewal;
 mod resolver;
@@ -53,7 +54,8 @@ pub async fn run(overrides: Overrides) -> Result<()> {
     let _lock = prepare_folders(&config)?;
     let _network = claim_network()?;
     let images = open_images(&config).await?;
-    let volumes = VolumeStore::open(config.data_dir.join("volumes")).context("failed to open the volumes' folder")?;
+    let volumes = VolumeStore::open(config.data_dir.join("volumes"), config.run_dir.join("volumes"))
+        .context("failed to open the volumes' folder")?;
     let gate = Arc::new(ControlGate::default());
     let listener = socket::listen(&config.socket(), &config.socket_group)?;
     let membership = Arc::new(Membership::new(config, images, volumes, warnings, Arc::clone(&gate)));

@@ -103,7 +103,7 @@ impl Membership {
         let now = wall_clock();
         let mut cluster = backup.clone();
         let config = cluster.config.as_mut().context("the backup holds no cluster")?;
-        let ca = ClusterCa::from_pem(&config.ca_certificate, &config.ca_key)?;
+        let ca = ClusterCa::from_pem(config.id, &config.ca_certificate, &config.ca_key)?;
         // Of the old tokens only hashes are left, which tell nobody how to join.
         let (worker, manager) = (JoinToken::generate(ca.digest())?, JoinToken::generate(ca.digest())?);
         let raft_id = config.next_raft_id;

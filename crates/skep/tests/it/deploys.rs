@@ -99,3 +99,45 @@ fn a_deploy_replaces_what_changed_and_leaves_the_rest_running() {
     world.ok(&["stack", "deploy", "--prune", "-c", &file, "s"]);
     assert_eq!(world.ok(&["service", "ls", "--format", "{{.Name}}"]), "s_a\n");
 }
+
+#[test]
+fn stacks_that_are_deployed_at_once_get_networks_of_their_own_and_one_of_them_a_port() {
+    const STACKS: usize = 6;
+    let world = World::new();
+    let outcomes = thread::scope(|scope| {
+        let deploy = |number: usize| {
+            let (world, stack) = (&world, format!("s{number}"));
+            scope.spawn(move || world.deploy(&stack, "services: { a: { <<: *idle, ports: [\"8080:80\"] } }"))
+        };
+        let deploys: Vec<_> = (0..STACKS).map(deploy).collect();
+        deploys.into_iter().map(|deploy| deploy.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.is_ok());
+    assert_eq!(made.len(), 1, "{outcomes:#?}");
+    for outcome in refused {
+        assert!(outcome.stderr.contains("port '8080' is already in use by service"), "{outcome}");
+    }
+    // Without the port all of them come up, each on a network of its own.
+    thread::scope(|scope| {
+        for number in 0..STACKS {
+            let world = &world;
+            scope.spawn(move || world.up(&format!("s{number}"), "services: { a: { <<: *idle } }"));
+        }
+        for number in 0..STACKS {
+            let (world, name) = (&world, format!("made{number}"));
+            scope.spawn(move || world.ok(&["network", "create", &name]));
+        }
+    });
+    let names = world.ok(&["network", "ls", "--format", "{{.Name}}"]);
+    let ours = names.lines().filter(|name| name.ends_with("_default") || name.starts_with("made"));
+    let range = |name: &str| {
+        let text = world.ok(&["network", "inspect", name]);
+        let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+        shown[0]["IPAM"]["Config"][0]["Subnet"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let mut ranges: Vec<String> = ours.map(range).collect();
+    let count = ranges.len();
+    ranges.sort();
+    ranges.dedup();
+    assert_eq!((count, ranges.len()), (STACKS * 2, STACKS * 2), "{ranges:?}");
+}

@@ -55,7 +55,12 @@ fn every_family_of_flags_is_found_in_the_container() {
                 "--mount",
                 "type=tmpfs,target=/tmpfs,tmpfs-size=2m",
             ],
-            &["--network", "name=back,alias=store", "--hostname", "{{.Service.Name}}-{{.Task.Slot}}"],
+            &[
+                "--network",
+                "name=back,alias=store",
+                "--hostname",
+                "{{.Service.Name}}-{{.Task.Slot}}-{{.Node.Hostname}}",
+            ],
             &["--host", "other:10.9.8.7", "--dns-search", "example.org", "--dns-option", "ndots:3"],
             &["--user", "1234:5678", "--group", "4711", "--workdir", "/made", "--init"],
             &[
@@ -94,7 +99,7 @@ fn every_family_of_flags_is_found_in_the_container() {
         world.sh(task, "cat /run/secrets/db /conf; stat -c '%u %g %a' /etc/db /conf"),
         "hiddenhidden33 34 400\n0 0 444"
     );
-    assert_eq!(world.sh(task, "pwd; hostname; id -u; id -g"), "/made\nweb-1\n1234\n5678");
+    assert_eq!(world.sh(task, "pwd; hostname; id -u; id -g"), "/made\nweb-1-n1\n1234\n5678");
     assert!(world.sh(task, "grep Groups: /proc/1/status").contains("4711"));
     assert_eq!(world.sh(task, "grep other /etc/hosts | cut -f1"), "10.9.8.7");
     let resolver = world.sh(task, "cat /etc/resolv.conf");
@@ -287,7 +292,7 @@ fn small_mistakes_are_told_and_change_nothing() {
         (&["service", "scale", "web"], "does not say how many"),
         (&["service", "scale", "web=2", "nobody=3"], "nobody"),
         (&["service", "ps", "web", "--filter", "desired-state=up"], "invalid desired-state filter: `up`"),
-        (&["secret", "create", "--template-driver", "golang", "sec", content], "templates are not supported"),
+        (&["secret", "create", "--template-driver", "jinja", "sec", content], "`jinja` is not known; golang is"),
         (&["config", "create", "--driver", "vault", "conf", content], "not supported"),
         (&["unlock"], "this node is not locked"),
         (&["network", "create", "default"], "already exists"),

@@ -1,7 +1,12 @@
 //! Certificates in a real cluster: a CA that is rotated while a node is down, and a clock that is wrong.
 
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use skep_lab::StopSignal;
 
+use crate::load::End;
 use crate::world::World;
 
 fn join(world: &World, node: u8, token: &str) -> skep_lab::Outcome {
@@ -61,4 +66,97 @@ fn a_node_whose_clock_is_wrong_joins_works_and_says_so() {
             if info.stderr.contains(says) { Ok(()) } else { Err(info.to_string()) }
         });
     }
+}
+
+/// A root and its key as the machine's openssl makes them: the paths of both.
+fn root(world: &World, name: &str, kind: &[&str], more: &[&str]) -> [String; 2] {
+    let [certificate, key] = ["crt", "key"].map(|end| world.file(&format!("{name}.{end}"), "").display().to_string());
+    let subject = format!("/O=Example Ltd/CN={name}");
+    let start = ["req", "-x509", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &certificate];
+    let made = world.node().run("openssl", &[&start, kind, more].concat()).unwrap();
+    made.ok().unwrap();
+    [certificate, key]
+}
+
+const P256: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
+#[test]
+fn a_root_that_is_given_takes_over_and_rotations_again_and_again_disturb_nobody() {
+    let world = World::of_nodes(2);
+    world.ok(&["init"]);
+    let token = world.ok(&["join-token", "--quiet", "worker"]);
+    join(&world, 2, token.trim()).ok().unwrap();
+    until_node(&world, "n2", "Ready");
+    world.up("s", "services: { a: { <<: *idle, deploy: { mode: global } } }");
+    let tasks = |world: &World| {
+        let mut ids: Vec<_> = world.running("s_a").into_iter().map(|task| task.id).collect();
+        ids.sort();
+        ids
+    };
+    let (before, first) = (tasks(&world), world.ok(&["swarm", "ca"]));
+
+    // What cannot be a root is told, and nothing is changed.
+    let days = |count: &'static str| ["-days", count];
+    let good = root(&world, "good", &P256, &days("365"));
+    let other = root(&world, "other", &P256, &days("365"));
+    let leaf = root(&world, "leaf", &P256, &["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let short = root(&world, "short", &P256, &["-addext", "basicConstraints=critical,CA:TRUE,pathlen:0"]);
+    let strange = root(&world, "strange", &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"], &[]);
+    let text = world.file("text", "no PEM").display().to_string();
+    for (certificate, key, words) in [
+        (&good[0], &other[1], "does not belong to"),
+        (&leaf[0], &leaf[1], "CA:TRUE"),
+        (&short[0], &short[1], "pathlen"),
+        (&strange[0], &strange[1], "is not one that skep signs with"),
+        (&text, &good[1], "not PEM"),
+        (&good[0], &text, "openssl pkcs8"),
+    ] {
+        let told = world.refused(&["swarm", "ca", "--rotate", "--ca-cert", certificate, "--ca-key", key]);
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = world.refused(&["swarm", "ca", "--rotate", "--ca-cert", &good[0]]);
+    assert!(told.contains("--ca-key"), "{told}");
+    let told = world.refused(&["swarm", "ca", "--rotate", "--external-ca", "protocol=cfssl,url=https://x"]);
+    assert!(told.contains("not supported"), "{told}");
+    assert_eq!(world.ok(&["swarm", "ca"]), first);
+
+    let over = AtomicBool::new(false);
+    let written = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut written = 0;
+            while !over.load(Ordering::Relaxed) {
+                let label = format!("count={written}");
+                world.ok(&["node", "update", "--label-add", &label, "n2"]);
+                written += 1;
+            }
+            written
+        });
+        let end = End(&over);
+        let rotate = |more: &[&str]| world.ok(&[&["swarm", "ca", "--rotate", "--quiet"], more].concat());
+        // Of each kind of key, and more often than a node may miss.
+        for (name, kind) in [
+            ("one", P256.as_slice()),
+            ("two", ["-newkey", "rsa:2048"].as_slice()),
+            ("three", ["-newkey", "ed25519"].as_slice()),
+        ] {
+            let [certificate, key] = root(&world, name, kind, &days("365"));
+            let now = rotate(&["--ca-cert", &certificate, "--ca-key", &key]);
+            assert_eq!(now, fs::read_to_string(&certificate).unwrap());
+            assert_eq!(world.ok(&["swarm", "ca"]), now);
+            let again = world.refused(&["swarm", "ca", "--rotate", "--ca-cert", &certificate, "--ca-key", &key]);
+            assert!(again.contains("has the name"), "{again}");
+        }
+        for _ in 0..4 {
+            rotate(&[]);
+        }
+        drop(end);
+        writer.join().unwrap()
+    });
+    assert!(written > 3, "{written} writes while it rotated");
+    until_node(&world, "n2", "Ready");
+    assert_eq!(tasks(&world), before);
+    // A daemon that begins anew finds what it needs in its files.
+    world.lab().node(2).kill_daemon(StopSignal::Kill).unwrap();
+    world.lab().node(2).start_daemon().unwrap();
+    until_node(&world, "n2", "Ready");
 }

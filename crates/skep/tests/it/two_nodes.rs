@@ -1,5 +1,6 @@
 //! A manager and a worker: two processes on two machines, which share nothing but TCP.
 
+use rustix::process::{Pid, Signal, kill_process};
 use skep_lab::StopSignal;
 
 use crate::world::World;
@@ -131,5 +132,56 @@ fn a_wrong_token_is_refused_and_a_worker_that_left_is_gone() {
         let nodes = world.rows(&["node", "ls"]);
         let down = nodes.iter().any(|node| node["Hostname"] == "n2" && node["Status"] == "Down");
         if down || nodes.len() == 1 { Ok(()) } else { Err(format!("{nodes:?}")) }
+    });
+}
+
+/// Whether a process of the first node has a file open whose path holds `text`.
+fn is_read(world: &World, text: &str) -> bool {
+    let open = |pid: i32| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let leads = |entry: std::fs::DirEntry| {
+        std::fs::read_link(entry.path()).is_ok_and(|path| path.to_string_lossy().contains(text))
+    };
+    world.named("daemon").into_iter().any(|pid| open(pid).any(leads))
+}
+
+#[test]
+fn logs_of_a_service_follow_new_tasks_say_what_is_missing_and_end_with_their_reader() {
+    let world = cluster();
+    let file = |replicas: u8| {
+        format!(
+            "services: {{ a: {{ <<: *idle, command: [\"sh\", \"-c\", \"echo hello; exec sleep 100000\"], \
+             deploy: {{ replicas: {replicas}, placement: {{ max_replicas_per_node: 1, constraints: [\"node.labels.on == yes\"] }} }} }} }}"
+        )
+    };
+    world.start("s", &file(1));
+    // Nothing runs yet, and the reader waits.
+    let output = world.file("followed", "");
+    let mut command = world.command(world.node(), &["service", "logs", "--follow", "s_a"]);
+    let mut reader = command.stdout(std::fs::File::create(&output).unwrap()).spawn().unwrap();
+    let until_lines = |count: usize, of: &str| {
+        world.until(&format!("{count} lines were followed"), || {
+            let text = std::fs::read_to_string(&output).unwrap();
+            if text.matches("hello").count() == count && text.contains(of) { Ok(()) } else { Err(text) }
+        });
+    };
+    world.ok(&["node", "update", "--label-add", "on=yes", "n1"]);
+    until_lines(1, "@n1");
+    world.ok(&["node", "update", "--label-add", "on=yes", "n2"]);
+    world.up("s", &file(2));
+    until_lines(2, "@n2");
+    let here = world.running("s_a").into_iter().find(|task| task.node == "n1").unwrap().id;
+    assert!(is_read(&world, &here));
+    // The command's guard hands it on.
+    kill_process(Pid::from_child(&reader), Signal::TERM).unwrap();
+    reader.wait().unwrap();
+    world.until("nobody reads any more", || if is_read(&world, &here) { Err(here.clone()) } else { Ok(()) });
+
+    let whole = world.skep(&["service", "logs", "s_a"]);
+    assert!(whole.is_ok() && whole.stdout.matches("hello").count() == 2, "{whole}");
+    world.lab().node(2).kill_daemon(StopSignal::Kill).unwrap();
+    world.until("what is missing is said after the rest", || {
+        let part = world.skep(&["service", "logs", "s_a"]);
+        let told = part.code == 1 && part.stderr.contains("not all that was written");
+        if told && part.stdout.contains("@n1") && !part.stdout.contains("@n2") { Ok(()) } else { Err(part.to_string()) }
     });
 }

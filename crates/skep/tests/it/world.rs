@@ -192,8 +192,13 @@ impl World {
     }
 
     /// Looks until `look` succeeds; what it said last is in the panic when it never does.
-    pub fn until<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn until<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        self.until_within(PATIENCE, what, look)
+    }
+
+    /// The same for what takes longer.
+    pub fn until_within<T>(&self, patience: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+        let deadline = Instant::now() + patience;
         loop {
             match look() {
                 Ok(found) => return found,

@@ -1,10 +1,10 @@
 //! What each task runs: the container's spec.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use skep_compose_spec::project::{self, At, Service};
-use skep_model::{ContainerSpec, HealthCheck, HealthTest, Labels, LogDriver, MemoryBytes, PullPolicy, Ulimit};
+use skep_model::{ContainerSpec, HealthCheck, HealthTest, Hook, Labels, LogDriver, MemoryBytes, PullPolicy, Ulimit};
 
 use super::{Context, storage};
 
@@ -18,7 +18,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service, image: String) ->
         labels: cx.labels(&service.labels),
         command: service.entrypoint.clone(),
         args: service.command.clone(),
-        env: environment(service),
+        env: environment(&service.environment),
         working_dir: service.working_dir.clone(),
         user: service.user.clone(),
         groups: service.group_add.clone(),
@@ -41,6 +41,8 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service, image: String) ->
         stop_signal: service.stop_signal.clone(),
         stop_grace_period: service.stop_grace_period,
         health_check: service.healthcheck.as_ref().map(health_check),
+        post_start: service.post_start.iter().map(hook).collect(),
+        pre_stop: service.pre_stop.iter().map(hook).collect(),
         mounts: storage::mounts(cx, service),
         secrets: storage::secrets(cx, service),
         configs: storage::configs(cx, service),
@@ -52,12 +54,18 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service, image: String) ->
     }
 }
 
-fn environment(service: &Service) -> Vec<String> {
+fn environment(environment: &BTreeMap<String, Option<String>>) -> Vec<String> {
     let line = |(name, value): (&String, &Option<String>)| match value {
         Some(value) => format!("{name}={value}"),
         None => name.clone(),
     };
-    service.environment.iter().map(line).collect()
+    environment.iter().map(line).collect()
+}
+
+fn hook(hook: &project::Hook) -> Hook {
+    let project::Hook { span: _, command, user, working_dir, environment, privileged } = hook;
+    let (command, env) = (command.clone(), self::environment(environment));
+    Hook { command, user: user.clone(), working_dir: working_dir.clone(), env, privileged: *privileged }
 }
 
 fn pull_policy(cx: &mut Context<'_>, service: &Service) -> PullPolicy {

@@ -1,7 +1,9 @@
 //! How a service is reached: its networks and published ports.
 
 use skep_compose_spec::project::{self, At, Attachment, Port, PortMode, Protocol, Service, ServiceNetwork};
-use skep_model::{EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode};
+use skep_model::{
+    EndpointMode, EndpointSpec, Mode, NetworkAttachment, PortProtocol, PortSpec, PublishMode, SessionAffinity,
+};
 
 use super::{Context, Published};
 
@@ -17,15 +19,37 @@ pub(super) fn networks(cx: &mut Context<'_>, service: &Service, mode: Mode) -> V
             cx.no_effect(at, &format!("services.{}.network_mode: {mode}", service.name), "remove it, or use networks");
             Default::default()
         }
-        Attachment::Host => return refused(cx, service, "host"),
+        Attachment::Host => return Vec::new(),
         Attachment::Mode(mode) => return refused(cx, service, mode),
     };
+    if let Some(mode) = stands_for(cx, service) {
+        let span = named.values().map(|network| network.span).next().unwrap_or(service.span);
+        if named.len() > 1 {
+            let problem = format!("services.{}: the external network `{mode}` cannot be one of several", service.name);
+            cx.report.error(span, problem).with_help("remove the others, or this one");
+        }
+        return Vec::new();
+    }
     let default = [("default".to_owned(), ServiceNetwork { span: service.span, ..ServiceNetwork::default() })];
     let named = if named.is_empty() { default.into() } else { named };
     let mut attachments: Vec<NetworkAttachment> =
         named.iter().map(|(key, network)| attachment(cx, service, mode, key, network)).collect();
     attachments.sort_by(|a, b| a.network.cmp(&b.network));
     attachments
+}
+
+/// The predefined network of Docker's that one of the service's networks stands for: `host` or `none`.
+fn stands_for<'a>(cx: &Context<'a>, service: &Service) -> Option<&'a str> {
+    let Attachment::Networks(networks) = &service.attachment else { return None };
+    let declared = networks.keys().filter_map(|key| Some((key, cx.project.networks.get(key)?)));
+    let external = declared.filter(|(_, network)| network.external);
+    let mut names = external.map(|(key, network)| network.name.as_deref().unwrap_or(key));
+    names.find_map(|name| ["host", "none"].into_iter().find(|predefined| *predefined == name))
+}
+
+/// Whether the service is in the network of its node itself.
+pub(super) fn is_host(cx: &Context<'_>, service: &Service) -> bool {
+    service.attachment == Attachment::Host || stands_for(cx, service) == Some("host")
 }
 
 fn refused(cx: &mut Context<'_>, service: &Service, mode: &str) -> Vec<NetworkAttachment> {
@@ -73,6 +97,16 @@ pub(super) fn endpoint(cx: &mut Context<'_>, service: &Service) -> EndpointSpec 
         Some(At { value: project::EndpointMode::Dnsrr, .. }) => EndpointMode::DnsRr,
         Some(At { value: project::EndpointMode::Vip, .. }) | None => EndpointMode::Vip,
     };
+    if let Some(port) = service.ports.first().filter(|_| is_nowhere(cx, service)) {
+        let (what, help) = match is_host(cx, service) {
+            true => ("network_mode: host", "remove it: the container's ports are the node's own"),
+            false => ("network_mode: none", "remove it, or give the service a network"),
+        };
+        cx.report
+            .warning(port.span, format!("services.{}.ports has no effect with {what}", service.name))
+            .with_help(help);
+        return EndpointSpec { mode, ports: Vec::new(), session_affinity: None, prefer_local: false };
+    }
     let mut ports = Vec::new();
     for port in &service.ports {
         for spec in self::ports(cx, service, port) {
@@ -88,7 +122,30 @@ pub(super) fn endpoint(cx: &mut Context<'_>, service: &Service) -> EndpointSpec 
         }
     }
     ports.sort_by_key(|port| (port.published, port.target, port.protocol, port.mode, port.host_ip));
-    EndpointSpec { mode, ports }
+    let (session_affinity, prefer_local) = balancing(cx, service, mode);
+    EndpointSpec { mode, ports, session_affinity, prefer_local }
+}
+
+/// `x-skep.session-affinity` and `x-skep.prefer-local`, which only those can honour who choose the task.
+fn balancing(cx: &mut Context<'_>, service: &Service, mode: EndpointMode) -> (Option<SessionAffinity>, bool) {
+    let project::Extension { session_affinity, prefer_local, .. } = &service.skep;
+    let affinity = session_affinity.as_ref().filter(|at| at.value == project::SessionAffinity::ClientIp);
+    let local = prefer_local.as_ref().filter(|at| at.value);
+    let asked = [("session-affinity", affinity.map(|at| at.span)), ("prefer-local", local.map(|at| at.span))];
+    for (name, span) in asked.into_iter().filter_map(|(name, span)| Some((name, span?))) {
+        if mode == EndpointMode::DnsRr {
+            let problem = format!("services.{}: x-skep.{name} has no effect with endpoint_mode: dnsrr", service.name);
+            cx.report
+                .error(span, problem)
+                .with_help("with dnsrr clients choose a task themselves; use endpoint_mode: vip, or remove the line");
+        }
+    }
+    (affinity.map(|_| SessionAffinity::ClientIp), local.is_some())
+}
+
+/// Whether no port can lead to its tasks.
+fn is_nowhere(cx: &Context<'_>, service: &Service) -> bool {
+    matches!(service.attachment, Attachment::Host | Attachment::None) || stands_for(cx, service).is_some()
 }
 
 /// The routing mesh has one owner for each port; on its own node a task must be alone with it, too.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use skep_compose_spec::project::{Content, ContentSource};
 use skep_compose_spec::{Diagnostic, Project, Report, Span};
-use skep_model::{InvalidSpec, Labels, PortSpec, Stack, validate_content_name, validate_service_name};
+use skep_model::{ContentKind, InvalidSpec, Labels, PortSpec, Stack, validate_content_name, validate_service_name};
 
 pub use service::with_tag;
 
@@ -121,11 +121,14 @@ impl<'p> Context<'p> {
                 self.report
                     .error(content.span, format!("{kind} {key} has {size} bytes; it must have 1 to {bytes_max}"));
             }
-            if let Some(driver) = &content.template_driver {
-                let what = format!("{kind} {key}: template_driver {}", driver.value);
-                self.report.warning(driver.span, format!("{what} is not supported yet: the content is used as it is"));
+            let template = content.template_driver.as_ref();
+            if let Some(driver) = template.filter(|driver| driver.value != "golang") {
+                let what = format!("{kind} {key}: template_driver `{}`", driver.value);
+                self.report.error(driver.span, format!("{what} is not known")).with_help("golang is");
             }
-            contents.push(ContentSpec { name, labels: self.labels(&content.labels), data: data.clone() });
+            let of_kind = template.map_or(ContentKind::Plain, |_| ContentKind::Template);
+            let labels = self.labels(&content.labels);
+            contents.push(ContentSpec { name, labels, data: data.clone(), kind: of_kind });
         }
         contents.sort_by(|a, b| a.name.cmp(&b.name));
         contents

@@ -1,16 +1,18 @@
 //! The networks that the stack's services are attached to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use skep_compose_spec::project::{At, Attachment, Network};
-use skep_model::{NetworkSpec, Twins};
+use skep_compose_spec::project::{At, Attachment, IpamConfig, Network};
+use skep_model::{Labels, NetworkDriver, NetworkSpec, Twins};
 
 use super::Context;
 
 /// Networks that Docker has on every node; here there are none of these.
-const NODE_NETWORKS: [&str; 5] = ["host", "bridge", "none", "default", "ingress"];
+const NODE_NETWORKS: [&str; 3] = ["bridge", "default", "ingress"];
+/// Those that are not networks, but stand for the node's own and for none at all.
+const MODES: [&str; 2] = ["host", "none"];
 
 pub(super) fn convert(cx: &mut Context<'_>) {
     for key in used(cx) {
@@ -22,10 +24,12 @@ pub(super) fn convert(cx: &mut Context<'_>) {
                 cx.invalid(network.span, &invalid);
             }
             cx.spec.networks.push(spec);
+        } else if MODES.contains(&name.as_str()) {
+            continue;
         } else if NODE_NETWORKS.contains(&name.as_str()) {
             cx.report
                 .error(network.span, format!("networks.{key}: there is no external network `{name}` in a cluster"))
-                .with_help("use a network of the stack, or one made with `skep network create`");
+                .with_help("use a network of the stack (driver: bridge for one of each node), or one made with `skep network create`");
         } else {
             cx.spec.external.networks.insert(name);
         }
@@ -51,26 +55,53 @@ fn used(cx: &Context<'_>) -> BTreeSet<String> {
 }
 
 fn spec(cx: &mut Context<'_>, key: &str, name: String, network: &Network) -> NetworkSpec {
-    if let Some(At { span, value }) = network.driver.as_ref().filter(|at| !matches!(at.value.as_str(), "overlay" | ""))
-    {
-        cx.no_effect(*span, &format!("networks.{key}.driver: {value}"), "every network is an overlay over all nodes");
-    }
+    let driver = driver(cx, key, network);
     if let Some(At { span, value }) = network.ipam_driver.as_ref().filter(|at| at.value != "default") {
         cx.no_effect(*span, &format!("networks.{key}.ipam.driver: {value}"), "remove it");
     }
-    let Ranges { subnet, gateway, subnet_v6 } = ranges(cx, key, network);
+    let Ranges { subnet, gateway, subnet_v6, ip_range, aux_addresses } = ranges(cx, key, network);
     NetworkSpec {
         name,
         labels: cx.labels(&network.labels),
-        driver: "overlay".to_owned(),
-        driver_options: network.driver_opts.clone(),
+        driver: driver.word().to_owned(),
+        driver_options: driver_options(cx, key, driver, network),
         internal: network.internal,
         attachable: network.attachable,
         subnet,
         gateway,
         ipv6: network.enable_ipv6.as_ref().map(|at| at.value),
         subnet_v6,
+        ip_range,
+        aux_addresses,
     }
+}
+
+fn driver(cx: &mut Context<'_>, key: &str, network: &Network) -> NetworkDriver {
+    let Some(At { span, value }) = &network.driver else { return NetworkDriver::Overlay };
+    if value == NetworkDriver::Bridge.word() {
+        // Files for one machine say so, and mean no more than a network.
+        cx.report
+            .warning(*span, format!("networks.{key}.driver: bridge keeps tasks of different nodes apart"))
+            .with_help("remove it for a network over all nodes");
+    }
+    NetworkDriver::named(value).unwrap_or_else(|| {
+        cx.report.error(*span, format!("networks.{key}.driver: `{value}` is not supported")).with_help(
+            "use overlay (over all nodes), bridge (on each node one of its own) or macvlan (the local network)",
+        );
+        NetworkDriver::Overlay
+    })
+}
+
+/// Options of Docker's bridges are the ones that files have; they say how a Linux bridge is made, and there is none.
+fn driver_options(cx: &mut Context<'_>, key: &str, driver: NetworkDriver, network: &Network) -> Labels {
+    let mut options = network.driver_opts.clone();
+    let docker = |option: &String| option.starts_with("com.docker.network.");
+    let span = network.driver.as_ref().map_or(network.span, |at| at.span);
+    for option in network.driver_opts.keys().filter(|option| docker(option) && driver == NetworkDriver::Bridge) {
+        cx.no_effect(span, &format!("networks.{key}.driver_opts.{option}"), "remove it");
+        options.remove(option);
+    }
+    options
 }
 
 /// What a network's `ipam` says.
@@ -79,6 +110,8 @@ struct Ranges {
     subnet: Option<Ipv4Net>,
     gateway: Option<Ipv4Addr>,
     subnet_v6: Option<Ipv6Net>,
+    ip_range: Option<Ipv4Net>,
+    aux_addresses: BTreeMap<String, Ipv4Addr>,
 }
 
 /// The network's ranges and its gateway. There is one range of each family, and the IPv6 gateway follows from the other.
@@ -87,9 +120,7 @@ fn ranges(cx: &mut Context<'_>, key: &str, network: &Network) -> Ranges {
     let mut gateway_v6 = None;
     for (index, config) in network.ipam.iter().enumerate() {
         let path = format!("networks.{key}.ipam.config.{index}");
-        if let Some(at) = &config.ip_range {
-            cx.report.warning(at.span, format!("{path}.ip_range is not supported yet: the whole subnet is used"));
-        }
+        parts(cx, &path, config, &mut found);
         let Some(At { span, value }) = &config.subnet else { continue };
         match value.parse::<IpNet>() {
             Ok(IpNet::V4(subnet)) if found.subnet.is_none() => {
@@ -114,6 +145,35 @@ fn ranges(cx: &mut Context<'_>, key: &str, network: &Network) -> Ranges {
         check_gateway_v6(cx, &path, written, &found);
     }
     found
+}
+
+/// What is said of parts of the range, for IPv4: an IPv6 address follows from that.
+fn parts(cx: &mut Context<'_>, path: &str, config: &IpamConfig, found: &mut Ranges) {
+    if let Some(At { span, value }) = &config.ip_range {
+        match value.parse::<IpNet>() {
+            Ok(IpNet::V4(range)) => found.ip_range = Some(range),
+            Ok(IpNet::V6(_)) => {
+                let what = format!("{path}.ip_range: {value}");
+                cx.report
+                    .warning(*span, format!("{what} has no effect: IPv6 addresses have the places of the IPv4 ones"))
+                    .with_help("give an ip_range beside the IPv4 subnet");
+            }
+            Err(_) => {
+                cx.report
+                    .error(*span, format!("{path}.ip_range: `{value}` is not a range"))
+                    .with_help("write a part of the subnet: 10.9.0.128/25");
+            }
+        }
+    }
+    for (name, value) in &config.aux_addresses {
+        match value.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => drop(found.aux_addresses.insert(name.clone(), address)),
+            Ok(IpAddr::V6(_)) => {}
+            Err(_) => {
+                cx.report.error(config.span, format!("{path}.aux_addresses.{name}: `{value}` is not an address"));
+            }
+        }
+    }
 }
 
 /// Docker lets the IPv6 gateway be any address of the subnet; here it goes with the IPv4 one.

@@ -40,6 +40,7 @@ pub(super) fn convert(cx: &mut Context<'_>, service: &Service) -> Option<Service
             restart: deploy::restart(service),
             placement: deploy::placement(cx, service),
             networks: endpoint::networks(cx, service, mode),
+            host_network: endpoint::is_host(cx, service),
             log_driver: container::log_driver(cx, service),
             force_update: 0,
             at_most_one: deploy::at_most_one(cx, service),

@@ -2,7 +2,7 @@
 
 use skep_compose_spec::Span;
 use skep_compose_spec::project::{Content, ContentSource, FileReference, MountKind, Service, Volume};
-use skep_model::{ConfigRef, FileTarget, Labels, MemoryBytes, Mount, Propagation, SecretRef};
+use skep_model::{ConfigRef, FileTarget, Labels, MemoryBytes, Mount, Propagation, SecretRef, VolumeSource};
 
 use super::Context;
 
@@ -61,7 +61,8 @@ fn kind(cx: &mut Context<'_>, service: &Service, kind: &MountKind, at: Span) -> 
                 name: Some(cx.full_name(key, volume.name.as_deref(), volume.external)),
                 no_copy: *no_copy,
                 subpath: subpath.clone(),
-                driver: volume.driver.clone().filter(|driver| driver != "local"),
+                // By its name an older node knows that it does not know them.
+                driver: (!volume.driver_opts.is_empty()).then(|| "local".to_owned()),
                 options: volume.driver_opts.clone(),
                 // Another stack's, or nobody's, volume is not this stack's to label.
                 labels: if volume.external { Labels::new() } else { cx.labels(&all) },
@@ -77,10 +78,10 @@ fn driver_is_local(cx: &mut Context<'_>, key: &str, volume: &Volume) {
             .error(volume.span, format!("volumes.{key}: driver `{driver}` is not supported"))
             .with_help("volumes are folders of the node: remove driver, or mount the storage on the nodes and bind it");
     }
-    if !volume.driver_opts.is_empty() {
+    if let Err(problem) = VolumeSource::of(&volume.driver_opts) {
         cx.report
-            .error(volume.span, format!("volumes.{key}: driver_opts are not supported yet"))
-            .with_help("mount the storage on the nodes, and bind it: /mnt/storage:/path");
+            .error(volume.span, format!("volumes.{key}.driver_opts: {problem}"))
+            .with_help("type, device and o are what `mount -t TYPE -o O DEVICE` is given");
     }
 }
 

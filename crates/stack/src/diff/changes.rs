@@ -30,9 +30,19 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
         schedule,
         scheduling,
     } = old;
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
-        task;
-    let EndpointSpec { mode: endpoint_mode, ports } = endpoint;
+    let TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        networks,
+        host_network,
+        log_driver,
+        force_update,
+        at_most_one,
+        drain,
+    } = task;
+    let EndpointSpec { mode: endpoint_mode, ports, session_affinity, prefer_local } = endpoint;
     let mut changes = Changes(Vec::new());
     container_changes(container, &new.task.container, &mut changes);
     // What follows from another image is not said a second time.
@@ -53,12 +63,15 @@ pub fn service_changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<&'static str
     changes.part("deploy.restart_policy", restart, &new.task.restart);
     changes.part("deploy.placement", &asked(placement), &asked(&new.task.placement));
     changes.part("networks", networks, &new.task.networks);
+    changes.part("network_mode", host_network, &new.task.host_network);
     changes.part("logging", log_driver, &new.task.log_driver);
     changes.part("x-skep.at-most-one", at_most_one, &new.task.at_most_one);
     changes.part("x-skep.drain", drain, &new.task.drain);
     changes.part("x-skep.priority", &scheduling.priority, &new.scheduling.priority);
     changes.part("x-skep.min-available", &scheduling.min_available, &new.scheduling.min_available);
     changes.part("x-skep.rebalance", &scheduling.rebalance_on_join, &new.scheduling.rebalance_on_join);
+    changes.part("x-skep.session-affinity", session_affinity, &new.endpoint.session_affinity);
+    changes.part("x-skep.prefer-local", prefer_local, &new.endpoint.prefer_local);
     changes.part("force", force_update, &new.task.force_update);
     changes.part("deploy.update_config", update, &new.update);
     changes.part("deploy.rollback_config", rollback, &new.rollback);
@@ -109,6 +122,8 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
         dns_search,
         dns_options,
         on_change,
+        post_start,
+        pre_stop,
     } = old;
     changes.part("image", image, &new.image);
     changes.part("pull_policy", pull_policy, &new.pull_policy);
@@ -139,6 +154,8 @@ fn container_changes(old: &ContainerSpec, new: &ContainerSpec, changes: &mut Cha
     changes.part("stop_signal", stop_signal, &new.stop_signal);
     changes.part("stop_grace_period", stop_grace_period, &new.stop_grace_period);
     changes.part("healthcheck", health_check, &new.health_check);
+    changes.part("post_start", post_start, &new.post_start);
+    changes.part("pre_stop", pre_stop, &new.pre_stop);
     changes.part("volumes", mounts, &new.mounts);
     changes.part("secrets", secrets, &new.secrets);
     changes.part("configs", configs, &new.configs);

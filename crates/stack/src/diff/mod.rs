@@ -170,7 +170,7 @@ fn content_step(
     };
     owned(kind, &wanted.name, labels, spec, plan);
     let mut changes = Vec::new();
-    if contents.current != digest_of(&wanted.data) {
+    if contents.current != digest_of(wanted) {
         changes.push("content");
     }
     if *labels != wanted.labels {
@@ -179,8 +179,8 @@ fn content_step(
     plan.compared(kind, &wanted.name, changes);
 }
 
-fn digest_of(data: &[u8]) -> ContentDigest {
-    ContentDigest(Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect())
+fn digest_of(content: &ContentSpec) -> ContentDigest {
+    ContentDigest::new(Sha256::digest(&content.data).iter().map(|byte| format!("{byte:02x}")).collect(), content.kind)
 }
 
 /// The wanted spec as the manager would write it over the one that it has.
@@ -199,7 +199,7 @@ fn settled(cluster: &Cluster, stack: &StackSpec, wanted: &ServiceSpec, found: &S
         task.container.registry_auth.clone_from(&found.task.container.registry_auth);
     }
     let brought = |all: &[ContentSpec], name: &str| {
-        all.iter().find(|content| content.name.eq_ignore_ascii_case(name)).map(|content| digest_of(&content.data))
+        all.iter().find(|content| content.name.eq_ignore_ascii_case(name)).map(digest_of)
     };
     for reference in &mut task.container.secrets {
         let kept = || cluster.secret_named(&reference.secret).map(|secret| secret.contents.current.clone());

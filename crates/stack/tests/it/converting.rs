@@ -41,6 +41,8 @@ services:
     ulimits: {nofile: -1, nproc: {soft: 1, hard: 2}}
     security_opt: [no-new-privileges, seccomp=unconfined]
     healthcheck: {test: curl localhost, interval: 5s}
+    post_start: [{command: migrate up, user: app, environment: {B: 2}}]
+    pre_stop: [{command: [bye], privileged: true, working_dir: /x}]
     restart: on-failure:4
     logging: {options: {max-size: 1m}}
     platform: linux/arm64
@@ -111,10 +113,10 @@ networks: {default: {driver: bridge, enable_ipv6: true}}
                11 | eploy: {resources: {limits: {cpus: 1}, reservations: {cpus: 2}}}}
                   |                                                             ^
                    help: reserve what the service needs, and limit it at that or above
-            compose.yml:12:30: warning: networks.default.driver: bridge has no effect in a cluster
+            compose.yml:12:30: warning: networks.default.driver: bridge keeps tasks of different nodes apart
                12 | networks: {default: {driver: bridge, enable_ipv6: true}}
                   |                              ^^^^^^
-                   help: every network is an overlay over all nodes
+                   help: remove it for a network over all nodes
         "#]],
     );
 }
@@ -149,7 +151,7 @@ fn what_would_be_wrong_is_refused_all_at_once() {
     build: .
   a:
     image: a
-    network_mode: host
+    network_mode: container:x
     deploy: {mode: replicated-job, placement: {constraints: [node.colour == red], preferences: [spread: zone]}}
     volumes: [\"nfs:/x\"]
     dns: nowhere
@@ -166,8 +168,8 @@ volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                 3 |     build: .
                   |     ^^^^^
                    help: a cluster runs images from a registry: add image: beside build:, build and push it
-            compose.yml:6:5: error: services.a.network_mode: host is not supported
-                6 |     network_mode: host
+            compose.yml:6:5: error: services.a.network_mode: container:x is not supported
+                6 |     network_mode: container:x
                   |     ^^^^^^^^^^^^
                    help: use networks, and ports with mode: host to publish on the task's own node
             compose.yml:7:62: error: services.a: constraint key `node.colour` is not known; use node.id, node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, node.labels.NAME or engine.labels.NAME
@@ -197,10 +199,10 @@ volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                16 | volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                   |           ^^^
                    help: volumes are folders of the node: remove driver, or mount the storage on the nodes and bind it
-            compose.yml:16:11: error: volumes.nfs: driver_opts are not supported yet
+            compose.yml:16:11: error: volumes.nfs.driver_opts: the option `device` is missing; write what is mounted, such as device: ":/export"
                16 | volumes: {nfs: {driver: rexray, driver_opts: {type: nfs}}}
                   |           ^^^
-                   help: mount the storage on the nodes, and bind it: /mnt/storage:/path
+                   help: type, device and o are what `mount -t TYPE -o O DEVICE` is given
             compose.yml:3:5: warning: services.web.build has no effect in a cluster
                 3 |     build: .
                   |     ^^^^^

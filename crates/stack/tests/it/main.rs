@@ -3,6 +3,7 @@
 // Tests touch the world that the crate does not, and a failed step is a failed test.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod balancing;
 mod converting;
 mod order;
 mod planning;

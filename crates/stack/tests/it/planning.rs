@@ -173,8 +173,8 @@ fn what_is_in_the_way_is_refused_all_at_once() {
     let plan = diff(&deployed(&taken), &spec(&wanted, "one"), Prune::No);
     expect![[r#"
         ! secret nowhere is declared as external, but could not be found; make it with `skep secret create`, or remove external: true
-        ! network st_default exists with other settings (internal: true, subnet: 10.210.0.0/24), and a network cannot be changed; remove the stack first, or give the network another name
-        ! network st_front exists with other settings (internal: true, subnet: 10.210.1.0/24), and a network cannot be changed; remove the stack first, or give the network another name
+        ! network st_default exists with other settings (driver: overlay, internal: true, subnet: 10.210.0.0/24), and a network cannot be changed; remove the stack first, or give the network another name
+        ! network st_front exists with other settings (driver: overlay, internal: true, subnet: 10.210.1.0/24), and a network cannot be changed; remove the stack first, or give the network another name
         ! service st_redis belongs to stack other; give it another name
         ! service st_web belongs to stack other; give it another name
         = network st_default

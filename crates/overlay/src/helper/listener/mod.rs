@@ -15,9 +15,35 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::helper::random;
+use crate::plan::balance;
 use crate::snapshot::{Listener, Protocol, ServeError};
 
-type Backends = Arc<[SocketAddr]>;
+/// Where a port's connections lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Backends {
+    addresses: Arc<[SocketAddr]>,
+    by_client: bool,
+}
+
+impl Backends {
+    fn of(listener: &Listener) -> Self {
+        Self { addresses: listener.backends.as_slice().into(), by_client: listener.by_client }
+    }
+
+    /// All of them, the one first that this client is to be led to.
+    fn for_client(&self, client: IpAddr) -> impl Iterator<Item = SocketAddr> + '_ {
+        let all = &self.addresses;
+        let first = match self.by_client {
+            true => {
+                let drawn = balance::drawn(all, &balance::Drawn::bytes(&client.to_canonical()));
+                all.iter().position(|backend| Some(backend) == drawn).unwrap_or(0)
+            }
+            false => random::below(all.len().max(1)),
+        };
+        all.iter().cycle().skip(first).take(all.len()).copied()
+    }
+}
 
 /// TCP connections of the whole node at one time; a connection has two descriptors.
 const CONNECTIONS_MAX: usize = 4096;
@@ -39,7 +65,7 @@ struct Key {
 
 impl Key {
     fn of(listener: &Listener) -> Self {
-        let Listener { protocol, bind, port, backends: _ } = *listener;
+        let Listener { protocol, bind, port, backends: _, by_client: _ } = *listener;
         Self { protocol, bind: bind.filter(|address| !address.is_unspecified()), port }
     }
 }
@@ -66,7 +92,7 @@ impl Listeners {
         }
         let mut errors = Vec::new();
         for (key, listener) in keys {
-            let backends: Backends = listener.backends.as_slice().into();
+            let backends = Backends::of(listener);
             if let Some(held) = self.held.get(&key) {
                 held.backends.send_replace(backends);
                 continue;

@@ -14,7 +14,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Backends;
-use crate::helper::random;
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// Backends tried for one connection.
@@ -26,9 +25,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 pub async fn serve(listener: TcpListener, backends: watch::Receiver<Backends>, connections: Arc<Semaphore>) {
     loop {
         match listener.accept().await {
-            Ok((client, _)) => {
+            Ok((client, from)) => {
                 let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is never closed");
-                let backends = Arc::clone(&backends.borrow());
+                let backends: Vec<_> = backends.borrow().for_client(from.ip()).take(TRIES_MAX).collect();
                 tokio::spawn(async move {
                     proxy(client, &backends).await;
                     drop(permit);
@@ -55,10 +54,9 @@ async fn proxy(client: TcpStream, backends: &[SocketAddr]) {
     }
 }
 
-/// The first that takes the connection, beginning anywhere.
+/// The first that takes the connection.
 async fn connect(backends: &[SocketAddr]) -> Option<TcpStream> {
-    let first = random::below(backends.len().max(1));
-    for backend in backends.iter().cycle().skip(first).take(backends.len().min(TRIES_MAX)) {
+    for backend in backends {
         match timeout(CONNECT, TcpStream::connect(backend)).await {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => tracing::debug!(%backend, %error, "a backend refused a connection"),

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::Backends;
-use crate::helper::{datagram, random};
+use crate::helper::datagram;
 
 const IDLE: Duration = Duration::from_secs(60);
 /// Flows of one port; datagrams of further clients are dropped.
@@ -53,7 +53,7 @@ pub async fn serve(socket: UdpSocket, backends: watch::Receiver<Backends>) {
                     let Ok((length, client)) = socket.try_recv_from(&mut buffer) else { break };
                     let datagram = &buffer[..length];
                     let now_ms = started.elapsed().as_millis() as u64;
-                    let known = flows.get(&client).filter(|flow| backends.borrow().contains(&flow.backend));
+                    let known = flows.get(&client).filter(|flow| backends.borrow().addresses.contains(&flow.backend));
                     if let Some(flow) = known {
                         flow.heard_ms.store(now_ms, Ordering::Relaxed);
                         // An error of the network is the flow's own task's to see.
@@ -78,8 +78,8 @@ pub async fn serve(socket: UdpSocket, backends: watch::Receiver<Backends>) {
 }
 
 /// A flow with its first datagram on the way; None without a backend.
-fn begin(client: SocketAddr, backends: &[SocketAddr], datagram: &[u8], now_ms: u64) -> Option<Flow> {
-    let backend = *backends.get(random::below(backends.len().max(1)))?;
+fn begin(client: SocketAddr, backends: &Backends, datagram: &[u8], now_ms: u64) -> Option<Flow> {
+    let backend = backends.for_client(client.ip()).next()?;
     match connect(backend, datagram) {
         Ok(socket) => Some(Flow { client, backend, socket, heard_ms: AtomicU64::new(now_ms) }),
         Err(error) => {

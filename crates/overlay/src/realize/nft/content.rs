@@ -11,7 +11,8 @@ use super::super::family::{Family, octets};
 use super::expression::Verdict;
 use super::picker::{Pick, Picker};
 use super::ruleset::{TCP, UDP};
-use crate::plan::{PortKey, Protocol, Rules};
+use crate::plan::balance::{Drawn, SLOTS};
+use crate::plan::{Choice, Led, PortKey, Protocol, Rules};
 
 /// The sets and maps of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,11 +193,11 @@ impl Content {
             let element = Element { last: Some(key(block.broadcast())), ..Element::default() };
             content.elements.insert((Set::Returning, key(block.network())), element);
         }
-        for (vip, backends) in &rules.vips {
-            content.add_vip(*vip, backends);
+        for (vip, led) in &rules.vips {
+            content.add_vip(*vip, led);
         }
-        for (port, backends) in &rules.ports {
-            content.add_port(*port, backends);
+        for (port, led) in &rules.ports {
+            content.add_port(*port, led);
         }
         content
     }
@@ -224,36 +225,40 @@ impl Content {
         }
     }
 
-    fn add_vip(&mut self, vip: IpAddr, backends: &[IpAddr]) {
+    fn add_vip(&mut self, vip: IpAddr, led: &Led<IpAddr>) {
         let key = octets(vip);
-        if backends.is_empty() {
+        if led.to.is_empty() {
             return self.add(Set::IdleVips, key, None);
         }
-        let picker = self.picker(Pick::Vip, backends.len());
+        let picker = self.picker(Pick::Vip, led);
         self.add(Set::Vips, key.clone(), Some(picker));
-        for (slot, backend) in (0u32..).zip(backends) {
+        for (slot, backend) in (0u32..).zip(led.slots()) {
             let key = [&key[..], &slot.to_ne_bytes()].concat();
             self.add(Set::VipBackends, key, Some(Value::Bytes(octets(*backend))));
         }
     }
 
-    fn add_port(&mut self, port: PortKey, backends: &[SocketAddr]) {
+    fn add_port(&mut self, port: PortKey, led: &Led<SocketAddr>) {
         let key = [&octets(port.address)[..], &[number(port.protocol), 0, 0, 0], &padded(port.port)].concat();
-        if backends.is_empty() {
+        if led.to.is_empty() {
             return self.add(Set::IdlePorts, key, None);
         }
         let pick = if port.address.is_unspecified() { Pick::AnyAddress } else { Pick::OneAddress };
-        let picker = self.picker(pick, backends.len());
+        let picker = self.picker(pick, led);
         self.add(Set::Ports, key.clone(), Some(picker));
-        for (slot, backend) in (0u32..).zip(backends) {
+        for (slot, backend) in (0u32..).zip(led.slots()) {
             let key = [&key[..], &slot.to_ne_bytes()].concat();
             let value = [&octets(backend.ip())[..], &padded(backend.port())].concat();
             self.add(Set::PortBackends, key, Some(Value::Bytes(value)));
         }
     }
 
-    fn picker(&mut self, pick: Pick, backends: usize) -> Value {
-        let picker = Picker { pick, backends: u32::try_from(backends).unwrap_or(u32::MAX) };
+    fn picker<T: Drawn>(&mut self, pick: Pick, led: &Led<T>) -> Value {
+        let slots = match led.choice {
+            Choice::Random => u32::try_from(led.to.len()).unwrap_or(u32::MAX),
+            Choice::ByClient => SLOTS,
+        };
+        let picker = Picker { pick, choice: led.choice, slots };
         self.pickers.insert(picker);
         Value::Verdict(Verdict::Goto(picker.name()))
     }

@@ -178,6 +178,14 @@ impl Rule {
         })
     }
 
+    /// Loads a number below `modulus`, in the machine's byte order, told by the bytes at `from`: the same on every node.
+    pub fn hash(self, from: u32, length: u8, modulus: u32, to: u32) -> Self {
+        const SEED: u32 = 0x736b_6570;
+        self.push("hash", |data| {
+            data.u32_be(1, from).u32_be(2, to).u32_be(3, length.into()).u32_be(4, modulus).u32_be(5, SEED);
+        })
+    }
+
     pub fn value(self, bytes: &[u8], to: u32) -> Self {
         self.push("immediate", |data| {
             data.u32_be(1, to).nested(2, |value| {

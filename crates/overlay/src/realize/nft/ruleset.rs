@@ -16,8 +16,7 @@
 //! ```
 //! What comes from other nodes is judged in the chains `from_tunnel` and `from_ingress` of `transit`.
 //!
-//! Backends are picked in chains `vip-N`, `any-N`, `addr-N`, one of each per number of backends in use: a random slot
-//! below N is part of the key into the map of backends.
+//! Backends are picked in chains `vip-N`, `any-N`, `addr-N`, one of each per number of slots in use (`picker`).
 
 use std::net::Ipv6Addr;
 

@@ -139,7 +139,13 @@ fn ports(listeners: &[Listener]) -> Snapshot {
 }
 
 fn listener(protocol: Protocol, port: u16, backends: &[(Ipv4Addr, u16)]) -> Listener {
-    Listener { protocol, bind: None, port, backends: backends.iter().map(|backend| (*backend).into()).collect() }
+    Listener {
+        protocol,
+        bind: None,
+        port,
+        backends: backends.iter().map(|backend| (*backend).into()).collect(),
+        by_client: false,
+    }
 }
 
 fn forwards(snapshot: &Snapshot, sandbox: &str) -> bool {

@@ -69,7 +69,13 @@ fn a_long_answer_is_cut_by_udp_and_whole_by_tcp() {
         let client = start(&overlay, &mut node, "client", &[(1, 2)]);
         let backends = (1..=100).map(|last| Backend { address: Ipv4Addr::new(10, 64, 17, last), serving: true });
         let (network, names) = (network(1).id, vec!["many".to_owned()]);
-        node.services.push(Service { network, vip: None, names, backends: backends.collect() });
+        node.services.push(Service {
+            network,
+            vip: None,
+            names,
+            backends: backends.collect(),
+            balance: Default::default(),
+        });
         daemon.serve(&overlay.plan(&node).snapshot);
         overlay.apply(&node).unwrap();
         let cut = ask(&client, SERVER, &query("many", A));

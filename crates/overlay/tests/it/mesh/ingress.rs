@@ -92,6 +92,7 @@ fn networks_with_subnets_of_their_own_are_reached_by_nodes_without_a_part_in_the
             gateway: Ipv4Addr::new(172, 30, 0, 1),
             blocks: vec![block_of_a_user()],
             internal: false,
+            driver: skep_overlay::plan::Driver::Overlay,
         };
         let address = Ipv4Addr::new(172, 30, 4, 2);
         one.wanted.mesh.as_mut().unwrap().peers[0].blocks.push(block_of_a_user());

@@ -7,8 +7,10 @@
 
 mod dual;
 mod ingress;
+mod keys;
 mod lifecycle;
 mod reach;
+mod wire;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -18,6 +20,7 @@ use skep_overlay::plan::{Mesh, MeshPeer, NodeNetwork};
 use skep_overlay::tunnel::{DataPlane, PrivateKey};
 use skep_overlay::{Applied, Attachment, Config, Overlay, Sandbox};
 
+use crate::guest;
 use crate::helper::{Daemon, config_at};
 use crate::lab::{self, Lab, Outside, Place, ip, within};
 
@@ -140,8 +143,13 @@ fn config(lab: &Lab, number: u8) -> Config {
     Config {
         run_dir: folder(&lab.config.run_dir),
         data_dir: folder(&lab.config.data_dir),
-        data_plane: DataPlane::Userspace,
+        data_plane: data_plane(number),
     }
+}
+
+/// In the guest the second node's tunnel is ours and the others' the kernel's, so both kinds of neighbours meet.
+fn data_plane(number: u8) -> DataPlane {
+    if guest::is_here() && number != 2 { DataPlane::Kernel } else { DataPlane::Userspace }
 }
 
 fn key(number: u8) -> PrivateKey {
@@ -163,6 +171,7 @@ pub fn mesh(own: u8, numbers: impl Iterator<Item = u8>) -> Mesh {
         address: tunneled(own),
         nodes: "10.64.0.0/20".parse().unwrap(),
         mtu: MTU,
+        path: None,
         peers: numbers.filter(|number| *number != own).map(peer).collect(),
     }
 }

@@ -98,8 +98,8 @@ fn what_a_dishonest_node_sends_goes_no_further_than_its_own_networks() {
             let socket = UdpSocket::bind((source, 0)).unwrap();
             socket.connect((to, 80)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
-            socket.send(b"?").unwrap();
-            socket.recv(&mut [0; 64]).is_ok()
+            // The kernel's tunnel refuses at once what no node is to have.
+            socket.send(b"?").and_then(|_| socket.recv(&mut [0; 64])).is_ok()
         };
         let another_network = Ipv4Addr::new(10, 64, 32, 5);
         one.run(|| {

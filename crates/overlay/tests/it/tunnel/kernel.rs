@@ -1,38 +1,14 @@
-//! The kernel as the carrier. It may be one without WireGuard that runs the tests, so they run once more in a virtual
-//! machine with Debian's, where one node's tunnel is the kernel's and the other's is ours.
+//! The kernel as the carrier of one node's tunnel, and ours of the other's: what `guest` runs in a virtual machine.
 
 use skep_overlay::RealizeError;
 use skep_overlay::tunnel::Carrier;
 
 use super::*;
-
-/// Makes [`in_the_guest`] be a test; to the test harness it is one more filter.
-const MARK: &str = "run-in-the-guest";
-
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn the_kernels_wireguard_and_ours_speak_with_each_other() {
-    use skep_lab::{GuestRoot, Kernel, Lab, Vm, VmConfig, find_tool};
-    // Only a hang takes this long: the guest is emulated, and the binary is not optimized.
-    const PATIENCE: Duration = Duration::from_secs(400);
-    let lab = Lab::builder().build().unwrap();
-    let node = lab.node(1);
-    let file = |name: &str| node.folder().join(name);
-    let script = format!("it --exact tunnel::kernel::in_the_guest --nocapture {MARK}\n");
-    let guest = GuestRoot::new(&file("root"), &script).unwrap();
-    guest.program(&std::env::current_exe().unwrap(), "/usr/bin/it").unwrap();
-    guest.program(&find_tool("ip").unwrap(), "/usr/bin/ip").unwrap();
-    guest.into_disk(&file("root.img"), 64).unwrap();
-    let vm = Vm::start(node, &Kernel::find().unwrap(), &file("root.img"), &VmConfig::default()).unwrap();
-    let lines = vm.wait_end(PATIENCE).unwrap();
-    println!("{}", lines.join("\n"));
-    assert!(lines.iter().any(|line| line.contains("1 passed")));
-    assert_eq!(lines.last().unwrap(), "guest: the script ended with 0");
-}
+use crate::guest;
 
 #[test]
 fn in_the_guest() {
-    if !std::env::args().any(|argument| argument == MARK) {
+    if !guest::is_here() {
         return;
     }
     lab::run(|lab| {

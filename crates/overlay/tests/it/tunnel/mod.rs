@@ -105,6 +105,7 @@ impl Node {
             address: tunnel_address(number),
             nodes: "10.127.0.0/18".parse().unwrap(),
             mtu: 1420,
+            path: None,
             peers: (1..=count).filter(|other| *other != number).map(peer).collect(),
         };
         let network = NodeNetwork { mesh: Some(mesh), ..lab::empty() };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use skep_model::{
-    ConfigRef, ContainerSpec, FileTarget, HealthCheck, HealthTest, Mount, MountKind, Propagation, SecretRef,
+    ConfigRef, ContainerSpec, FileTarget, HealthCheck, HealthTest, Hook, Mount, MountKind, Propagation, SecretRef,
 };
 
 use super::{labels, nanos, present, unless_empty};
@@ -47,6 +47,8 @@ pub fn spec(spec: &ContainerSpec) -> Value {
         ("StopSignal", text(&spec.stop_signal)),
         ("StopGracePeriod", spec.stop_grace_period.map(nanos)),
         ("Healthcheck", spec.health_check.as_ref().map(health_check)),
+        ("PostStart", unless_empty(&spec.post_start.iter().map(hook).collect::<Vec<_>>())),
+        ("PreStop", unless_empty(&spec.pre_stop.iter().map(hook).collect::<Vec<_>>())),
         ("Mounts", unless_empty(&spec.mounts.iter().map(mount).collect::<Vec<_>>())),
         ("Secrets", unless_empty(&spec.secrets.iter().map(secret).collect::<Vec<_>>())),
         ("Configs", unless_empty(&spec.configs.iter().map(config).collect::<Vec<_>>())),
@@ -68,6 +70,18 @@ fn health_check(check: &HealthCheck) -> Value {
         ("Retries", check.retries.map(|retries| json!(retries))),
         ("StartPeriod", check.start_period.map(nanos)),
         ("StartInterval", check.start_interval.map(nanos)),
+    ])
+}
+
+/// Not one of Docker's services: in compose's words.
+fn hook(hook: &Hook) -> Value {
+    let Hook { command, user, working_dir, env, privileged } = hook;
+    present([
+        ("Command", Some(json!(command))),
+        ("User", user.as_ref().map(|user| json!(user))),
+        ("WorkingDir", working_dir.as_ref().map(|dir| json!(dir))),
+        ("Env", unless_empty(env)),
+        ("Privileged", privileged.then_some(json!(true))),
     ])
 }
 

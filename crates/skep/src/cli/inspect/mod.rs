@@ -10,7 +10,7 @@ mod service;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use skep_api::ControlClient;
-use skep_model::{GenericResource, Labels, Meta, Node, NodeId, Platform};
+use skep_model::{ContentDigest, ContentKind, GenericResource, Labels, Meta, Node, NodeId, Platform};
 
 use super::Result;
 use super::content::Noun;
@@ -22,7 +22,7 @@ use network::Verbose;
 pub struct InspectOptions {
     /// json (all in one line), or a template such as '{{.Spec.Name}}'
     #[arg(short, long)]
-    format: Option<String>,
+    pub format: Option<String>,
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
 }
@@ -75,6 +75,7 @@ pub async fn contents(noun: Noun, options: &InspectOptions, control: &ControlCli
             Noun::Secret => {
                 let secret = control.secret(name).await?;
                 let spec = json!({ "Name": secret.name, "Labels": secret.labels });
+                let spec = templated(spec, &secret.contents.current);
                 content(secret.id.to_string(), secret.meta, spec, secret.contents.revisions.len())
             }
             Noun::Config => {
@@ -83,11 +84,19 @@ pub async fn contents(noun: Noun, options: &InspectOptions, control: &ControlCli
                 let data = config.contents.current().map(|revision| &revision.data[..]).unwrap_or_default();
                 let data = base64::engine::general_purpose::STANDARD.encode(data);
                 let spec = json!({ "Name": config.name, "Labels": config.labels, "Data": data });
+                let spec = templated(spec, &config.contents.current);
                 content(config.id.to_string(), config.meta, spec, config.contents.revisions.len())
             }
         });
     }
     json::print(objects, options.format.as_deref())
+}
+
+fn templated(mut spec: Value, current: &ContentDigest) -> Value {
+    if current.kind() == ContentKind::Template {
+        spec["Templating"] = json!({ "Name": "golang" });
+    }
+    spec
 }
 
 fn content(id: String, meta: Meta, spec: Value, revisions: usize) -> Value {

@@ -79,8 +79,17 @@ fn plain(network: &Network) -> Map<String, Value> {
 fn ranges(network: &Network) -> Vec<Value> {
     let range =
         |subnet: IpNet, gateway: IpAddr| json!({ "Subnet": subnet.to_string(), "Gateway": gateway.to_string() });
+    let mut v4 = range(network.subnet.into(), network.gateway.into());
+    if let Some(part) = network.spec.ip_range {
+        v4["IPRange"] = json!(part.to_string());
+    }
+    if !network.spec.aux_addresses.is_empty() {
+        let others =
+            network.spec.aux_addresses.iter().map(|(name, address)| (name.clone(), json!(address.to_string())));
+        v4["AuxiliaryAddresses"] = Value::Object(others.collect());
+    }
     let v6 = network.twins().and_then(|twins| Some(range(twins.v6.into(), twins.of(network.gateway)?.into())));
-    [Some(range(network.subnet.into(), network.gateway.into())), v6].into_iter().flatten().collect()
+    [Some(v4), v6].into_iter().flatten().collect()
 }
 
 /// The nodes that hand out addresses of the network.

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use skep_model::{
-    ContainerSpec, HealthCheck, HealthTest, Labels, Mode, MountKind, NanoCpus, PublishMode, Resources, Service,
+    ContainerSpec, HealthCheck, HealthTest, Hook, Labels, Mode, MountKind, NanoCpus, PublishMode, Resources, Service,
     Timestamp, UpdateConfig,
 };
 
@@ -69,6 +69,8 @@ pub fn service(service: &Service, now: Timestamp) -> String {
     if let Some(check) = &spec.task.container.health_check {
         health(&mut sheet, check);
     }
+    hooks(&mut sheet, "Post Start", &spec.task.container.post_start);
+    hooks(&mut sheet, "Pre Stop", &spec.task.container.pre_stop);
     sheet.0
 }
 
@@ -203,6 +205,12 @@ fn endpoint(sheet: &mut Sheet, service: &Service) {
         skep_model::EndpointMode::DnsRr => "dnsrr",
     };
     sheet.field(0, "Endpoint Mode", mode);
+    if let Some(affinity) = service.spec.endpoint.session_affinity {
+        sheet.field(0, "Session Affinity", affinity.word());
+    }
+    if service.spec.endpoint.prefer_local {
+        sheet.field(0, "Prefer Local", true);
+    }
     if !service.endpoint.ports.is_empty() {
         sheet.line("Ports:");
     }
@@ -241,6 +249,13 @@ fn health(sheet: &mut Sheet, check: &HealthCheck) {
     }
 }
 
+fn hooks(sheet: &mut Sheet, heading: &str, hooks: &[Hook]) {
+    if !hooks.is_empty() {
+        sheet.line(format_args!("{heading}:"));
+        hooks.iter().for_each(|hook| sheet.field(1, "Command", hook.command.join(" ")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +271,8 @@ mod tests {
         spec.labels = Labels::from([("a".to_owned(), "b".to_owned())]);
         spec.task.container.env = vec!["A=1".to_owned()];
         spec.task.resources.limits.memory = Some(skep_model::MemoryBytes(64 << 20));
+        spec.endpoint.session_affinity = Some(skep_model::SessionAffinity::ClientIp);
+        spec.endpoint.prefer_local = true;
         spec.task.placement.constraints = vec!["node.role==manager".parse().unwrap()];
         web.update_status = Some(UpdateStatus {
             state: UpdateState::Paused,
@@ -299,6 +316,8 @@ mod tests {
              Limits:
               Memory:               64MiB
             Endpoint Mode:          vip
+            Session Affinity:       client-ip
+            Prefer Local:           true
         "#]]
         .assert_eq(&told);
     }

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use skep_model::{
-    Condition, Dependency, DependencyCondition, EndpointMode, FailureAction, JobStatus, Mode, PortSpec, PublishMode,
-    RestartPolicy, Scheduling, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    Condition, Dependency, DependencyCondition, EndpointMode, EndpointSpec, FailureAction, JobStatus, Mode, PortSpec,
+    PublishMode, RestartPolicy, Scheduling, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
+    UpdateStatus,
 };
 
 use super::{container, head, labels, nanos, present, unless_empty};
@@ -108,8 +109,19 @@ fn dependency(dependency: &Dependency) -> Value {
 }
 
 fn task_template(task: &TaskSpec) -> Value {
-    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update, at_most_one, drain } =
-        task;
+    let TaskSpec {
+        container,
+        resources,
+        restart,
+        placement,
+        networks,
+        host_network,
+        log_driver,
+        force_update,
+        at_most_one,
+        drain,
+    } = task;
+    let of_node = host_network.then(|| json!({ "Target": "host" }));
     let networks: Vec<Value> = networks
         .iter()
         .map(|network| {
@@ -119,6 +131,7 @@ fn task_template(task: &TaskSpec) -> Value {
                 ("Address", network.address.map(|address| json!(address.to_string()))),
             ])
         })
+        .chain(of_node)
         .collect();
     let generic = resources.generic.iter();
     let generic: Vec<Value> = generic
@@ -230,7 +243,13 @@ fn endpoint_spec(spec: &ServiceSpec) -> Value {
         EndpointMode::Vip => "vip",
         EndpointMode::DnsRr => "dnsrr",
     };
-    present([("Mode", Some(json!(mode))), ("Ports", unless_empty(&ports(&spec.endpoint.ports)))])
+    let EndpointSpec { mode: _, ports: published, session_affinity, prefer_local } = &spec.endpoint;
+    present([
+        ("Mode", Some(json!(mode))),
+        ("Ports", unless_empty(&ports(published))),
+        ("SessionAffinity", session_affinity.map(|affinity| json!(affinity.word()))),
+        ("PreferLocal", prefer_local.then(|| json!(true))),
+    ])
 }
 
 fn ports(ports: &[PortSpec]) -> Vec<Value> {

@@ -95,7 +95,7 @@ struct ListFlags {
     /// type=volume,source=data,target=/data
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<MountFlag>,
-    /// A network: name, or name=,alias=; `none` for no network at all
+    /// A network: name, or name=,alias=; `none` for no network at all, `host` for the node's own
     #[arg(long, value_name = "NETWORK")]
     network: Vec<NetworkFlag>,
     /// spread=node.labels.zone
@@ -162,10 +162,13 @@ impl Options {
         }
         let lists = self.lists.lists(files, own)?;
         lists.apply(&mut spec);
-        if spec.task.networks.is_empty() && !lists.without_network() {
+        if spec.task.networks.is_empty() && !lists.without_network() && !spec.task.host_network {
             spec.task.networks.push(default_network());
         }
         self.settings.apply(&mut spec)?;
+        if lists.without_network() && !spec.endpoint.ports.is_empty() {
+            bail!("--publish leads nowhere with --network none; remove one of the two");
+        }
         spec.validate()?;
         Ok(spec)
     }

@@ -112,8 +112,8 @@ fn request(spec: StackSpec, options: &Options) -> DeployRequest {
 }
 
 fn new_content(spec: ContentSpec) -> NewContent {
-    let ContentSpec { name, labels, data } = spec;
-    NewContent { name, labels, data: data.to_vec().into() }
+    let ContentSpec { name, labels, data, kind } = spec;
+    NewContent { name, labels, data: data.to_vec().into(), template: kind }
 }
 
 /// Docker's lines, in its order; what stays as it is is said of services only.

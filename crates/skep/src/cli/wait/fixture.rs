@@ -36,5 +36,6 @@ pub fn task(service: &str, slot: u64, state: TaskState) -> Task {
         generic: Vec::new(),
         stop_reason: None,
         home: None,
+        service_labels: Default::default(),
     }
 }

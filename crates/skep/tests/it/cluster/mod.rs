@@ -3,8 +3,14 @@
 //! Safety is asserted always; time only as "within a deadline that a hang alone reaches".
 
 mod addresses;
+mod balancing;
+mod bulk;
 mod copies;
+mod doctor;
+mod drivers;
 mod dual;
+mod failing_updates;
+mod healing;
 mod lab_command;
 mod leader_loss;
 mod locks;
@@ -15,7 +21,9 @@ mod network_losses;
 mod partitions;
 mod places;
 mod recovery;
+mod rekeying;
 mod secrecy;
+mod upgrade;
 mod walks;
 mod wire;
 

@@ -29,10 +29,21 @@ pub fn resolve(world: &World, task: &str, name: &str) -> Result<BTreeSet<String>
     Ok(addresses.map(|address| address.trim().to_owned()).collect())
 }
 
-fn inspect(world: &World, args: &[&str]) -> Value {
+pub fn inspect(world: &World, args: &[&str]) -> Value {
     let text = world.ok(args);
     let mut all: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|_| panic!("a list of objects: {text}"));
     all.remove(0)
+}
+
+/// The first process of a service's one container, on node `number`.
+pub fn process(world: &World, service: &str, number: u8) -> Result<i32, String> {
+    let running = world.running(service);
+    let id = &running.first().ok_or_else(|| format!("{service} does not run"))?.id;
+    let asked = world.node().number();
+    world.ask(number);
+    let found = world.processes(id);
+    world.ask(asked);
+    found.first().copied().ok_or_else(|| format!("{service} has no process on n{number}"))
 }
 
 /// The one address of a task.

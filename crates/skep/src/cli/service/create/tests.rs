@@ -137,6 +137,11 @@ fn each_flag_changes_its_part_and_no_other() {
         ("--network none nginx", json!({ "task": { "networks": [] } })),
         ("--endpoint-mode dnsrr nginx", json!({ "endpoint": { "mode": "DnsRr" } })),
         (
+            "--session-affinity client-ip --prefer-local nginx",
+            json!({ "endpoint": { "session_affinity": "ClientIp", "prefer_local": true } }),
+        ),
+        ("--session-affinity none --prefer-local=false nginx", Value::Null),
+        (
             "-p 8080:80 -p 8080:80 nginx",
             json!({ "endpoint": { "ports": [
             { "name": null, "protocol": "Tcp", "target": 80, "published": 8080, "mode": "Ingress", "host_ip": null }
@@ -185,6 +190,7 @@ fn what_cannot_be_is_refused_in_words() {
         ("--no-healthcheck --health-cmd x nginx", "conflicts"),
         ("--stop-signal SIGNOPE nginx", "not a signal"),
         ("--endpoint-mode dnsrr -p 80 nginx", "dnsrr"),
+        ("--endpoint-mode dnsrr --prefer-local nginx", "dnsrr"),
         ("--limit-memory 1m nginx", "at least 4 MiB"),
         ("--update-max-failure-ratio 2 nginx", "failure-ratio"),
         ("--mount source=a,target=b nginx", "absolute path"),

@@ -81,6 +81,8 @@ pub struct Lists {
     pub ulimits: Edit<UlimitFlag>,
 }
 
+/// Stands for the network of the node itself, as in Docker.
+const HOST_NETWORK: &str = "host";
 /// The network of services that name none.
 pub const DEFAULT_NETWORK: &str = "default";
 
@@ -118,15 +120,21 @@ impl Lists {
             return;
         }
         let networks = &mut spec.task.networks;
-        let add: Vec<NetworkAttachment> =
+        let mut add: Vec<NetworkAttachment> =
             self.networks.add.iter().filter_map(|NetworkFlag(network)| network.clone()).collect();
+        let is_host = |name: &str| name == HOST_NETWORK;
+        spec.task.host_network = match add.iter().any(|network| is_host(&network.network)) {
+            true => true,
+            false => spec.task.host_network && !self.networks.remove.iter().any(|name| is_host(name)) && add.is_empty(),
+        };
+        add.retain(|network| !is_host(&network.network));
         Edit::new(&self.networks.remove, &add).apply(
             networks,
             Clone::clone,
             |network, name| network.network.eq_ignore_ascii_case(name),
             |a, b| a.network.eq_ignore_ascii_case(&b.network),
         );
-        if networks.is_empty() && !self.without_network() {
+        if networks.is_empty() && !self.without_network() && !spec.task.host_network {
             networks.push(default_network());
         }
     }

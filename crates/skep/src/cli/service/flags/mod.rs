@@ -11,7 +11,7 @@ pub mod process;
 pub mod resources;
 
 use clap::Args;
-use skep_model::{EndpointMode, Mode, ServiceSpec};
+use skep_model::{EndpointMode, Mode, ServiceSpec, SessionAffinity};
 
 use super::syntax::KeyValue;
 use crate::cli::Result;
@@ -45,6 +45,12 @@ pub struct Settings {
     /// vip: the service's name stands for one virtual address; dnsrr: for those of its tasks
     #[arg(long, value_name = "MODE", value_parser = ["vip", "dnsrr"])]
     endpoint_mode: Option<String>,
+    /// client-ip: all connections of one client address lead to one task; none: each to any
+    #[arg(long, value_name = "KIND", value_parser = ["client-ip", "none"])]
+    session_affinity: Option<String>,
+    /// Lead connections to tasks of the same node, as long as one of them serves
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    prefer_local: Option<bool>,
     #[command(flatten)]
     unsupported: Unsupported,
 }
@@ -99,6 +105,10 @@ impl Settings {
             Some("dnsrr") => spec.endpoint.mode = EndpointMode::DnsRr,
             Some(_) => spec.endpoint.mode = EndpointMode::Vip,
         }
+        if let Some(kind) = self.session_affinity.as_deref() {
+            spec.endpoint.session_affinity = (kind == "client-ip").then_some(SessionAffinity::ClientIp);
+        }
+        set(&mut spec.endpoint.prefer_local, &self.prefer_local);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::fields::{fields, switch, unknown, value};
 pub struct MountFlag(pub Mount);
 
 const KNOWN: &str = "type, source, target, readonly, bind-propagation, bind-nonrecursive, bind-create-src, \
-                     volume-nocopy, volume-subpath, volume-label, tmpfs-size or tmpfs-mode";
+                     volume-nocopy, volume-subpath, volume-label, volume-opt, tmpfs-size or tmpfs-mode";
 
 /// Everything that a mount may say, before it is known what it is.
 #[derive(Default)]
@@ -26,6 +26,7 @@ struct Parts {
     no_copy: bool,
     subpath: Option<String>,
     labels: Labels,
+    options: Labels,
     size: Option<MemoryBytes>,
     mode: Option<u32>,
     /// Keys that fit one kind only, as they were written.
@@ -80,7 +81,9 @@ impl Parts {
                 }
             },
             "volume-opt" => {
-                return Err("volume-opt is not supported: mount the storage on the nodes, and bind it".to_owned());
+                let option = value(&key, given)?;
+                let (name, option) = option.split_once('=').unwrap_or((&option, ""));
+                self.options.insert(name.to_owned(), option.to_owned());
             }
             "tmpfs-size" => self.size = Some(MemoryBytes(bytes(&value(&key, given)?)?)),
             "tmpfs-mode" => {
@@ -116,8 +119,9 @@ impl Parts {
                 name,
                 no_copy: self.no_copy,
                 subpath: self.subpath,
-                driver: None,
-                options: Labels::new(),
+                // By its name an older node knows that it does not know them.
+                driver: (!self.options.is_empty()).then(|| "local".to_owned()),
+                options: self.options,
                 labels: self.labels,
             },
             ("tmpfs", None) => MountKind::Tmpfs { size: self.size, mode: self.mode },
@@ -207,7 +211,7 @@ mod tests {
         check(
             "sauce=a",
             expect![
-                "refused: `sauce` is not known here; use type, source, target, readonly, bind-propagation, bind-nonrecursive, bind-create-src, volume-nocopy, volume-subpath, volume-label, tmpfs-size or tmpfs-mode"
+                "refused: `sauce` is not known here; use type, source, target, readonly, bind-propagation, bind-nonrecursive, bind-create-src, volume-nocopy, volume-subpath, volume-label, volume-opt, tmpfs-size or tmpfs-mode"
             ],
         );
     }

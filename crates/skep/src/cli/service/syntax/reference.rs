@@ -97,9 +97,10 @@ impl FromStr for NetworkFlag {
         match network.as_deref() {
             None | Some("") => Err("the network's name is missing: name=NAME".to_owned()),
             Some("none") => Ok(Self(None)),
-            Some(mode @ ("host" | "bridge" | "ingress")) => Err(format!(
+            Some(mode @ ("bridge" | "ingress")) => Err(format!(
                 "network {mode} is not for services; leave it out, and publish ports with mode=host where a task is to be reached at its own node"
             )),
+            Some("host") if !aliases.is_empty() => Err("in the network of the node there are no aliases".to_owned()),
             Some(_) => {
                 let network = network.unwrap_or_default();
                 Ok(Self(Some(NetworkAttachment { network, aliases, address: None, address_v6: None })))
@@ -150,7 +151,8 @@ mod tests {
         let back = back.unwrap();
         assert_eq!((back.network.as_str(), back.aliases), ("back", vec!["db".to_owned(), "store".to_owned()]));
         assert_eq!(network("none").unwrap(), NetworkFlag(None));
-        for wrong in ["host", "name=ingress", "alias=x", "name=a,driver-opt=b=c", ""] {
+        assert_eq!(network("host").unwrap().0.unwrap().network, "host");
+        for wrong in ["bridge", "name=host,alias=x", "name=ingress", "alias=x", "name=a,driver-opt=b=c", ""] {
             assert!(network(wrong).is_err(), "{wrong}");
         }
     }
