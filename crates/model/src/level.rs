@@ -4,7 +4,7 @@
 //! leader, never lowered. A kind of change or a setting that came with a level is written only once the cluster has
 //! that level: then every manager can read it, and a manager of a lower level is refused.
 
-use crate::{Cluster, Placement, Scheduling, ServiceSpec};
+use crate::{Cluster, Node, Placement, Scheduling, ServiceSpec, TaskSpec};
 
 /// This build's level.
 ///
@@ -113,5 +113,27 @@ impl ServiceSpec {
             (Feature::Balancing, "x-skep.prefer-local", self.endpoint.prefer_local),
         ];
         asked.into_iter().filter(|(.., asked)| *asked).map(|(feature, name, _)| (feature, name)).collect()
+    }
+}
+
+impl TaskSpec {
+    /// The level of a node's skep that runs it as it is asked for: an older one would run it without a word, and without
+    /// what it does not know.
+    pub fn level_of_agent(&self) -> u32 {
+        let container = &self.container;
+        let asked = [
+            (Feature::Hooks, !container.post_start.is_empty() || !container.pre_stop.is_empty()),
+            (Feature::Templates, container.has_content_templates()),
+            (Feature::VolumeOptions, container.has_volume_options()),
+            (Feature::Drivers, self.host_network),
+        ];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(feature, _)| feature.level()).max().unwrap_or(0)
+    }
+}
+
+impl Node {
+    /// The level of its skep; 0 until it has told one.
+    pub fn level(&self) -> u32 {
+        self.description.as_ref().map_or(0, |description| description.level)
     }
 }

@@ -1,6 +1,6 @@
 //! Nodes that can take tasks of one demand, by branch of its placement preferences.
 //!
-//! Services with equal constraints, platforms, reservations, host ports and preferences share a class.
+//! Services with equal constraints, platforms, levels, reservations, host ports and preferences share a class.
 //! While tasks are placed room only shrinks, so a node without room leaves its class for good.
 
 use std::collections::BTreeMap;
@@ -30,6 +30,7 @@ struct Asked<'a> {
     constraints: Vec<(&'a str, bool, &'a str)>,
     platforms: Vec<[&'a str; 3]>,
     preferences: Vec<&'a str>,
+    level: u32,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +96,7 @@ impl<'a> Demand<'a> {
             constraints: placement.constraints.iter().map(constraint).collect(),
             platforms: platforms_key(&placement.platforms),
             preferences: placement.preferences.iter().map(|preference| preference.spread.as_str()).collect(),
+            level: filter.level,
         };
         Self {
             asked,

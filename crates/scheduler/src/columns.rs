@@ -26,7 +26,7 @@ struct Column {
 }
 
 impl<'a> Columns<'a> {
-    /// Nodes that take tasks and satisfy the constraints and platforms of `filter`, in order.
+    /// Nodes that take tasks and satisfy the constraints, platforms and level of `filter`, in order.
     pub fn eligible(&mut self, filter: &Filter<'a>, views: &[NodeView<'a>]) -> Vec<usize> {
         let placement = filter.placement;
         let mut eligible: Vec<usize> = (0..views.len()).filter(|at| views[*at].takes_tasks()).collect();
@@ -38,6 +38,9 @@ impl<'a> Columns<'a> {
             let runs = runs
                 .or_insert_with(|| views.iter().map(|view| platform::runs(view.node, &placement.platforms)).collect());
             eligible.retain(|at| runs[*at]);
+        }
+        if filter.level > 0 {
+            eligible.retain(|at| views[*at].node.level() >= filter.level);
         }
         eligible
     }

@@ -145,6 +145,9 @@ pub fn refusal(filter: &Filter, view: &NodeView) -> String {
         Verdict::Platform => {
             format!("it runs {}, the image is for {}", own_platforms(view.node), wanted(&filter.placement.platforms))
         }
+        Verdict::Level => {
+            format!("its skep has feature level {}, the task needs {}", view.node.level(), filter.level)
+        }
         Verdict::HostPort => {
             let taken = filter.ports.iter().filter(|port| view.host_ports.contains(port));
             let taken: Vec<String> = taken.map(|(protocol, port)| format!("{port}/{}", protocol.word())).collect();

@@ -18,6 +18,8 @@ pub struct Filter<'a> {
     pub memory: MemoryBytes,
     pub generic: &'a [GenericRequest],
     pub ports: Vec<(PortProtocol, u16)>,
+    /// The feature level that the node's skep must have to run the task as it was asked for.
+    pub level: u32,
     /// The nodes that other services' tasks allow; absent for nearly all services, which mind none.
     pub company: Option<BTreeSet<NodeId>>,
 }
@@ -30,6 +32,7 @@ pub enum Verdict {
     Resources,
     Constraints,
     Platform,
+    Level,
     HostPort,
     MaxReplicas,
     Company,
@@ -44,6 +47,7 @@ impl Verdict {
             Verdict::Resources => "resources",
             Verdict::Constraints => "constraints",
             Verdict::Platform => "platform",
+            Verdict::Level => "version",
             Verdict::HostPort => "host-port",
             Verdict::MaxReplicas => "max-replicas",
             Verdict::Company => "affinity",
@@ -64,6 +68,7 @@ impl<'a> Filter<'a> {
             memory: reserved.memory.unwrap_or_default(),
             generic: &spec.resources.generic,
             ports: host_ports.iter().filter_map(claimed_port).collect(),
+            level: spec.level_of_agent(),
             company: None,
         }
     }
@@ -78,6 +83,8 @@ impl<'a> Filter<'a> {
             Verdict::Constraints
         } else if !platform::runs(view.node, &placement.platforms) {
             Verdict::Platform
+        } else if view.node.level() < self.level {
+            Verdict::Level
         } else if self.ports.iter().any(|port| view.host_ports.contains(port)) {
             Verdict::HostPort
         } else if self.has_enough(view) {
@@ -130,6 +137,7 @@ impl<'a> Filter<'a> {
             Verdict::Resources => format!("insufficient resources on {nodes}"),
             Verdict::Constraints => format!("scheduling constraints not satisfied on {nodes}"),
             Verdict::Platform => format!("unsupported platform on {nodes}"),
+            Verdict::Level => format!("skep is too old on {nodes}"),
             Verdict::HostPort => format!("host-mode port already in use on {nodes}"),
             Verdict::MaxReplicas => format!("max replicas per node limit exceeded on {nodes}"),
             Verdict::Company => format!("service affinity not satisfied on {nodes}"),

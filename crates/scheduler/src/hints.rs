@@ -27,6 +27,9 @@ pub fn of(filter: &Filter, views: &[NodeView]) -> Vec<String> {
             "use an image that exists for {own} (this one is for {image}), or install binfmt handlers (qemu-user-static) on a node"
         ));
     }
+    if !refused(Verdict::Level).is_empty() {
+        hints.push("update skep on the nodes that are too old for it (`skep node ls` shows their versions)".to_owned());
+    }
     if !refused(Verdict::HostPort).is_empty() {
         hints.push(
             "publish the port with mode: ingress, or run at most as many tasks as there are nodes with the port free"

@@ -71,10 +71,14 @@ impl ContainerSpec {
         self.mounts.iter().any(|mount| matches!(&mount.kind, MountKind::Volume { options, .. } if !options.is_empty()))
     }
 
-    /// Whether something of it is rendered for each task: a secret or config, or a value with `{{…}}` in it.
-    pub fn has_templates(&self) -> bool {
+    pub(crate) fn has_content_templates(&self) -> bool {
         let secrets = self.secrets.iter().filter_map(|reference| reference.digest.as_ref());
         let mut digests = secrets.chain(self.configs.iter().filter_map(|reference| reference.digest.as_ref()));
+        digests.any(|digest| digest.kind() == ContentKind::Template)
+    }
+
+    /// Whether something of it is rendered for each task: a secret or config, or a value with `{{…}}` in it.
+    pub fn has_templates(&self) -> bool {
         let sources = self.mounts.iter().flat_map(|mount| match &mount.kind {
             MountKind::Bind { source, .. } => vec![source],
             MountKind::Volume { name, options, .. } => name.iter().chain(options.values()).collect(),
@@ -82,7 +86,7 @@ impl ContainerSpec {
         });
         let hooks = self.post_start.iter().chain(&self.pre_stop).flat_map(|hook| &hook.env);
         let mut values = self.env.iter().chain(&self.hostname).chain(sources).chain(hooks);
-        digests.any(|digest| digest.kind() == ContentKind::Template) || values.any(|value| value.contains("{{"))
+        self.has_content_templates() || values.any(|value| value.contains("{{"))
     }
 }
 

@@ -115,6 +115,24 @@ fn a_host_port_is_given_once_a_node() {
 }
 
 #[test]
+fn a_node_whose_skep_would_leave_something_out_is_none() {
+    let mut lab = Lab::new();
+    let (old, new) = (Feature::Hooks.level() - 1, Feature::Hooks.level());
+    lab.node("old", |node| node.description.as_mut().unwrap().level = old);
+    let service = lab.service("hooked", |task| {
+        let command = vec!["true".to_owned()];
+        task.container.pre_stop.push(Hook { command, ..Hook::default() });
+    });
+    let tasks = lab.tasks(service, 1, &[]);
+    assert_eq!(lab.place(&tasks).1, ["no suitable node (skep is too old on 1 node)"]);
+    lab.node("new", |node| node.description.as_mut().unwrap().level = new);
+    assert_eq!(lab.place(&tasks).0, counted(&[("new", 1)]));
+    let plain = lab.service("plain", |_| {});
+    let tasks = lab.tasks(plain, 1, &[]);
+    assert_eq!(lab.place(&tasks).0, counted(&[("old", 1)]));
+}
+
+#[test]
 fn preferences_equalise_branches_before_nodes() {
     let mut lab = Lab::new();
     for (name, zone) in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")] {

@@ -1,11 +1,69 @@
-//! A node that comes back from a reboot with nothing of its network left.
+//! Names when a partition ends, and a node that comes back from a reboot with nothing of its network left.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use skep_lab::{Node, OUTSIDE_ADDRESS, http_get};
+use skep_lab::{Direction, Node, OUTSIDE_ADDRESS, http_get};
 
 use super::Cluster;
-use super::network::{WHO, get, resolve};
+use super::network::{WHO, get, process, resolve};
+use crate::world::World;
+
+/// The addresses behind a name, asked of a container's resolver by a process in its network: no manager has a part in it.
+struct Resolver {
+    service: String,
+    number: u8,
+}
+
+impl Resolver {
+    fn ask(&self, world: &World, name: &str) -> Result<BTreeSet<Ipv4Addr>, String> {
+        let process = process(world, &self.service, self.number)?;
+        let namespace = File::open(format!("/proc/{process}/ns/net")).map_err(|error| error.to_string())?;
+        let inside = || -> std::io::Result<Vec<u8>> {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), None)?;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.send_to(&question(name), (Ipv4Addr::new(127, 0, 0, 11), 53))?;
+            let mut answer = vec![0; 4096];
+            let length = socket.recv(&mut answer)?;
+            answer.truncate(length);
+            Ok(answer)
+        };
+        let answer = thread::scope(|scope| scope.spawn(inside).join().expect("it does not panic"));
+        Ok(addresses(&answer.map_err(|error| error.to_string())?))
+    }
+}
+
+/// Who has the address of `name`? (RFC 1035)
+fn question(name: &str) -> Vec<u8> {
+    let mut bytes = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).expect("labels are short"));
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+/// Of an answer whose records are all addresses of the name that was asked for.
+fn addresses(answer: &[u8]) -> BTreeSet<Ipv4Addr> {
+    const RECORD: [u8; 6] = [0xc0, 12, 0, 1, 0, 1];
+    let records = answer.windows(16).filter(|part| part[..6] == RECORD && part[10..12] == [0, 4]);
+    records.map(|part| Ipv4Addr::new(part[12], part[13], part[14], part[15])).collect()
+}
+
+/// The addresses of the tasks that run, as the managers know them.
+fn truth(world: &World, service: &str) -> Result<BTreeSet<Ipv4Addr>, String> {
+    let outcome = world.skep(&["network", "inspect", "--verbose", "s_default"]);
+    let text = outcome.ok().map_err(|error| error.to_string())?;
+    let shown: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let tasks = shown[0]["Services"][service]["Tasks"].as_array().cloned().unwrap_or_default();
+    Ok(tasks.iter().filter_map(|task| task["EndpointIP"].as_str()?.parse().ok()).collect())
+}
 
 fn stack(web: &str) -> String {
     let client = |number: u8| {
@@ -18,6 +76,31 @@ fn stack(web: &str) -> String {
         client(2),
         client(3)
     )
+}
+
+#[test]
+fn names_are_right_on_both_sides_when_a_partition_ends() {
+    let cluster = Cluster::new(1, 2);
+    let world = &cluster.world;
+    world.up("s", &stack("replicas: 4"));
+    let resolvers = [2, 3].map(|number| Resolver { service: format!("s_c{number}"), number });
+    // Short of what makes a node lost, and beyond: then its tasks end with the partition, and others begin.
+    for (round, cut) in [(1, 2), (2, 8)] {
+        world.lab().partition(&[3], &[1, 2], Direction::Both).unwrap();
+        let ends = Instant::now() + Duration::from_secs(cut);
+        let wanted = 4 + round;
+        world.ok(&["service", "scale", "--detach", &format!("s_web={wanted}")]);
+        thread::sleep(ends.saturating_duration_since(Instant::now()));
+        world.lab().heal().unwrap();
+        let healed = Instant::now();
+        world.until("both sides know what runs, and the same", || {
+            let truth = truth(world, "s_web")?;
+            let known = [resolvers[0].ask(world, "tasks.web")?, resolvers[1].ask(world, "tasks.web")?];
+            let right = truth.len() == wanted && known.iter().all(|known| *known == truth);
+            if right { Ok(()) } else { Err(format!("{truth:?} run, known are {known:?}")) }
+        });
+        println!("after {cut} s apart all tasks ran and were known {:?} after the end", healed.elapsed());
+    }
 }
 
 #[test]
