@@ -48,8 +48,9 @@ pub fn judge_all(cluster: &Cluster, heard: &dyn Fn(NodeId) -> Option<Heard>, mom
     for node in cluster.nodes.values() {
         let heard = heard(node.id);
         if node.status.state == NodeState::Down {
-            // Its last words are younger than its good-bye; were it to come back, a session of its own would say so.
-            if node.status.message == LEFT {
+            // Its last words may be from before its good-bye. One that still speaks when they would be forgotten is there:
+            // it was a copy of it that left.
+            if node.status.message == LEFT && moment.at.since(node.meta.updated_at) <= SILENCE_MAX {
                 continue;
             }
             let speaks = heard.is_some_and(|heard| !heard.leaving && silence(heard.at, moment) <= SILENCE_MAX);
@@ -136,7 +137,7 @@ mod tests {
             let nodes = self.nodes.clone();
             let cluster = Cluster::from_tables(Version(1), None, nodes, vec![], vec![], vec![], vec![], vec![], vec![]);
             let now = self.start + Duration::from_millis(ms);
-            let moment = Moment { leading_since: self.start, now, at: Timestamp(7) };
+            let moment = Moment { leading_since: self.start, now, at: Timestamp(ms * 1_000_000) };
             let judgement = judge_all(&cluster, &|id| self.heard.get(&id).copied(), moment, OWN);
             let verdict = |change: &Change| match change {
                 Change::ReportNode { node, status, .. } => format!("{}:{:?}", node.as_u128(), status.state),
@@ -174,7 +175,9 @@ mod tests {
         assert_eq!(scene.hear(2, 8000, false).at(9000), "2:Ready");
         let mut left = Scene::new(2).state(2, NodeState::Down).hear(2, 8000, false);
         left.nodes[1].status.message = LEFT.to_owned();
+        left.nodes[1].meta.updated_at = Timestamp(8_500 * 1_000_000);
         assert_eq!(left.at(9000), "", "it was heard, and then it left");
+        assert_eq!(left.hear(2, 12_000, false).at(12_600), "2:Ready", "it speaks on: a copy of it left");
         let old = Scene::new(2).state(2, NodeState::Down).hear(2, 1000, false);
         assert_eq!(old.at(9000), "", "what was heard is what it was lost after");
     }

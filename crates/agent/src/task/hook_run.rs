@@ -24,7 +24,14 @@ const PIPE_BYTES: usize = 64 << 10;
 pub(super) struct Run {
     session: Session,
     exit: AsyncFd<Exit>,
-    streams: Vec<AsyncFd<OwnedFd>>,
+    /// Errors come last, where they are apart.
+    streams: Vec<Stream>,
+}
+
+/// What a hook writes to, and the last that it wrote there.
+struct Stream {
+    /// None at its end.
+    pipe: Option<AsyncFd<OwnedFd>>,
     tail: Vec<u8>,
 }
 
@@ -57,11 +64,13 @@ impl Run {
             ExecIo::Terminal(terminal) => vec![terminal],
         };
         let watched = || -> std::io::Result<_> {
-            let streams = streams.into_iter().map(watch_stream).collect::<Result<_, _>>()?;
+            let watched = streams.into_iter().map(watch_stream);
+            let streams = watched.map(|pipe| Ok(Stream { pipe: Some(pipe?), tail: Vec::new() }));
+            let streams = streams.collect::<std::io::Result<_>>()?;
             Ok((watch_exit(exit)?, streams))
         };
         let (exit, streams) = watched().map_err(|error| error.to_string())?;
-        Ok(Run { session, exit, streams, tail: Vec::new() })
+        Ok(Run { session, exit, streams })
     }
 
     /// Its process on the host, which leads a session of its own.
@@ -81,7 +90,7 @@ impl Run {
                     return ended.map(|code| code.unwrap_or_default()).map_err(|error| error.to_string());
                 }
             }
-            let Self { exit, streams, tail, .. } = self;
+            let Self { exit, streams, .. } = self;
             let (mut out, mut err) = ([0; CHUNK_BYTES], [0; CHUNK_BYTES]);
             let (stream, read) = tokio::select! {
                 ready = exit.readable() => {
@@ -91,9 +100,9 @@ impl Run {
                 read = read_some(streams.first(), &mut out) => (0, &out[..read]),
                 read = read_some(streams.get(1), &mut err) => (1, &err[..read]),
             };
-            keep_tail(tail, read);
+            keep_tail(&mut streams[stream].tail, read);
             if read.is_empty() {
-                drop(streams.remove(stream));
+                streams[stream].pipe = None;
             }
         }
     }
@@ -101,22 +110,27 @@ impl Run {
     /// What was written before the end, as far as it can matter.
     fn read_rest(&mut self) {
         let mut buffer = [0; CHUNK_BYTES];
-        for stream in &self.streams {
+        for Stream { pipe, tail } in &mut self.streams {
+            let Some(pipe) = pipe else { continue };
             for _ in 0..PIPE_BYTES / CHUNK_BYTES {
-                match rustix::io::read(stream.get_ref(), &mut buffer) {
+                match rustix::io::read(pipe.get_ref(), &mut buffer) {
                     Ok(0) | Err(_) => break,
-                    Ok(read) => keep_tail(&mut self.tail, &buffer[..read]),
+                    Ok(read) => keep_tail(tail, &buffer[..read]),
                 }
             }
         }
     }
 
-    /// The last line that has something on it.
+    /// The last line that has something on it; of the errors, where there is one.
     pub fn last_line(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.tail);
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(line[..line.floor_char_boundary(LINE_BYTES)].to_owned())
+        self.streams.iter().rev().find_map(|stream| last_line(&stream.tail))
     }
+}
+
+fn last_line(tail: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(tail);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line[..line.floor_char_boundary(LINE_BYTES)].to_owned())
 }
 
 impl Drop for Session {
@@ -177,8 +191,8 @@ fn watch_stream(stream: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// 0 at the end of the stream; never resolves for one that is closed.
-async fn read_some(stream: Option<&AsyncFd<OwnedFd>>, buffer: &mut [u8]) -> usize {
-    let Some(stream) = stream else { return std::future::pending().await };
+async fn read_some(stream: Option<&Stream>, buffer: &mut [u8]) -> usize {
+    let Some(stream) = stream.and_then(|stream| stream.pipe.as_ref()) else { return std::future::pending().await };
     loop {
         let Ok(mut ready) = stream.readable().await else { return 0 };
         match ready.try_io(|stream| Ok(rustix::io::read(stream.get_ref(), &mut *buffer)?)) {

@@ -220,7 +220,7 @@ fn what_a_cluster_cannot_do_is_refused_before_anything_is_made() {
             &["--name", "b", "--mode", "replicated-job", "--update-parallelism", "2"],
             "jobs may not have an update config",
         ),
-        (&["--name", "b", "--network", "host"], "network host is not for services"),
+        (&["--name", "b", "--network", "host", "-p", "8081:80"], "port 80 cannot be published"),
         (&["--name", "b", "--log-driver", "syslog"], "not supported"),
     ] {
         let refused = world.refused(&[&["service", "create"], flags, &[&image]].concat());

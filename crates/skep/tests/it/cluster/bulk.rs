@@ -38,10 +38,8 @@ fn traces(node: &Node) -> BTreeSet<String> {
         add(kind, run("ip", &args));
     }
     // Rules count packets; whole elements would differ by them.
-    add(
-        "nft",
-        run("nft", &["--stateless", "list", "ruleset"]).replace("elements = ", "elements =\n").replace(", ", ",\n"),
-    );
+    let rules = run("nft", &["--stateless", "list", "ruleset"]);
+    add("nft", without_pickers(&rules).replace("elements = ", "elements =\n").replace(", ", ",\n"));
     add("mount", run("cat", &["/proc/self/mounts"]));
     add("cgroup", run("sh", &["-c", "find /sys/fs/cgroup -type d -path '*containers*'"]));
     add("namespace", run("ls", &[&node.run_dir().join("net/ns").display().to_string()]));
@@ -51,6 +49,23 @@ fn traces(node: &Node) -> BTreeSet<String> {
         run("sh", &["-c", "grep -E '(src|dst)=10\\.9\\.' /proc/net/nf_conntrack | cut -d' ' -f1-3 || true"]),
     );
     traces
+}
+
+/// Without the chains that pick one of so many backends: there is one of each number that was ever in use, whosever they
+/// were.
+fn without_pickers(rules: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in rules.lines() {
+        let chain = line.trim().strip_prefix("chain ");
+        inside |= chain.is_some_and(|name| ["vip-", "any-", "addr-"].iter().any(|picker| name.starts_with(picker)));
+        if !inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        inside &= line.trim() != "}";
+    }
+    kept
 }
 
 /// A job in a network with a published port.
