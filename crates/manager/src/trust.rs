@@ -52,7 +52,8 @@ pub struct Rotated {
     pub manager: JoinToken,
 }
 
-/// Makes a new CA, or takes the one that is given; the present one vouches for it. Join tokens name the CA, so they are new as well.
+/// Makes a new CA, or takes the one that is given; the present one vouches for it. Join tokens name the CA, so they are
+/// new as well.
 pub fn rotate(config: &ClusterConfig, given: Option<&GivenCa>, now: Timestamp) -> Result<Rotated, RotateError> {
     let old = ClusterCa::from_pem(config.id, &config.ca_certificate, &config.ca_key)?;
     let new = match given {

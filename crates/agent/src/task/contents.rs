@@ -1,5 +1,5 @@
-//! What a task's secrets and configs hold, templates among them rendered: delivered before its container is made, and where the service says which signal
-//! tells of it, replaced while it runs.
+//! What a task's secrets and configs hold, templates among them rendered: delivered before its container is made, and
+//! where the service says which signal tells of it, replaced while it runs.
 //!
 //! Files are replaced in place, since a container has them mounted one by one: who reads while they are written may see
 //! the end of the old content behind the beginning of the new one, and the signal comes after.
